@@ -1,0 +1,49 @@
+# `make` alone prints the targets.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/map
+export EXPUNGE_DATA ?= $(abspath ../shared/data)
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup map test test-fast lint types format bench clean
+
+help:  ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "expunge needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(STAMP)  ## create the environment in .venv
+
+map: $(STAMP)  ## run every default method over the map of digit tasks (minutes)
+	$(BIN)/expunge map --data digits --out $(OUT)
+
+test: lint types $(STAMP)  ## check style and types, run all tests
+	$(BIN)/pytest -n auto --dist worksteal
+
+test-fast: $(STAMP)  ## run the tests that take under twenty seconds each
+	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
+
+lint: $(STAMP)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## check types
+	$(BIN)/mypy
+
+format: $(STAMP)  ## bring the code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## measure training and redirection speed
+	$(BIN)/python benchmarks/training_speed.py
+
+clean:  ## remove the environment and caches; results in out/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,142 @@
+"""The call for one's own model and data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from expunge.data.examples import Examples, examples_from_dataset
+from expunge.errors import DataError, InvalidInput
+from expunge.methods.base import Method, Needs, Request, Unlearned
+from expunge.registry import METHODS
+from expunge.tasks.base import Split, check_forget
+from expunge.training.loop import Progress, silent, training_mode
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
+
+
+def load_method(name: str, **settings: Any) -> Method:
+    """Return a method by name or ``"package.module:Class"`` path, with some of its settings replaced.
+
+    Raises:
+        UnknownName: no such method, or no such setting.
+        InvalidInput: the path leads to something that is not a method.
+    """
+    found = METHODS.get(name)
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise InvalidInput(f"{name!r} is {found!r}, not a subclass of expunge.Method")
+    return found.configured(settings)
+
+
+def unlearn(
+    model: nn.Module,
+    train_set: Any,
+    *,
+    forget: Iterable[int] | torch.Tensor,
+    method: str | Method = "rem",
+    seed: int = 0,
+    device: str | None = None,
+    recipe: Recipe | None = None,
+    progress: Progress = silent,
+    **settings: Any,
+) -> Unlearned:
+    """Return a copy of ``model`` from which the examples at ``forget`` have been unlearned.
+
+    Args:
+        model: any module that maps a batch of inputs to logits (B, n_classes). It stays untouched.
+        train_set: what it was trained on, bad examples included: a map-style dataset of (input, label)
+            pairs, or :class:`Examples`.
+        forget: positions in ``train_set`` (integers, or a boolean mask), each once, not all of them.
+        method: name of a method ("expunge list methods"), or a configured one.
+        seed: of everything random in the method.
+        device: torch device; by default an accelerator where there is one.
+        recipe: how the model was first trained; needed by "retrain".
+        progress: called with the share of the work that is done.
+        settings: settings of the method named, for example ``rounds=5``.
+
+    Raises:
+        UnknownName: no such method or setting.
+        InvalidInput: forget positions that are empty, repeated, out of range or everything; a model whose
+            output is not (B, n_classes); settings outside their range; a need that is not met.
+        DataError: labels out of range, inputs of unequal shape, NaN or inf in an input.
+        Diverged: training led to NaN.
+
+    Example:
+        >>> import torch, expunge
+        >>> inputs, labels = torch.randn(64, 1, 8, 8), torch.arange(64) % 2
+        >>> data = torch.utils.data.TensorDataset(inputs, labels)
+        >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.Linear(8, 2))
+        >>> result = expunge.unlearn(net, data, forget=[3, 5], method="npo", passes=1)
+        >>> result.cost.sample_gradients <= 2
+        True
+    """
+    if isinstance(method, str):
+        chosen = load_method(method, **settings)
+    elif settings:
+        raise InvalidInput(
+            f"settings {sorted(settings)} go with a method's name; {method.name!r} is configured"
+        )
+    else:
+        chosen = method
+    if Needs.TRUTH in chosen.needs:
+        raise InvalidInput(
+            f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
+            "only an experiment does ('expunge map')"
+        )
+    if not isinstance(train_set, Examples) and not hasattr(train_set, "__len__"):
+        raise DataError(
+            f"a map-style dataset is expected, got {type(train_set).__name__}, which has no length"
+        )
+    positions = torch.as_tensor(forget if isinstance(forget, torch.Tensor) else list(forget))
+    positions = check_forget(positions, len(train_set))
+    numerics = Numerics.choose(device)
+    examples = _examples(model, train_set, numerics)
+    request = Request(
+        Split(examples, positions), seed=seed, numerics=numerics, recipe=recipe, progress=progress
+    )
+    return chosen(model, request)
+
+
+def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
+    if isinstance(train_set, Examples):
+        outputs = _logits(model, train_set.select(torch.arange(1)), numerics)
+        if outputs.shape[1] != train_set.n_classes:
+            raise InvalidInput(
+                f"the model gives {outputs.shape[1]} logits but the data has {train_set.n_classes} classes"
+            )
+        return train_set
+    # The number of classes is the number of logits, so labels are checked against it after a first look.
+    probe = examples_from_dataset(train_set, n_classes=2**31, device=numerics.device)
+    outputs = _logits(model, probe.select(torch.arange(1)), numerics)
+    examples = Examples(probe.source, probe.labels, probe.index, outputs.shape[1])
+    shape = None
+    for batch in examples.batches(256):  # a bad input is found now, not after an hour
+        if shape is not None and batch.x.shape[1:] != shape:
+            raise DataError(
+                f"inputs must have one shape, but row {int(batch.index[0])} has {tuple(batch.x.shape[1:])} and "
+                f"row 0 has {tuple(shape)}; resize them in the dataset"
+            )
+        shape = batch.x.shape[1:]
+    return examples
+
+
+def _logits(model: nn.Module, examples: Examples, numerics: Numerics) -> torch.Tensor:
+    batch = next(examples.batches(1))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad(), training_mode(model, False):
+            outputs = model(batch.x.to(device))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the model cannot read an input of shape {tuple(batch.x.shape)}, {batch.x.dtype}: {error}"
+        ) from error
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != 1:
+        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise InvalidInput(
+            f"the model must return logits (B, n_classes) for a batch of B inputs, got {shape} for one input; "
+            "wrap it in a module that returns the logits"
+        )
+    return outputs

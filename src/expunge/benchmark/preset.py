@@ -1,0 +1,96 @@
+"""The settings a data set is benchmarked with: defaults, deviations of its grid file, then the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib import resources
+from typing import Any, TypeVar
+
+from expunge.api import load_method
+from expunge.errors import InvalidInput, UnknownName
+from expunge.methods.base import Method
+from expunge.registry import METHODS
+from expunge.tasks.corruption import CorruptionTask
+from expunge.training.recipe import Optimiser, Recipe
+
+_SECTIONS = ("task", "recipe", "methods")
+_Settings = TypeVar("_Settings", CorruptionTask, Recipe, Optimiser)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Deviations from the defaults.
+
+    Args:
+        task: fields of :class:`CorruptionTask`.
+        recipe: fields of :class:`Recipe`; ``optimiser`` and ``model_settings`` are tables of their own.
+        methods: pattern of method names -> fields. Later patterns win; a field a method does not have is
+            left out where the pattern has a wildcard, and an error where it is a name.
+    """
+
+    task: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: str) -> Preset:
+        """Return the preset packaged for a data set; an empty one if there is none."""
+        file = resources.files("expunge.grids").joinpath(f"{data}.toml")
+        if "/" in data or not file.is_file():
+            return cls()
+        return cls.parse(file.read_text(encoding="utf-8"), str(file))
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> Preset:
+        """Read a preset from TOML.
+
+        Raises:
+            InvalidInput: not TOML, or a section that is not known.
+        """
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
+        for section in content:
+            if section not in _SECTIONS:
+                raise UnknownName(f"{origin}: unknown section [{section}] (known: {', '.join(_SECTIONS)})")
+        return cls(**content)
+
+    def make_task(self, **overrides: Any) -> CorruptionTask:
+        """Return the task with this preset's and the caller's deviations."""
+        return _make(CorruptionTask, {**self.task, **overrides})
+
+    def make_recipe(self, model: str | None = None) -> Recipe:
+        """Return the training recipe; ``model`` replaces the preset's and drops its model settings."""
+        content = dict(self.recipe)
+        if "optimiser" in content:
+            content["optimiser"] = _make(Optimiser, content["optimiser"])
+        if model is not None and model != content.get("model", Recipe.model):
+            content = {**content, "model": model, "model_settings": {}}
+        return _make(Recipe, content)
+
+    def make_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> Method:
+        """Return a method with this preset's and the caller's deviations.
+
+        Raises:
+            UnknownName: no such method or setting.
+        """
+        known = {entry.name for entry in dataclasses.fields(METHODS.get(name))}
+        settings: dict[str, Any] = {}
+        for pattern, values in self.methods.items():
+            if fnmatchcase(name, pattern):
+                exact = pattern == name
+                settings.update({key: value for key, value in values.items() if exact or key in known})
+        return load_method(name, **{**settings, **(overrides or {})})
+
+
+def _make(kind: type[_Settings], content: Mapping[str, Any]) -> _Settings:
+    known = [entry.name for entry in dataclasses.fields(kind)]
+    for name in content:
+        if name not in known:
+            raise UnknownName(f"{kind.__name__} has no setting {name!r} (settings: {', '.join(known)})")
+    return kind(**content)

@@ -1,0 +1,1 @@
+"""Dedicated neurons: added to a network, reached by routes, discarded again."""

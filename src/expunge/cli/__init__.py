@@ -1,0 +1,52 @@
+"""The command line: one file per command; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+import expunge
+from expunge.cli.describe import describe
+from expunge.cli.list import list_names
+from expunge.cli.map import map_command
+from expunge.errors import ExpungeError
+
+app = typer.Typer(
+    name="expunge",
+    help="Remove bad training data from a trained classifier, and measure that it worked.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("map")(map_command)
+app.command("list")(list_names)
+app.command("describe")(describe)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(expunge.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; errors of expunge become one line and exit code 1."""
+    try:
+        app()
+    except ExpungeError as error:
+        Console(stderr=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(1)

@@ -1,0 +1,55 @@
+"""``expunge describe``: everything the code says about a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from expunge.errors import UnknownName
+from expunge.registry import TABLES
+
+
+def describe(
+    name: str = typer.Argument(..., help="A method, model, data set or metric; see 'expunge list'."),
+) -> None:
+    """Describe a method, model, data set or metric: formula, settings, needs, source."""
+    for registry in TABLES.values():
+        if name in registry.targets:
+            _show(registry.kind, name, registry.get(name))
+            return
+    for registry in TABLES.values():
+        try:
+            registry.get(name)
+        except UnknownName as error:
+            if "did you mean" in str(error):
+                raise
+    known = ", ".join(entry for registry in TABLES.values() for entry in registry.names())
+    raise UnknownName(f"unknown name {name!r} (known: {known})")
+
+
+def _show(kind: str, name: str, target: Any) -> None:
+    console = Console()
+    console.print(f"[bold cyan]{escape(name)}[/]  [dim]{kind}[/]\n")
+    console.print(escape(inspect.getdoc(target) or "no description"), highlight=False)
+    needs = getattr(target, "needs", None)
+    if needs is not None:
+        console.print(f"\n[bold]Needs[/]    {escape(str(needs))}")
+        console.print(f"[bold]Touches[/]  {escape(target.touches)}")
+    if dataclasses.is_dataclass(target):
+        table = Table(title="Defaults", title_justify="left", box=None, pad_edge=False, show_header=False)
+        table.add_column(style="cyan")
+        table.add_column()
+        for entry in dataclasses.fields(target):
+            table.add_row(entry.name, escape(repr(entry.default)))
+        console.print()
+        console.print(table)
+    source = getattr(target, "reference", None)
+    if source is not None:
+        line = f"{source.authors}: {source.title} ({source.year}), {source.where}"
+        console.print(f"\n[bold]Source[/]   {escape(line)}", highlight=False)

@@ -1,0 +1,215 @@
+"""``expunge map``: methods on the map of corrupted-data tasks."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from expunge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from expunge.benchmark.execute import Status
+    from expunge.benchmark.preset import Preset
+    from expunge.methods.base import Method
+
+DEFAULT_METHODS = (
+    "none,retrain,retrain_corrected,finetune,gradient_ascent,npo,"
+    "rem,rem_without_redirection,rem_without_removal"
+)
+
+
+def map_command(
+    data: str = typer.Option("digits", help="Data set by name, or a path to an .npz file."),
+    methods: str = typer.Option(DEFAULT_METHODS, help="Names, separated by commas."),
+    regularity: str = typer.Option(
+        "random,interclass,poison", help="Names or numbers in 0..1 (0 random, 0.5 interclass, 1 poison)."
+    ),
+    discovery: str = typer.Option("0.1,0.5,1.0", help="Known shares of the corruption, in (0, 1]."),
+    seeds: str = typer.Option("0", help="Seeds; each draws its own corruption and trains its own model."),
+    model: str | None = typer.Option(None, help="Architecture by name; by default the data set's."),
+    out: Path = typer.Option(Path("out/map"), help="Folder of the store, results.csv and map.svg."),
+    data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
+    n_train: int | None = typer.Option(None, help="Use a class-balanced part of the training images."),
+    n_corrupted: int | None = typer.Option(None, help="Number of corrupted images."),
+    settings: list[str] = typer.Option(
+        [],
+        "--set",
+        help="Another setting: METHOD.FIELD=VALUE, recipe.FIELD=VALUE or task.FIELD=VALUE. Repeatable.",
+    ),
+    preset: Path | None = typer.Option(None, help="A TOML file in place of the data set's own preset."),
+    device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
+    workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
+    keep_weights: bool = typer.Option(False, help="Also store every unlearned model."),
+    retry_failed: bool = typer.Option(False, help="Run failed cells again."),
+) -> None:
+    """Run methods over regularity x discovery rate, and draw the map.
+
+    The same command again runs only what is missing.
+    """
+    console = Console()
+    overrides = _overrides(settings)
+    # Names and numbers are checked before anything is loaded or trained.
+    names = _items(methods, "methods")
+    rates = [_number(item, float, "discovery") for item in _items(discovery, "discovery")]
+    numbers = [_number(item, int, "seeds") for item in _items(seeds, "seeds")]
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"--workers must be at least 1, got {workers}")
+
+    from expunge.benchmark.execute import execute
+    from expunge.benchmark.plan import DataChoice, make_plan
+    from expunge.benchmark.preset import Preset
+    from expunge.report.figure import write_map
+    from expunge.report.results_csv import write_csv
+    from expunge.report.table import cost_table, map_table
+    from expunge.store.store import Store
+    from expunge.training.numerics import Numerics
+
+    chosen = _read_preset(preset) if preset else Preset.of(data)
+    chosen = _with_overrides(chosen, overrides)
+    task_settings: dict[str, Any] = {} if n_corrupted is None else {"n_corrupted": n_corrupted}
+    tasks = [
+        chosen.make_task(regularity=item, discovery=rate, **task_settings)
+        for item in _items(regularity, "regularity")
+        for rate in rates
+    ]
+    recipe = chosen.make_recipe(model)
+    built: list[Method] = [chosen.make_method(name, overrides.get(name)) for name in names]
+    choice = DataChoice(data, str(data_root) if data_root else None, n_train)
+    images = choice.load("cpu")
+    numerics = Numerics.choose(device, images.shape[1])
+    plan = make_plan(choice, tasks, recipe, built, numbers, numerics)
+    if workers is None:
+        workers = 1 if numerics.device != "cpu" else os.cpu_count() or 1
+
+    console.print(
+        f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {recipe.model}, "
+        f"{len(plan.cells)} cells, {len(plan.trainings)} first models, {numerics.device} {numerics.dtype}, "
+        f"{workers} worker{'s' if workers > 1 else ''}"
+    )
+    with Store(out) as store:
+        status = _run(console, lambda report: execute(
+            plan, store, workers=workers, keep_weights=keep_weights, retry_failed=retry_failed, report=report
+        ))  # fmt: skip
+        wanted = {cell.key for cell in plan.cells}
+        records = [record for record in store.database.records() if record.key in wanted]
+    write_csv(records, out / "results.csv")
+    write_map(records, out / "map.svg")
+    console.print()
+    console.print(map_table(records))
+    console.print()
+    console.print(cost_table(records))
+    for warning in status.warnings:
+        console.print(f"[yellow]warning:[/] {escape(warning)}; the cells that start from it say little")
+    for record in records:
+        if record.status == "failed":
+            last = record.error.strip().splitlines()[-1]
+            console.print(
+                f"[red]failed:[/] {escape(record.method)}, regularity {record.regularity:g}, discovery "
+                f"{record.discovery:g}, seed {record.seed}: {escape(last)}"
+            )
+    console.print(
+        f"\n{status.done} cells run, {status.present} were there, {status.failed} failed", highlight=False
+    )
+    console.print(
+        f"wrote {out / 'map.svg'}, {out / 'results.csv'} and the store beside them", highlight=False
+    )
+
+
+def _run(console: Console, start: Any) -> Status:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[cells]}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar: TaskID = progress.add_task("starting", total=1.0, cells="")
+
+        def show(status: Status) -> None:
+            finished = status.present + status.done + status.failed
+            progress.update(
+                bar,
+                completed=status.share,
+                description=escape(status.doing or "training the first models"),
+                cells=f"{finished}/{status.total} cells",
+            )
+            if not console.is_terminal and status.doing:
+                console.print(
+                    f"{finished}/{status.total} {status.share:4.0%}  {escape(status.doing)}", highlight=False
+                )
+
+        try:
+            final: Status = start(show)
+        except KeyboardInterrupt:
+            console.print("\ninterrupted; finished cells are kept, the same command goes on from there")
+            raise typer.Exit(130) from None
+        progress.update(bar, completed=1.0, description="")
+    return final
+
+
+def _items(text: str, option: str) -> list[str]:
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise InvalidInput(f"--{option} is empty; give at least one value")
+    return items
+
+
+def _number(text: str, kind: type[float] | type[int], option: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise InvalidInput(f"--{option} takes {what}, got {text!r}") from None
+
+
+def _overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """Read ``OWNER.FIELD=VALUE``; values are TOML, anything else is text."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        owner, dot, field = path.partition(".")
+        if not (equals and dot and owner and field):
+            raise InvalidInput(f"--set takes METHOD.FIELD=VALUE, got {setting!r}")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        found.setdefault(owner.strip(), {})[field.strip()] = value
+    return found
+
+
+def _read_preset(path: Path) -> Preset:
+    from expunge.benchmark.preset import Preset
+
+    try:
+        return Preset.parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InvalidInput(f"the preset {path} cannot be read: {error}") from error
+
+
+def _with_overrides(preset: Preset, overrides: dict[str, dict[str, Any]]) -> Preset:
+    from dataclasses import replace
+
+    recipe = {**preset.recipe, **overrides.pop("recipe", {})}
+    if "lr" in recipe:
+        recipe["optimiser"] = {**recipe.get("optimiser", {}), "lr": recipe.pop("lr")}
+    return replace(preset, task={**preset.task, **overrides.pop("task", {})}, recipe=recipe)

@@ -1,0 +1,1 @@
+"""Reading, holding and batching examples; nothing here knows about forgetting."""

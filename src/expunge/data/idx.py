@@ -1,0 +1,147 @@
+"""MNIST and Fashion-MNIST from their original idx files, packed or not."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from expunge.data.images import Augmentation, ImageData, channel_statistics
+from expunge.data.location import data_folder, find_file
+from expunge.errors import DataError
+
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+_GARMENTS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_SUFFIXES = ("", ".gz")
+_UNSIGNED_BYTE = 0x08
+_AGAIN = "download the file again"
+
+
+def load_mnist(root: Path | None = None) -> ImageData:
+    """MNIST: 70,000 handwritten digits, 28x28 grey; 60,000 to train, 10,000 to test.
+
+    The four original files are looked for in ``root/mnist``, then in ``root``; ``root`` defaults to the
+    environment variable ``EXPUNGE_DATA``.
+
+    Raises:
+        DataError: a file is missing, truncated or of another shape.
+
+    Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+    recognition", Proceedings of the IEEE, 1998.
+    """
+    return _load(root, "mnist", tuple("0123456789"), Augmentation())
+
+
+def load_fashion_mnist(root: Path | None = None) -> ImageData:
+    """Fashion-MNIST: 70,000 photographs of garments, 28x28 grey; 60,000 to train, 10,000 to test.
+
+    The four original files are looked for in ``root/fashion_mnist``, then in ``root``; ``root`` defaults
+    to the environment variable ``EXPUNGE_DATA``.
+
+    Raises:
+        DataError: a file is missing, truncated or of another shape.
+
+    Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
+    learning algorithms", arXiv:1708.07747, 2017.
+    """
+    return _load(root, "fashion_mnist", _GARMENTS, Augmentation(pad=2, flip=True))
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read one idx file of unsigned bytes, plain or gzip-packed, as a uint8 tensor of the file's shape.
+
+    Whether it is packed is told by its content, not by its name.
+
+    Raises:
+        DataError: the file cannot be read or unpacked, is no idx file of unsigned bytes, or has more or
+            fewer bytes than its header says.
+    """
+    content, whole = _unpacked(path)
+    if len(content) < 4:
+        raise DataError(
+            f"{path}: expected an idx header of at least 4 bytes, found {len(content)} bytes; {_AGAIN}"
+        )
+    if content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or content[3] == 0:
+        raise DataError(
+            f"{path}: expected an idx file of unsigned bytes (first bytes 00 00 08 and the number of "
+            f"dimensions), found {content[:4].hex(' ')}; {_AGAIN}"
+        )
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise DataError(f"{path}: expected a header of {header} bytes, found {len(content)} bytes; {_AGAIN}")
+    shape = struct.unpack(f">{content[3]}I", content[4:header])
+    expected = header + math.prod(shape)
+    if len(content) != expected or not whole:
+        broken = "" if whole else " before the packed file breaks off"
+        raise DataError(
+            f"{path}: expected {expected} bytes ({header} of header and data of shape {shape}), found "
+            f"{len(content)} bytes{broken}; {_AGAIN}"
+        )
+    # bytearray: torch wants memory that may be written to
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].reshape(shape)
+
+
+def _unpacked(path: Path) -> tuple[bytes, bool]:
+    """Content of the file, unpacked if it is packed, and whether the packed file is whole."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a readable idx file, but {error.strerror}; check the path and permissions"
+        ) from error
+    if raw[:2] != b"\x1f\x8b":
+        return raw, True
+    # A decompressor, not gzip.open: what a truncated file still holds can be counted for the message.
+    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        return decompressor.decompress(raw), decompressor.eof
+    except zlib.error as error:
+        raise DataError(
+            f"{path}: expected a gzip file, found {len(raw)} bytes that do not unpack ({error}); {_AGAIN}"
+        ) from error
+
+
+def _load(root: Path | None, name: str, classes: tuple[str, ...], augmentation: Augmentation) -> ImageData:
+    folder = data_folder(root, name, _FILES, suffixes=_SUFFIXES)
+    paths = [find_file(folder, file, _SUFFIXES) or folder / file for file in _FILES]
+    train_images, train_labels, test_images, test_labels = map(read_idx, paths)
+    for path, images in ((paths[0], train_images), (paths[2], test_images)):
+        if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
+            raise DataError(
+                f"{path}: expected images of shape (N, 28, 28), found {tuple(images.shape)}; {_AGAIN}"
+            )
+    for path, labels in ((paths[1], train_labels), (paths[3], test_labels)):
+        if labels.ndim != 1:
+            raise DataError(f"{path}: expected labels of shape (N,), found {tuple(labels.shape)}; {_AGAIN}")
+    mean, std = channel_statistics(train_images[:, None])
+    return ImageData(
+        name=name,
+        train_images=train_images[:, None],
+        train_labels=train_labels.to(torch.int64),
+        test_images=test_images[:, None],
+        test_labels=test_labels.to(torch.int64),
+        classes=classes,
+        mean=mean,
+        std=std,
+        augmentation=augmentation,
+    )

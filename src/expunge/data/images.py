@@ -1,0 +1,221 @@
+"""Images as uint8 tensors on the device, augmented and normalised a batch at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from expunge.data.examples import Examples, check_labels
+from expunge.errors import DataError, InvalidInput
+from expunge.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crop after zero padding by ``pad`` pixels, and horizontal flip with probability one half.
+
+    Both are drawn per example. ``pad=0, flip=False`` changes nothing.
+    """
+
+    pad: int = 0
+    flip: bool = False
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Return augmented ``images`` (B, C, H, W), same dtype and device."""
+        count, _, height, width = images.shape
+        if self.pad:
+            padded = F.pad(images, [self.pad] * 4)
+            shift = torch.randint(0, 2 * self.pad + 1, (2, count), generator=generator).to(images.device)
+            rows = shift[0, :, None] + torch.arange(height, device=images.device)  # (B, H)
+            columns = shift[1, :, None] + torch.arange(width, device=images.device)  # (B, W)
+            example = torch.arange(count, device=images.device)
+            # channels last, so that one gather moves whole pixels
+            pixels = padded.permute(0, 2, 3, 1)[example[:, None, None], rows[:, :, None], columns[:, None, :]]
+            images = pixels.permute(0, 3, 1, 2)
+        if self.flip:
+            flipped = torch.rand(count, generator=generator).to(images.device) < 0.5
+            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+        return images
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """A poison trigger: the bottom-right ``size`` x ``size`` block set to ``value`` in every channel.
+
+    It is set on the normalised image after augmentation, so it is never cropped or flipped away.
+    """
+
+    size: int = 3
+    value: float = 1.0
+
+    def __call__(self, inputs: Tensor, stamped: Tensor) -> Tensor:
+        """Return ``inputs`` (B, C, H, W) with the block set where ``stamped`` (B,) is true."""
+        inputs = inputs.clone()
+        inputs[stamped, :, -self.size :, -self.size :] = self.value
+        return inputs
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """uint8 images (N, C, H, W) on one device, read as normalised float32.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        augmentation: what an augmented batch goes through.
+        stamp: the trigger, if some images carry one.
+        stamped: bool (N,), the images that carry it.
+    """
+
+    images: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation = Augmentation()
+    stamp: Stamp | None = None
+    stamped: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images live."""
+        return self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
+        return 1 / (255 * std), -mean / std
+
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return float32 (B, C, H, W): (pixel / 255 - mean) / std, augmented if ``generator`` is given."""
+        images = self.images[rows]
+        if generator is not None:
+            images = self.augmentation(images, generator)
+        factor, offset = self._scale
+        inputs = images * factor + offset
+        if self.stamp is not None and self.stamped is not None:
+            inputs = self.stamp(inputs, self.stamped[rows])
+        return inputs
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set of images: training and test part, decoded once.
+
+    Args:
+        name: as in the table of data sets, or the file it was read from.
+        train_images: uint8 (N, C, H, W).
+        train_labels: int64 (N,).
+        test_images: uint8 (M, C, H, W).
+        test_labels: int64 (M,).
+        classes: one name per class.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        augmentation: the data set's customary training augmentation.
+
+    Raises:
+        DataError: shapes, dtypes, counts or labels that do not fit together.
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            if images.dtype != torch.uint8 or images.ndim != 4:
+                raise DataError(
+                    f"{self.name}: {part} images must be uint8 (N, C, H, W), got {images.dtype} "
+                    f"{tuple(images.shape)}"
+                )
+            if len(images) != len(labels) or len(images) == 0:
+                raise DataError(
+                    f"{self.name}: {len(images)} {part} images but {len(labels)} labels; "
+                    "both must be of one length and not empty"
+                )
+            check_labels(labels, len(self.classes))
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            raise DataError(
+                f"{self.name}: training images are {tuple(self.train_images.shape[1:])} but test images are "
+                f"{tuple(self.test_images.shape[1:])} (C, H, W)"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        _, channels, height, width = self.train_images.shape
+        return channels, height, width
+
+    @cached_property
+    def content(self) -> str:
+        """Hash of every pixel and label."""
+        return fingerprint(self.train_images, self.train_labels, self.test_images, self.test_labels)
+
+    def to(self, device: torch.device | str) -> ImageData:
+        """Return the data set on ``device``."""
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def subset(self, n_train: int, seed: int = 0) -> ImageData:
+        """Return a class-balanced random part of the training images and the whole test part.
+
+        Raises:
+            InvalidInput: ``n_train`` outside ``1..N``.
+        """
+        total = len(self.train_labels)
+        if not 1 <= n_train <= total:
+            raise InvalidInput(
+                f"a subset of {n_train} training images was asked for; {self.name} has {total}"
+            )
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+        labels = self.train_labels.cpu()[order]
+        # The k-th image of every class before the (k+1)-th of any: a balanced prefix of every length.
+        rank = torch.empty_like(labels)
+        for label in range(len(self.classes)):
+            members = labels == label
+            rank[members] = torch.arange(int(members.sum()))
+        chosen = (
+            order[torch.sort(rank, stable=True).indices[:n_train]].sort().values.to(self.train_labels.device)
+        )
+        return replace(
+            self,
+            name=f"{self.name}[{n_train}]",
+            train_images=self.train_images[chosen],
+            train_labels=self.train_labels[chosen],
+        )
+
+    def largest_input(self) -> float:
+        """Largest value any normalised training pixel takes, over all channels."""
+        top = self.train_images.amax(dim=(0, 2, 3)).double().cpu() / 255
+        return float(((top - torch.tensor(self.mean)) / torch.tensor(self.std)).max())
+
+    def test(self) -> Examples:
+        """The test part, in order, without augmentation."""
+        source = ImageSource(self.test_images, self.mean, self.std)
+        return Examples.all_of(source, self.test_labels, len(self.classes))
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images (N, C, H, W), in units of [0, 1].
+
+    A constant channel gets standard deviation 1, so that it normalises to zero.
+    """
+    pixels = images.double() / 255
+    mean = pixels.mean(dim=(0, 2, 3))
+    std = pixels.std(dim=(0, 2, 3), unbiased=False)
+    std = torch.where(std > 0, std, torch.ones_like(std))
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -1,0 +1,53 @@
+"""Where the files of a data set lie: the folder that was given, or the one named by EXPUNGE_DATA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from expunge.errors import DataError
+
+VARIABLE = "EXPUNGE_DATA"
+
+
+def data_folder(
+    root: Path | None, name: str, files: Sequence[str], *, suffixes: Sequence[str] = ("",)
+) -> Path:
+    """Return the folder that has all ``files``: ``root/name``, else ``root`` itself.
+
+    Args:
+        root: folder of data sets; None reads it from the environment variable ``EXPUNGE_DATA``.
+        name: folder of this data set below ``root``.
+        files: names of the files it needs.
+        suffixes: what may follow a file's name; ``("", ".gz")`` lets it be packed.
+
+    Raises:
+        DataError: no folder is known, or files are missing in both places.
+    """
+    remedy = (
+        f"set the environment variable {VARIABLE} or pass --data-root to say where the folder {name!r} is"
+    )
+    if root is None:
+        if not os.environ.get(VARIABLE):
+            raise DataError(
+                f"{name} is read from files ({', '.join(files)}), but no folder was given; {remedy}"
+            )
+        root = Path(os.environ[VARIABLE])
+    folders = (root / name, root)
+    missing = {
+        folder: [file for file in files if find_file(folder, file, suffixes) is None] for folder in folders
+    }
+    for folder in folders:
+        if not missing[folder]:
+            return folder
+    fewest = min(folders, key=lambda folder: len(missing[folder]))
+    raise DataError(
+        f"{name}: missing {', '.join(missing[fewest])} (looked in {folders[0]} and {folders[1]}); {remedy}"
+    )
+
+
+def find_file(folder: Path, file: str, suffixes: Sequence[str]) -> Path | None:
+    """Return the first of ``folder/file`` with each suffix appended that is a file, or None."""
+    paths = (folder / f"{file}{suffix}" for suffix in suffixes)
+    return next((path for path in paths if path.is_file()), None)

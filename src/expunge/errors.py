@@ -1,0 +1,35 @@
+"""Every exception expunge raises on purpose; catch :class:`ExpungeError` for all of them."""
+
+from __future__ import annotations
+
+
+class ExpungeError(Exception):
+    """Base of every error raised by expunge."""
+
+
+class InvalidInput(ExpungeError, ValueError):
+    """A value from the caller cannot be used; the message says what came, what was expected, what to do."""
+
+
+class UnknownName(InvalidInput, LookupError):
+    """A name that no table holds; the message offers the near miss."""
+
+    def __str__(self) -> str:
+        # LookupError's children print their argument quoted; a message is to be read as it is.
+        return str(self.args[0]) if self.args else ""
+
+
+class DataError(InvalidInput):
+    """A data file or tensor that is unreadable, truncated or inconsistent."""
+
+
+class UndeclaredNeed(ExpungeError):
+    """A method touched something that it did not declare in ``needs``."""
+
+
+class Diverged(ExpungeError, ArithmeticError):
+    """Training produced a loss or a parameter that is not finite."""
+
+
+class StoreError(ExpungeError):
+    """The store cannot be opened, read or written."""

@@ -1,0 +1,32 @@
+"""All metrics of one model: the only reader of the truth beside the oracles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from expunge.metrics.attack_success import AttackSuccess
+from expunge.metrics.base import Evaluated
+from expunge.metrics.healed import Healed
+from expunge.metrics.per_class import PerClassAccuracy
+from expunge.metrics.utility import Utility
+from expunge.metrics.utility_healed import UtilityHealed
+from expunge.tasks.base import Problem
+from expunge.training.numerics import Numerics
+
+
+def evaluate(model: nn.Module, problem: Problem, numerics: Numerics) -> dict[str, Any]:
+    """Return the record's metric fields for ``model``: fractions in [0, 1], ``None`` where not defined."""
+    evaluated = Evaluated(model, problem, numerics)
+    healed = Healed()
+    return {
+        "healed": healed(evaluated),
+        "healed_known": healed.known(evaluated),
+        "healed_unknown": healed.unknown(evaluated),
+        "utility": Utility()(evaluated),
+        "uxh": UtilityHealed()(evaluated),
+        "asr": AttackSuccess()(evaluated),
+        "per_class": PerClassAccuracy().classes(evaluated),
+        "corruption_learned": evaluated.corruption_learned,
+    }

@@ -1,0 +1,1 @@
+"""Benchmark settings by data set: deviations from the papers' defaults, and nothing else."""

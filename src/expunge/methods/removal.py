@@ -1,0 +1,130 @@
+"""Removing the forget set from a network without other data: passes over it until it is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from expunge.data.examples import Batch, Examples
+from expunge.methods.base import Request, chance_threshold
+from expunge.methods.gradient import GradientMethod
+from expunge.objectives.npo import npo
+from expunge.training.batchnorm import running_statistics
+from expunge.training.loop import Loss, accuracy, predict
+
+ReferenceLoss = Callable[[Batch], Tensor]
+"""Cross-entropy of a frozen reference network on a batch: float32 (B,)."""
+
+
+@dataclass(frozen=True)
+class CachedLoss:
+    """Reference cross-entropies computed once, without augmentation.
+
+    Args:
+        values: float32, one per row of the source.
+    """
+
+    values: Tensor
+
+    @classmethod
+    def of(cls, model: nn.Module, examples: Examples, request: Request) -> CachedLoss:
+        """Measure ``model`` on ``examples``, base path, evaluation mode."""
+        logits = predict(model, examples, request.numerics)
+        values = torch.zeros(len(examples.source), device=logits.device)
+        values[examples.index] = F.cross_entropy(logits, examples.labels, reduction="none")
+        return cls(values)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Look the batch up."""
+        return self.values[batch.index]
+
+
+@dataclass(frozen=True)
+class RaiseLoss:
+    """Objective that raises the cross-entropy of the forget set.
+
+    "npo": mean of -(2 / beta) log sigmoid(beta (ce - ce_ref)), which fades once ce exceeds ce_ref by a few
+    nats. "ascent": mean of -ce, without bound.
+
+    Args:
+        removal: "npo" or "ascent".
+        reference: ce_ref; unused by ascent.
+        beta: of NPO.
+        batch_statistics: normalise by the batch, as the published code does. A forget set may be a
+            handful of examples, whose statistics are not those of the deployed network: off by default.
+    """
+
+    removal: str
+    reference: ReferenceLoss
+    beta: float = 1.0
+    batch_statistics: bool = False
+
+    def terms(self, model: nn.Module, batch: Batch) -> Tensor:
+        """One value per example, to be minimised."""
+        if self.batch_statistics:
+            logits = model(batch.x)
+        else:
+            with running_statistics(model):
+                logits = model(batch.x)
+        loss = F.cross_entropy(logits.float(), batch.y, reduction="none")
+        if self.removal == "ascent":
+            return -loss
+        return npo(loss - self.reference(batch), self.beta)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        """Return the mean over the batch."""
+        return Loss(self.terms(model, batch).mean(), len(batch))
+
+
+def remove(
+    method: GradientMethod,
+    model: nn.Module,
+    forget: Examples,
+    objective: RaiseLoss,
+    request: Request,
+    *,
+    optimizer: torch.optim.Optimizer,
+    order: torch.Generator,
+    threshold: float,
+    max_passes: int,
+) -> int:
+    """Pass over ``forget`` until its accuracy on the stored labels is at most ``threshold``.
+
+    Returns the number of passes made, at most ``max_passes``.
+    """
+    for number in range(max_passes):
+        if accuracy(model, forget, request.numerics) <= threshold:
+            return number
+        method.fit(model, forget, objective, request, epochs=1, optimizer=optimizer, order=order)
+    return max_passes
+
+
+def ascend(
+    method: GradientMethod,
+    removal: str,
+    model: nn.Module,
+    request: Request,
+    *,
+    passes: int,
+    threshold: float | None,
+    beta: float = 1.0,
+) -> nn.Module:
+    """Remove the forget set from ``model`` in place and return it: a whole method in one call."""
+    forget = request.forget
+    made = remove(
+        method,
+        model,
+        forget,
+        RaiseLoss(removal, CachedLoss.of(model, forget, request), beta),
+        request,
+        optimizer=method.optimiser_over(model),
+        order=request.generator("order"),
+        threshold=chance_threshold(request.n_classes) if threshold is None else threshold,
+        max_passes=passes,
+    )
+    request.meter.write(passes=made)
+    return model

@@ -1,0 +1,40 @@
+"""Training anew without the forget set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.methods.base import Method, Needs, Reference, Request
+from expunge.training.initialisation import reinitialise
+from expunge.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(Method):
+    """Train a new model on the retain set, by the recipe of the first.
+
+    The reference for removing samples; where corruption is undiscovered it is learned again.
+
+    Departures: the recipe's own learning rate; the published script retrains at the lower unlearning rate.
+    The last model is returned, not the best one on test data.
+    """
+
+    name = "retrain"
+    needs = Needs.RETAIN | Needs.RECIPE
+    touches = "all parameters, from scratch"
+    reference = Reference(
+        "Redirection for Erasing Memory (baseline EU)", "Schoepf et al.", 2025, "arXiv 2505.17730"
+    )
+
+    def typical_epochs(self, recipe: Recipe | None) -> float:
+        """Those of the recipe."""
+        return float(recipe.epochs) if recipe else Recipe().epochs
+
+    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
+        """Reset ``model`` and train it."""
+        reinitialise(model, request.generator("initialisation"))
+        return request.recipe.train(
+            model, request.retain, request.seed, request.numerics, request.meter, request.progress
+        )

@@ -1,0 +1,1 @@
+"""Measurements of an unlearned model: one metric, one file."""

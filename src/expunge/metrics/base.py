@@ -1,0 +1,82 @@
+"""The contract of a metric, and the evaluated model it reads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from expunge.tasks.base import Problem, Truth
+from expunge.training.loop import predict
+from expunge.training.numerics import Numerics
+
+
+class Evaluated:
+    """A model on a problem: each named evaluation set is predicted once, when a metric first asks.
+
+    Args:
+        model: the model to be measured.
+        problem: the task's data and truth.
+        numerics: where to compute.
+    """
+
+    def __init__(self, model: nn.Module, problem: Problem, numerics: Numerics) -> None:
+        self.problem = problem
+        self._model, self._numerics = model, numerics
+        self._right: dict[str, Tensor] = {}
+        self._predicted: dict[str, Tensor] = {}
+
+    @property
+    def truth(self) -> Truth:
+        """What really happened to the data."""
+        return self.problem.truth
+
+    def has(self, name: str) -> bool:
+        """Whether the task has that evaluation set and it is not empty."""
+        return len(self.truth.sets.get(name, ())) > 0
+
+    def predicted(self, name: str) -> Tensor:
+        """Predicted classes int64 (N,) on a named set; -1 where a logit is NaN."""
+        if name not in self._predicted:
+            logits = predict(self._model, self.truth.sets[name], self._numerics)
+            self._predicted[name] = logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+        return self._predicted[name]
+
+    def right(self, name: str) -> Tensor:
+        """Bool (N,): prediction equals the true label."""
+        return self.predicted(name) == self.truth.sets[name].labels
+
+    def accuracy(self, name: str) -> float | None:
+        """Accuracy on a named set, in [0, 1]; ``None`` where the task has no such set."""
+        return float(self.right(name).double().mean()) if self.has(name) else None
+
+    @cached_property
+    def corruption_learned(self) -> float:
+        """Share of corrupted training images predicted as their stored, wrong label, in [0, 1]."""
+        corrupted = self.problem.split.train.select(self.truth.corrupted)
+        predicted = predict(self._model, corrupted, self._numerics).argmax(1)
+        return float((predicted == corrupted.labels).double().mean())
+
+
+class Metric(ABC):
+    """One measurement of an evaluated model.
+
+    ``unit`` and ``better`` ("higher" or "lower") are read by tables and reports.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str] = "fraction"
+    better: ClassVar[str] = "higher"
+
+    @abstractmethod
+    def __call__(self, evaluated: Evaluated) -> float | None:
+        """Return the value, or ``None`` where it is not defined."""
+
+
+def mean_right(evaluated: Evaluated, *names: str) -> float | None:
+    """Accuracy over the union of named sets; ``None`` if all are empty."""
+    parts = [evaluated.right(name) for name in names if evaluated.has(name)]
+    return float(torch.cat(parts).double().mean()) if parts else None

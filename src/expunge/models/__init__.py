@@ -1,0 +1,1 @@
+"""Plain networks; nothing here knows about unlearning."""

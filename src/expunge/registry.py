@@ -1,0 +1,143 @@
+"""The tables of names: methods, models, data sets and metrics, loaded only when asked for.
+
+A table maps a name to ``"module:object"``. Nothing is imported until :meth:`Registry.get`, so listing
+names and summaries needs no torch. Other packages add names through the entry-point groups
+``expunge.methods``, ``expunge.models``, ``expunge.datasets`` and ``expunge.metrics``; a path
+``"package.module:Object"`` works wherever a name does.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InvalidInput, UnknownName
+
+
+class Registry:
+    """One table of names.
+
+    Args:
+        kind: what the names stand for, in the singular ("method"); used in messages.
+        builtin: name -> ``"module:object"``, in the order in which they are listed.
+        group: the entry-point group other packages use.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str], group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._builtin = dict(builtin)
+
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """Name -> ``"module:object"``: the built-in names first, then those of other packages."""
+        found = dict(self._builtin)
+        for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
+            if point.name in found and found[point.name] != point.value:
+                raise InvalidInput(
+                    f"{self.kind} name {point.name!r} is taken twice: by {found[point.name]} and by "
+                    f"{point.value}; rename one of the entry points in group {self.group!r}"
+                )
+            found[point.name] = point.value
+        return found
+
+    def names(self) -> list[str]:
+        """Every name in the table."""
+        return list(self.targets)
+
+    def get(self, name: str) -> Any:
+        """Import and return what ``name`` (or a ``"module:object"`` path) stands for.
+
+        Raises:
+            UnknownName: no such name; the message names the nearest one.
+            InvalidInput: a path whose module or object does not exist.
+        """
+        if ":" in name:
+            return _load(name, self.kind)
+        if name not in self.targets:
+            raise UnknownName(self._unknown(name))
+        return _load(self.targets[name], self.kind)
+
+    def summary(self, name: str) -> str:
+        """First line of the docstring behind ``name``, read from the source without importing it."""
+        module, _, attribute = self.targets[name].partition(":")
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            return ""
+        for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+        return ""
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown {self.kind} {name!r}{hint} (known: {', '.join(self.names())})"
+
+
+def _load(target: str, kind: str) -> Any:
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(
+            f"{kind} path {target!r} cannot be loaded: {error}; expected 'module:Object'"
+        ) from error
+
+
+METHODS = Registry(
+    "method",
+    {
+        "none": "expunge.methods.no_unlearning:NoUnlearning",
+        "retrain": "expunge.methods.retrain:Retrain",
+        "retrain_corrected": "expunge.methods.retrain_corrected:RetrainCorrected",
+        "finetune": "expunge.methods.finetune:FineTune",
+        "gradient_ascent": "expunge.methods.gradient_ascent:GradientAscent",
+        "npo": "expunge.methods.npo:NPO",
+        "rem": "expunge.methods.rem:REM",
+        "rem_ideal": "expunge.methods.rem:IdealREM",
+        "rem_without_redirection": "expunge.methods.rem:REMWithoutRedirection",
+        "rem_without_removal": "expunge.methods.rem:REMWithoutRemoval",
+        "rem_ascent": "expunge.methods.rem:AscentREM",
+    },
+    "expunge.methods",
+)
+MODELS = Registry(
+    "model",
+    {"resnet9": "expunge.models.resnet9:ResNet9", "vit": "expunge.models.vit:ViT"},
+    "expunge.models",
+)
+DATASETS = Registry(
+    "data set",
+    {
+        "digits": "expunge.data.digits:load_digits",
+        "mnist": "expunge.data.idx:load_mnist",
+        "fashion_mnist": "expunge.data.idx:load_fashion_mnist",
+        "cifar10": "expunge.data.cifar:load_cifar10",
+    },
+    "expunge.datasets",
+)
+METRICS = Registry(
+    "metric",
+    {
+        "healed": "expunge.metrics.healed:Healed",
+        "utility": "expunge.metrics.utility:Utility",
+        "utility_healed": "expunge.metrics.utility_healed:UtilityHealed",
+        "attack_success": "expunge.metrics.attack_success:AttackSuccess",
+        "per_class": "expunge.metrics.per_class:PerClassAccuracy",
+    },
+    "expunge.metrics",
+)
+TABLES: dict[str, Registry] = {
+    "methods": METHODS,
+    "models": MODELS,
+    "data": DATASETS,
+    "metrics": METRICS,
+}

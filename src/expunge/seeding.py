@@ -1,0 +1,39 @@
+"""Seeds derived by role, so that data, training and unlearning vary independently."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+
+import torch
+
+
+def derive_seed(base: int, *roles: str | int | float) -> int:
+    """Return a 63-bit seed that depends on the base seed and on every role, and on nothing else.
+
+    The same arguments give the same seed in every process and on every machine; any change
+    gives an unrelated one.
+    """
+    text = "\x1f".join([repr(int(base)), *(repr(role) for role in roles)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(base: int, *roles: str | int | float, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a fresh generator on ``device`` seeded by :func:`derive_seed`."""
+    made = torch.Generator(device=device)
+    made.manual_seed(derive_seed(base, *roles))
+    return made
+
+
+@contextlib.contextmanager
+def global_generator(source: torch.Generator) -> Iterator[None]:
+    """Run a block whose global CPU draws follow ``source``, and restore the global state afterwards.
+
+    Module initialisers in torch accept no generator; this is the one place that works around it.
+    """
+    seed = int(torch.randint(0, 2**62, (1,), generator=source, device=source.device).item())
+    with torch.random.fork_rng(devices=[]):
+        # The device-wide torch.manual_seed would reseed accelerators too, outside the fork.
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,232 @@
+"""One cell of a sweep as one flat record: what was run, what came out, what it cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from expunge.errors import InvalidInput, StoreError
+
+SCHEMA_VERSION: int = 1
+STATUSES = ("done", "failed", "skipped")
+METRICS = ("healed", "healed_known", "healed_unknown", "utility", "uxh", "asr", "corruption_learned")
+
+# Metrics are means of zeros and ones; summing them batch by batch may overshoot by rounding.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One cell of a sweep.
+
+    Values are brought to plain Python types (NumPy numbers, 0-d tensors and tuples are converted), so a
+    record read from the database equals the one that was added. A "done" record must hold finite numbers
+    only; in a "failed" or "skipped" one a number that is not finite becomes None, and its entry is left
+    out of ``log``.
+
+    Args:
+        key: content hash of the cell; the primary key.
+        schema: version of the fields, :data:`SCHEMA_VERSION` when the record was made.
+        status: "done", "failed" or "skipped".
+        error: why it failed or was skipped; empty if there is nothing to say.
+        data: name of the data set.
+        regularity: 0 (random labels) .. 0.5 (two classes exchanged) .. 1 (poison trigger).
+        discovery: fraction of the corrupted examples that is known, in [0, 1].
+        n_corrupted: number of corrupted training examples.
+        model: name of the architecture.
+        method: name of the unlearning method in its table.
+        settings: the method's hyperparameters as they were used; JSON.
+        recipe: how the corrupted model was trained; JSON.
+        oracle: whether the method saw what only an ideal one can see.
+        seed: the repetition the other seeds are derived from.
+        data_seed: seed of the corruption.
+        training_seed: seed of the training.
+        unlearning_seed: seed of the unlearning.
+        task_key: content hash of the corruption task.
+        model_key: content hash of the corrupted model's training.
+        weights_key: key of the unlearned weights; empty if they were not saved.
+        healed: healed fraction of all corrupted examples, in [0, 1].
+        healed_known: the same over the known ones.
+        healed_unknown: the same over those never pointed out.
+        utility: accuracy on clean test examples, in [0, 1].
+        uxh: utility times healed, in [0, 1].
+        asr: fraction of triggered test examples that reach the attacker's class, in [0, 1].
+        corruption_learned: fraction of the corrupted labels the model had learned, in [0, 1].
+        per_class: test accuracy of each class, None for a class without examples.
+        seconds: wall time of the unlearning.
+        sample_gradients: per-example gradients computed.
+        peak_memory: bytes.
+        parameters_before: number of parameters of the model handed in.
+        parameters_during: largest number while unlearning.
+        parameters_after: number of the model handed back.
+        log: rows of the learning curve.
+        provenance: versions of expunge and torch, device, dtype, host CPU count, time of creation (ISO, UTC).
+
+    Raises:
+        InvalidInput: a value of the wrong type or out of range, or a "done" record with a number that is
+            not finite.
+    """
+
+    key: str
+    schema: int = SCHEMA_VERSION
+    status: str
+    error: str = ""
+    data: str
+    regularity: float
+    discovery: float
+    n_corrupted: int = 0
+    model: str
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    oracle: bool = False
+    seed: int
+    data_seed: int = 0
+    training_seed: int = 0
+    unlearning_seed: int = 0
+    task_key: str = ""
+    model_key: str = ""
+    weights_key: str = ""
+    healed: float | None = None
+    healed_known: float | None = None
+    healed_unknown: float | None = None
+    utility: float | None = None
+    uxh: float | None = None
+    asr: float | None = None
+    corruption_learned: float | None = None
+    per_class: list[float | None] = field(default_factory=list)
+    seconds: float | None = None
+    sample_gradients: int | None = None
+    peak_memory: int | None = None
+    parameters_before: int | None = None
+    parameters_during: int | None = None
+    parameters_after: int | None = None
+    log: list[dict[str, float]] = field(default_factory=list)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise InvalidInput(f"status {self.status!r} is unknown; use one of {', '.join(STATUSES)}")
+        for declared in fields(self):
+            object.__setattr__(self, declared.name, self._plain(declared))
+        if not self.key:
+            raise InvalidInput("the key of a record is empty; give the content hash of its cell")
+        for name in ("regularity", "discovery", *METRICS):
+            value = getattr(self, name)
+            if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:
+                raise InvalidInput(
+                    f"{name} is {value:g}; a fraction in [0, 1] was expected (divide a percentage by 100)"
+                )
+            if value is not None:
+                object.__setattr__(self, name, min(max(value, 0.0), 1.0))
+
+    def _plain(self, declared: Field[Any]) -> Any:
+        name, value = declared.name, getattr(self, declared.name)
+        kind, optional = KINDS[name], "None" in str(declared.type)
+        if value is None and optional and kind != "json":
+            return None
+        try:
+            if name == "per_class":
+                return [None if item is None else self._finite(name, float(item)) for item in value]
+            if name == "log":
+                return [self._finite_row(row) for row in value]
+            if kind == "json":
+                made = json.loads(json.dumps(value, allow_nan=False))
+                if not isinstance(made, dict):
+                    raise TypeError(f"a dict is needed, not {type(value).__name__}")
+                return made
+            if kind == "float":
+                number = self._finite(name, float(value))
+                if number is None and not optional:
+                    raise ValueError("a finite number is needed")
+                return number
+            if kind == "int":
+                whole = operator.index(value)
+                if not -(2**63) <= whole < 2**63:
+                    raise ValueError("a database column holds 64 bits")
+                return whole
+            if kind == "bool":
+                if value not in (0, 1):
+                    raise ValueError("a truth value is needed")
+                return bool(value)
+            if not isinstance(value, str):
+                raise TypeError(f"a string is needed, not {type(value).__name__}")
+            # An error message may quote bytes of a file name that no database encodes.
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        except InvalidInput:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidInput(
+                f"{name} must be {declared.type}, a dict or list of plain JSON values without NaN and inf, "
+                f"got {value!r:.80}: {error}; convert it first"
+                if kind == "json"
+                else f"{name} must be {declared.type}, got {value!r:.80}: {error}; convert it first"
+            ) from error
+
+    def _finite(self, name: str, value: float) -> float | None:
+        if math.isfinite(value):
+            return value
+        if self.status == "done":
+            raise InvalidInput(
+                f"{name} is {value}, but a done record holds finite numbers only; "
+                'store the cell as "failed" with the reason in error'
+            )
+        return None
+
+    def _finite_row(self, row: Mapping[str, Any]) -> dict[str, float]:
+        checked = {str(name): self._finite(f"log {name!r}", float(value)) for name, value in row.items()}
+        return {name: value for name, value in checked.items() if value is not None}
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the fields by name, as columns of a database row."""
+        return {name: getattr(self, name) for name in KINDS}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Record:
+        """Rebuild a record from a database row, also from one that an older schema wrote.
+
+        Unknown columns are ignored; a column that is missing or NULL gets the field's default.
+
+        Raises:
+            StoreError: the row has a newer schema, lacks a column without default, or is damaged.
+        """
+        schema = row.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+            raise StoreError(
+                f"record {row.get('key')!r} has schema {schema}, this expunge reads up to {SCHEMA_VERSION}; "
+                "upgrade expunge"
+            )
+        values = {name: row[name] for name in KINDS if row.get(name) is not None}
+        lacking = [name for name in REQUIRED if name not in values]
+        if lacking:
+            raise StoreError(
+                f"record {row.get('key')!r} has no value for {', '.join(lacking)}; every record needs "
+                "them: restore a copy of the database or delete this row"
+            )
+        try:
+            return cls(**values)
+        except InvalidInput as error:
+            raise StoreError(
+                f"record {row.get('key')!r} is damaged: {error}; restore a copy of the database or "
+                "delete this row"
+            ) from error
+
+
+def _kind(declared: Field[Any]) -> str:
+    head = str(declared.type).partition("[")[0].partition(" ")[0]
+    return "json" if head in ("dict", "list") else head
+
+
+KINDS: dict[str, str] = {declared.name: _kind(declared) for declared in fields(Record)}
+"""Field name -> "str", "int", "float", "bool" or "json", in the order of the fields."""
+
+REQUIRED: tuple[str, ...] = tuple(
+    declared.name
+    for declared in fields(Record)
+    if declared.default is MISSING and declared.default_factory is MISSING
+)
+"""Fields without a default: no record is readable without them."""

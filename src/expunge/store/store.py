@@ -1,0 +1,49 @@
+"""A folder with everything a sweep keeps."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from expunge.store.database import Database
+
+if TYPE_CHECKING:
+    from expunge.store.weights import WeightStore
+
+
+class Store:
+    """Records in ``<folder>/store.sqlite`` and weights in ``<folder>/weights``.
+
+    Args:
+        folder: made if missing.
+        url: SQLAlchemy URL of a database that holds the records instead.
+
+    Raises:
+        StoreError: the database cannot be opened.
+    """
+
+    def __init__(self, folder: str | Path, url: str | None = None) -> None:
+        self.folder = Path(folder).expanduser().absolute()
+        self.database = Database(self.folder / "store.sqlite" if url is None else url)
+
+    @cached_property
+    def weights(self) -> WeightStore:
+        """The weight files."""
+        # Imported on first use: reading records needs no torch.
+        from expunge.store.weights import WeightStore
+
+        return WeightStore(self.folder / "weights")
+
+    def close(self) -> None:
+        """Release the database."""
+        self.database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""Tasks: what was damaged (truth) and what a method may see (split)."""

@@ -1,0 +1,138 @@
+"""What a method may see (split), what only the evaluation may see (truth), and both together (problem)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was trained on and which part of it is named.
+
+    Args:
+        train: every training example with its stored label, corruption included.
+        forget_positions: int64 (F,), sorted positions in ``train`` of the forget set.
+    """
+
+    train: Examples
+    forget_positions: Tensor
+
+    @property
+    def forget(self) -> Examples:
+        """The forget set: the discovered examples."""
+        return self.train.select(self.forget_positions)
+
+    @property
+    def retain(self) -> Examples:
+        """All that was not named; it may hold corruption that nobody found."""
+        return self.train.select(~self.forget_mask)
+
+    @property
+    def forget_mask(self) -> Tensor:
+        """Bool (N,) over ``train``."""
+        mask = torch.zeros(len(self.train), dtype=torch.bool, device=self.train.device)
+        mask[self.forget_positions.to(mask.device)] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What really happened to the data. For evaluation and for methods labelled as oracles.
+
+    Args:
+        corrupted: int64 (M,), sorted positions in the training set.
+        known: the discovered part of ``corrupted``.
+        unknown: the rest of it.
+        true_labels: int64 (N,), of the training set.
+        stamped: bool (N,), which training images carry the trigger.
+        sets: named evaluation sets with true labels, in a fixed order, without augmentation.
+        target_class: the label poisoned images were given, if any were.
+        swapped: the two classes whose labels were exchanged, or none.
+    """
+
+    corrupted: Tensor
+    known: Tensor
+    unknown: Tensor
+    true_labels: Tensor
+    stamped: Tensor
+    sets: Mapping[str, Examples]
+    target_class: int | None = None
+    swapped: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task carried out on a data set.
+
+    Args:
+        split: what a method may see.
+        truth: what the evaluation sees.
+        shape: (C, H, W) of an input.
+        n_classes: number of classes.
+        training_key: content hash of what the first model is trained on; the same for every discovery rate.
+        key: content hash of the whole problem, seed and settings included.
+    """
+
+    split: Split
+    truth: Truth
+    shape: tuple[int, int, int]
+    n_classes: int
+    training_key: str
+    key: str
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything drawn at random, to be stored: labels, corruption, discovery."""
+        return {
+            "labels": self.split.train.labels,
+            "true_labels": self.truth.true_labels,
+            "corrupted": self.truth.corrupted,
+            "known": self.truth.known,
+            "stamped": self.truth.stamped,
+        }
+
+
+def check_forget(positions: Tensor, count: int) -> Tensor:
+    """Return ``positions`` sorted; raise unless they are a proper, non-empty subset of ``0..count-1``.
+
+    Raises:
+        InvalidInput: no position, one given twice, one out of range, or all of the data.
+    """
+    positions = positions.cpu().reshape(-1)
+    if len(positions) == 0:
+        raise InvalidInput("the forget set is empty: name at least one example to forget")
+    if positions.dtype == torch.bool:
+        if len(positions) != count:
+            raise InvalidInput(
+                f"a boolean forget mask must have one entry for each of the {count} examples, got {len(positions)}"
+            )
+        return check_forget(positions.nonzero().flatten(), count)
+    if positions.is_floating_point() or positions.is_complex():
+        raise InvalidInput(f"forget indices must be integers, got {positions.dtype}")
+    positions = positions.to(torch.int64)
+    outside = positions[(positions < 0) | (positions >= count)]
+    if len(outside):
+        raise InvalidInput(
+            f"forget indices must lie in 0..{count - 1}, but {len(outside)} do not (the first is "
+            f"{int(outside[0])}); number the examples from 0 in the order of the training set"
+        )
+    unique: Tensor
+    unique, times = torch.unique(positions, return_counts=True)
+    if len(unique) < len(positions):
+        twice = unique[times > 1]
+        raise InvalidInput(
+            f"{len(positions) - len(unique)} forget indices are repeated (the first is {int(twice[0])}); "
+            "name each example once"
+        )
+    if len(unique) == count:
+        raise InvalidInput(
+            f"the forget set is all of the {count} training examples; nothing would remain. "
+            "Train a new model on other data instead"
+        )
+    return unique

@@ -1,0 +1,1 @@
+"""First training: recipe, loop, result."""

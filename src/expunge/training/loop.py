@@ -1,0 +1,140 @@
+"""The one training loop: the only place that calls backward on a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.examples import Batch, Examples
+from expunge.errors import Diverged
+from expunge.training.cost import Meter
+from expunge.training.numerics import Numerics
+from expunge.training.schedule import Schedule, constant
+
+
+class Loss(NamedTuple):
+    """A scalar to minimise and the number of sample gradients its backward pass computes."""
+
+    value: Tensor
+    gradients: int
+
+
+class Objective(Protocol):
+    """Turns a model and a batch into a loss."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Loss: ...  # noqa: D102
+
+
+Progress = Callable[[float], None]
+"""Receives the share of the work that is done, in [0, 1]."""
+
+
+def silent(share: float) -> None:
+    """A progress callback that shows nothing."""
+
+
+def cross_entropy(model: nn.Module, batch: Batch) -> Loss:
+    """Mean cross-entropy of the stored labels."""
+    return Loss(nn.functional.cross_entropy(model(batch.x).float(), batch.y), len(batch))
+
+
+def fit(
+    model: nn.Module,
+    epochs: Iterable[Iterable[Batch]],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    numerics: Numerics,
+    meter: Meter,
+    *,
+    schedule: Schedule = constant,
+    steps: int = 1,
+    progress: Progress = silent,
+) -> float:
+    """Minimise ``objective`` over the batches of every epoch, in place; return the last epoch's mean loss.
+
+    Args:
+        model: in training mode while this runs, in its former mode afterwards.
+        epochs: one iterable of batches for each epoch.
+        objective: loss of a batch.
+        optimizer: over any of the model's parameters; its learning rate is scaled by ``schedule``.
+        numerics: precision and memory format of the forward passes.
+        meter: counts sample gradients.
+        schedule: factor on the learning rate, of (step, ``steps``).
+        steps: number of steps the schedule and the progress are laid out for.
+        progress: called after each step.
+
+    Raises:
+        Diverged: the loss of an epoch is not finite.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    step, mean = 0, 0.0
+    with training_mode(model):
+        for number, batches in enumerate(epochs):
+            total, seen = torch.zeros((), device=numerics.device), 0
+            for batch in batches:
+                for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = rate * schedule(min(step, steps - 1), steps)
+                placed = Batch(numerics.place_inputs(batch.x), batch.y, batch.index)
+                with numerics.autocast():
+                    loss = objective(model, placed)
+                optimizer.zero_grad(set_to_none=True)
+                loss.value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                meter.count(loss.gradients)
+                # kept on the device: reading it every step would wait for the accelerator
+                total += loss.value.detach() * len(batch)
+                seen += len(batch)
+                step += 1
+                progress(min(1.0, step / steps))
+            mean = float(total) / max(1, seen)
+            if not torch.isfinite(total):
+                raise Diverged(
+                    f"the training loss became {mean} in epoch {number + 1} (step {step}) at learning rate "
+                    f"{rates[0]:g}; lower the learning rate"
+                )
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    return mean
+
+
+@contextmanager
+def training_mode(model: nn.Module, mode: bool = True) -> Iterator[None]:
+    """Put the model in training (or evaluation) mode and restore every module's own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.train(mode)
+    try:
+        yield
+    finally:
+        for module, former in modes.items():
+            module.training = former
+
+
+@torch.no_grad()
+def predict(
+    model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
+) -> Tensor:
+    """Return float32 logits (N, n_classes) in the order of ``examples``, in evaluation mode."""
+    outputs = []
+    with training_mode(model, False) if isinstance(model, nn.Module) else _unchanged():
+        for batch in examples.batches(batch_size):
+            with numerics.autocast():
+                outputs.append(model(numerics.place_inputs(batch.x)).float())
+    return torch.cat(outputs)
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    yield
+
+
+def accuracy(
+    model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
+) -> float:
+    """Share of ``examples`` whose largest logit is at their label; NaN logits count as wrong."""
+    logits = predict(model, examples, numerics, batch_size)
+    right = (logits.argmax(1) == examples.labels) & ~logits.isnan().any(1)
+    return float(right.double().mean())
