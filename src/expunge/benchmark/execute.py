@@ -89,16 +89,20 @@ class _Run:
         # Trained models come from the store where they are there; loading one is no work.
         self.ready: list[Training | Cell] = list(trainings.values())
         self.attempts: dict[str, int] = {}
+        self.training_work = {
+            key: 0.0 if store.weights.has(key) else training.work for key, training in trainings.items()
+        }
         self.work_done = 0.0
-        self.work = sum(cell.work for cell in cells) + sum(
-            0.0 if store.weights.has(training.key) else training.work for training in trainings.values()
-        )
+        self.work = sum(cell.work for cell in cells) + sum(self.training_work.values())
 
     def go(self, workers: int) -> None:
         threads = max(1, (os.cpu_count() or 1) // workers)
         while self.ready:
             pool = ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(threads,)
+                workers,
+                multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(threads, os.getpid()),
             )
             running: dict[Future[Any], Training | Cell] = {}
             try:
@@ -117,10 +121,14 @@ class _Run:
         while self.ready or running:
             # Few jobs are handed out at a time: the pool takes them in order, and the longest should go
             # first, whichever trainings have finished by then.
-            self.ready.sort(key=lambda job: (isinstance(job, Cell), -job.work))
-            while self.ready and len(running) < workers + 1:
-                job = self.ready.pop(0)
-                running[self._submit(pool, job)] = job
+            # What was in flight when a worker died goes alone: the job that kills its worker must not take
+            # its neighbours with it a second time.
+            self.ready.sort(key=lambda job: (job.key not in self.attempts, isinstance(job, Cell), -job.work))
+            suspects = any(job.key in self.attempts for job in (*self.ready, *running.values()))
+            while self.ready and len(running) < (1 if suspects else workers + 1):
+                # Taken off the list afterwards: a pool that has just broken refuses the job.
+                future = self._submit(pool, self.ready[0])
+                running[future] = self.ready.pop(0)
             for future in wait(list(running), return_when=FIRST_COMPLETED).done:
                 job = running[future]
                 if isinstance(job, Training):
@@ -154,7 +162,7 @@ class _Run:
             if learned < LEARNED_ENOUGH:
                 self.status.warnings.append(f"{name}: has learned only {learned:.0%} of the corruption")
             self.ready.extend(cells)
-            self.work_done += 0.0 if self.attempts.get(job.key) else job.work
+        self.work_done += self.training_work[job.key]
         del self.waiting[job.key]
         self.status.doing = name
 
@@ -182,16 +190,16 @@ class _Run:
             self._write(failed_record(cell, message))
 
 
-def _start_worker(threads: int) -> None:
-    """Limit the worker to its share of the cores and end it with its coordinator."""
+def _start_worker(threads: int, coordinator: int) -> None:
+    """Limit the worker to its share of the cores and end it with its coordinator, a process id."""
     import torch
 
     torch.set_num_threads(threads)
-    parent = os.getppid()
 
     def watch() -> None:
-        # Without this a worker whose coordinator was killed would wait for work for ever.
-        while os.getppid() == parent:
+        # Without this a worker whose coordinator was killed would wait for work for ever. Its id is handed
+        # over: by now the coordinator may be gone and the parent another.
+        while os.getppid() == coordinator:
             time.sleep(1)
         os._exit(1)
 

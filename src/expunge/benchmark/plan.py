@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from expunge.data.images import ImageData
 from expunge.data.loading import load_data
 from expunge.errors import InvalidInput
@@ -87,7 +89,8 @@ def make_plan(
     draws from it.
 
     Raises:
-        InvalidInput: nothing to do, a seed or method given twice, or a task the data cannot carry.
+        InvalidInput: nothing to do, a seed or method given twice, a task the data cannot carry, or a model
+            that cannot be made for it.
     """
     for kind, given in (
         ("tasks", list(tasks)),
@@ -102,6 +105,7 @@ def make_plan(
     images = data.load(numerics.device)
     for task in tasks:
         task.check(images)
+    recipe.build(images.shape, len(images.classes), torch.Generator())  # a misspelt model is found now
     trainings: dict[str, Training] = {}
     cells = []
     for seed in seeds:

@@ -49,15 +49,22 @@ class Preset:
         """Read a preset from TOML.
 
         Raises:
-            InvalidInput: not TOML, or a section that is not known.
+            InvalidInput: not TOML, a section that is not known, or one that is not a table.
         """
         try:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
-        for section in content:
+        for section, entries in content.items():
             if section not in _SECTIONS:
                 raise UnknownName(f"{origin}: unknown section [{section}] (known: {', '.join(_SECTIONS)})")
+            methods = entries.values() if section == "methods" and isinstance(entries, dict) else ()
+            for table in (entries, *methods):
+                if not isinstance(table, dict):
+                    form = "[methods.NAME]" if section == "methods" else f"[{section}]"
+                    raise InvalidInput(
+                        f"{origin}: settings belong in a table {form}, got {table!r} outside one"
+                    )
         return cls(**content)
 
     def make_task(self, **overrides: Any) -> CorruptionTask:
@@ -68,6 +75,11 @@ class Preset:
         """Return the training recipe; ``model`` replaces the preset's and drops its model settings."""
         content = dict(self.recipe)
         if "optimiser" in content:
+            if not isinstance(content["optimiser"], Mapping):
+                raise InvalidInput(
+                    "recipe.optimiser takes a table such as { name = 'adam', lr = 0.001 }, "
+                    f"got {content['optimiser']!r}"
+                )
             content["optimiser"] = _make(Optimiser, content["optimiser"])
         if model is not None and model != content.get("model", Recipe.model):
             content = {**content, "model": model, "model_settings": {}}
@@ -78,14 +90,23 @@ class Preset:
 
         Raises:
             UnknownName: no such method or setting.
+            InvalidInput: a value of the wrong type or outside its range.
         """
-        known = {entry.name for entry in dataclasses.fields(METHODS.get(name))}
+        kind = METHODS.get(name)
+        known = (
+            {entry.name for entry in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+        )
         settings: dict[str, Any] = {}
         for pattern, values in self.methods.items():
             if fnmatchcase(name, pattern):
                 exact = pattern == name
                 settings.update({key: value for key, value in values.items() if exact or key in known})
-        return load_method(name, **{**settings, **(overrides or {})})
+        settings.update(overrides or {})
+        _check_switches(name, kind, settings)
+        try:
+            return load_method(name, **settings)
+        except TypeError as error:
+            raise _wrong_type(name, settings, error) from error
 
 
 def _make(kind: type[_Settings], content: Mapping[str, Any]) -> _Settings:
@@ -93,4 +114,20 @@ def _make(kind: type[_Settings], content: Mapping[str, Any]) -> _Settings:
     for name in content:
         if name not in known:
             raise UnknownName(f"{kind.__name__} has no setting {name!r} (settings: {', '.join(known)})")
-    return kind(**content)
+    _check_switches(kind.__name__, kind, content)
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise _wrong_type(kind.__name__, content, error) from error
+
+
+def _check_switches(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
+    # Any text, "False" included, would pass for true.
+    for entry in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+        value = settings.get(entry.name, entry.default)
+        if isinstance(entry.default, bool) and not isinstance(value, bool):
+            raise InvalidInput(f"{owner}: {entry.name} must be true or false, got {value!r}")
+
+
+def _wrong_type(owner: str, settings: Mapping[str, Any], error: TypeError) -> InvalidInput:
+    return InvalidInput(f"{owner} cannot be made with {dict(settings)}: a value has the wrong type ({error})")

@@ -88,6 +88,12 @@ def map_command(
         for rate in rates
     ]
     recipe = chosen.make_recipe(model)
+    for owner in overrides:
+        if owner not in names:
+            raise InvalidInput(
+                f"--set names {owner!r}, which is neither recipe, task nor one of the methods to be run "
+                f"({', '.join(names)})"
+            )
     built: list[Method] = [chosen.make_method(name, overrides.get(name)) for name in names]
     choice = DataChoice(data, str(data_root) if data_root else None, n_train)
     images = choice.load("cpu")
@@ -186,7 +192,7 @@ def _overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
-        owner, dot, field = path.partition(".")
+        owner, dot, field = path.rpartition(".")  # a method's own path has dots too
         if not (equals and dot and owner and field):
             raise InvalidInput(f"--set takes METHOD.FIELD=VALUE, got {setting!r}")
         try:
@@ -202,7 +208,7 @@ def _read_preset(path: Path) -> Preset:
 
     try:
         return Preset.parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the preset {path} cannot be read: {error}") from error
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Batch, Examples
-from expunge.errors import Diverged
+from expunge.errors import Diverged, InvalidInput
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
 from expunge.training.schedule import Schedule, constant
@@ -118,7 +118,7 @@ def predict(
     model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
 ) -> Tensor:
     """Return float32 logits (N, n_classes) in the order of ``examples``, in evaluation mode."""
-    outputs = []
+    outputs = [torch.empty(0, examples.n_classes, device=examples.device)]
     with training_mode(model, False) if isinstance(model, nn.Module) else _unchanged():
         for batch in examples.batches(batch_size):
             with numerics.autocast():
@@ -134,7 +134,13 @@ def _unchanged() -> Iterator[None]:
 def accuracy(
     model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
 ) -> float:
-    """Share of ``examples`` whose largest logit is at their label; NaN logits count as wrong."""
+    """Share of ``examples`` whose largest logit is at their label; NaN logits count as wrong.
+
+    Raises:
+        InvalidInput: there are no examples.
+    """
+    if len(examples) == 0:
+        raise InvalidInput("accuracy is not defined over no examples; check that the set is not empty first")
     logits = predict(model, examples, numerics, batch_size)
     right = (logits.argmax(1) == examples.labels) & ~logits.isnan().any(1)
     return float(right.double().mean())

@@ -1,0 +1,1 @@
+"""What other packages can test their own methods with."""

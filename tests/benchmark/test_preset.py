@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from torch import nn
+
+from expunge.benchmark.preset import Preset
+from expunge.errors import InvalidInput, UnknownName
+from expunge.methods.base import Method, Needs, Request
+from expunge.methods.finetune import FineTune
+from expunge.methods.rem import REM
+from expunge.registry import METHODS
+from expunge.tasks.corruption import CorruptionTask
+from expunge.training.recipe import Optimiser, Recipe
+
+
+def parse(text: str) -> Preset:
+    return Preset.parse(text, "mine.toml")
+
+
+def settings(preset: Preset, name: str, **overrides: Any) -> dict[str, Any]:
+    return preset.make_method(name, overrides).settings()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demanding(Method):
+    name = "demanding"
+    needs = Needs.NOTHING
+
+    strength: float
+
+    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
+        return model
+
+
+def test_digits_task_and_recipe() -> None:
+    preset = Preset.of("digits")
+    task = preset.make_task(regularity="poison", discovery=0.5)
+    assert task == CorruptionTask(regularity=1.0, discovery=0.5, n_corrupted=100, patch=2)
+    assert preset.make_recipe() == Recipe(
+        model="resnet9",
+        model_settings={"width": 32, "split_hidden": True},
+        epochs=30,
+        batch_size=128,
+        augment=False,
+        optimiser=Optimiser(lr=0.05),
+    )
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10", "nothing_of_the_kind"])
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_is_made(data: str, name: str) -> None:
+    method = Preset.of(data).make_method(name)
+    assert method.name == name
+    known = {field.name for field in dataclasses.fields(method)}
+    if data == "digits" and "batch_size" in known:
+        assert method.settings()["batch_size"] == 128
+        assert method.settings()["augment"] is False
+    if data != "digits":
+        assert method == METHODS.get(name)()
+
+
+def test_digits_deviations_reach_the_methods_they_name() -> None:
+    preset = Preset.of("digits")
+    assert settings(preset, "finetune")["lr"] == 0.01
+    for name in METHODS.names():
+        if name.startswith("rem"):
+            assert {"lr": 0.02, "rounds": 5, "reweight": True}.items() <= settings(preset, name).items()
+
+
+@pytest.mark.parametrize("data", ["", "../grids/digits", "my/folder/own.npz"])
+def test_no_preset_means_the_defaults(data: str) -> None:
+    assert Preset.of(data) == Preset()
+    assert Preset.of(data).make_recipe() == Recipe()
+    assert Preset.of(data).make_task() == CorruptionTask()
+
+
+def test_a_wildcard_leaves_out_what_a_method_lacks() -> None:
+    preset = parse('[methods."*"]\nrounds = 3\nbatch_size = 16')
+    assert settings(preset, "rem")["rounds"] == 3
+    assert settings(preset, "finetune")["batch_size"] == 16
+    assert settings(preset, "none") == {}
+
+
+def test_an_exact_name_with_a_foreign_setting_is_an_error() -> None:
+    with pytest.raises(UnknownName, match=r"method 'finetune' has no setting 'rounds' \(settings: lr, batch"):
+        parse("[methods.finetune]\nrounds = 3").make_method("finetune")
+
+
+def test_later_patterns_win() -> None:
+    general, exact = '[methods."rem*"]\nlr = 0.5\n', "[methods.rem]\nlr = 0.25\n"
+    assert settings(parse(general + exact), "rem")["lr"] == 0.25
+    assert settings(parse(exact + general), "rem")["lr"] == 0.5
+    assert settings(parse(general + exact), "rem_ideal")["lr"] == 0.5
+    assert settings(parse(general + exact), "npo")["lr"] == FineTune.lr
+
+
+def test_overrides_win() -> None:
+    preset = parse("[task]\nn_corrupted = 7\npatch = 2\n[methods.rem]\nlr = 0.25\nrounds = 4")
+    assert preset.make_task(n_corrupted=8) == CorruptionTask(n_corrupted=8, patch=2)
+    assert preset.make_method("rem", {"lr": 0.125}) == REM(lr=0.125, rounds=4)
+
+
+def test_another_model_drops_the_model_settings() -> None:
+    preset = parse("[recipe]\nepochs = 2\nmodel_settings = { width = 8 }")
+    assert preset.make_recipe("vit") == Recipe(model="vit", epochs=2)
+    # the same model, whether it is the preset's or the default, keeps them
+    assert preset.make_recipe("resnet9") == preset.make_recipe() == Recipe(
+        epochs=2, model_settings={"width": 8}
+    )
+    named = parse('[recipe]\nmodel = "vit"\nmodel_settings = { depth = 2 }')
+    assert named.make_recipe().model_settings == {"depth": 2}
+    assert named.make_recipe("resnet9") == Recipe(model="resnet9")
+
+
+def test_optimiser_is_a_table() -> None:
+    preset = parse("[recipe]\noptimiser = { name = 'adam', lr = 0.5 }")
+    assert preset.make_recipe().optimiser == Optimiser(name="adam", lr=0.5)
+    with pytest.raises(InvalidInput, match=r"recipe.optimiser takes a table such as .* got 'adam'"):
+        parse("[recipe]\noptimiser = 'adam'").make_recipe()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recipes]\nepochs = 3", r"mine.toml: unknown section \[recipes\] \(known: task, recipe, methods\)"),
+        ("[recipe\nepochs = 3", r"mine.toml is not valid TOML: .*line 1"),
+        ("task = 3", r"mine.toml: settings belong in a table \[task\], got 3"),
+        ("[methods]\nlr = 0.1", r"mine.toml: settings belong in a table \[methods.NAME\], got 0.1"),
+        ("methods = [1]", r"mine.toml: settings belong in a table \[methods.NAME\], got \[1\]"),
+    ],
+)
+def test_unreadable_presets(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        parse(text)
+
+
+def test_unknown_settings_list_the_known_ones() -> None:
+    with pytest.raises(UnknownName, match=r"Recipe has no setting 'epoch' \(settings: model, .*epochs, "):
+        parse("[recipe]\nepoch = 3").make_recipe()
+    with pytest.raises(UnknownName, match=r"CorruptionTask has no setting 'n_corrupt' .*n_corrupted"):
+        parse("[task]\nn_corrupt = 3").make_task()
+    with pytest.raises(UnknownName, match=r"CorruptionTask has no setting 'rate'"):
+        Preset().make_task(rate=0.5)
+    with pytest.raises(UnknownName, match=r"Optimiser has no setting 'rate' \(settings: name, lr"):
+        parse("[recipe]\noptimiser = { rate = 0.1 }").make_recipe()
+    with pytest.raises(UnknownName, match=r"method 'npo' has no setting 'rounds' .*passes"):
+        Preset().make_method("npo", {"rounds": 1})
+    with pytest.raises(UnknownName, match=r"unknown method 'rme'; did you mean 'rem'\?"):
+        Preset().make_method("rme")
+
+
+def test_values_of_the_wrong_type() -> None:
+    with pytest.raises(InvalidInput, match=r"Recipe cannot be made with \{'epochs': 'ten'\}: .*wrong type"):
+        parse("[recipe]\nepochs = 'ten'").make_recipe()
+    with pytest.raises(InvalidInput, match=r"finetune cannot be made with \{'lr': 'fast'\}: .*wrong type"):
+        Preset().make_method("finetune", {"lr": "fast"})
+    # text would count as true
+    with pytest.raises(InvalidInput, match=r"finetune: augment must be true or false, got 'False'"):
+        Preset().make_method("finetune", {"augment": "False"})
+    with pytest.raises(InvalidInput, match=r"Recipe: augment must be true or false, got 0"):
+        parse("[recipe]\naugment = 0").make_recipe()
+
+
+def test_a_path_that_leads_to_no_method() -> None:
+    with pytest.raises(InvalidInput, match=r"not a subclass of expunge.Method"):
+        Preset().make_method("expunge.fingerprint:fingerprint")
+    demanding = f"{__name__}:Demanding"
+    assert settings(Preset(), demanding, strength=2.0) == {"strength": 2.0}
+    with pytest.raises(InvalidInput, match=r"Demanding cannot be made with \{\}: .*'strength'"):
+        Preset().make_method(demanding)
