@@ -18,7 +18,5 @@ def easy(tmp_path_factory: pytest.TempPathFactory) -> DataChoice:
         row, column = 4 * (label // 2), 4 * (label % 2)
         images[labels == label, row : row + 4, column : column + 4] += 200
     path = Path(tmp_path_factory.mktemp("data")) / "easy.npz"
-    np.savez(
-        path, images=images[:96], labels=labels[:96], test_images=images[96:], test_labels=labels[96:]
-    )
+    np.savez(path, images=images[:96], labels=labels[:96], test_images=images[96:], test_labels=labels[96:])
     return DataChoice(str(path))

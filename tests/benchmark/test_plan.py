@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -55,18 +56,16 @@ made = plan(DataChoice({easy.name!r}), seeds=[0, 1])
 print(json.dumps([[cell.key, cell.training.key, cell.task_key] for cell in made.cells]))
 """
     # Another hash seed: nothing may hang on the order of a set.
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": str(Path(module.__file__).parents[2]),
+    }
     answer = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True, text=True, check=True, env={**module_environment(), "PYTHONHASHSEED": "7"},
-    )  # fmt: skip
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
     here = [[cell.key, cell.training.key, cell.task_key] for cell in plan(easy, seeds=[0, 1]).cells]
     assert json.loads(answer.stdout) == here
-
-
-def module_environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,11 @@ def test_one_method_with_two_settings_is_two_methods(easy: DataChoice) -> None:
     ("changed", "error", "message"),
     [
         ({"tasks": [TASK, task(n_corrupted=96)]}, InvalidInput, "96 corrupted images were asked for"),
-        ({"tasks": [TASK, task(regularity=0.5, swap_classes=(3, 5))]}, InvalidInput, "class 5 does not exist"),
+        (
+            {"tasks": [TASK, task(regularity=0.5, swap_classes=(3, 5))]},
+            InvalidInput,
+            "class 5 does not exist",
+        ),
         (
             {"tasks": [TASK, task(regularity=0.5, n_corrupted=60)]},
             InvalidInput,

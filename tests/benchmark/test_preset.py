@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,18 +39,19 @@ class Demanding(Method):
         return model
 
 
-def test_digits_task_and_recipe() -> None:
-    preset = Preset.of("digits")
+def packaged(data: str) -> dict[str, Any]:
+    text = resources.files("expunge.grids").joinpath(f"{data}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10"])
+def test_packaged_task_and_recipe(data: str) -> None:
+    preset, content = Preset.of(data), packaged(data)
     task = preset.make_task(regularity="poison", discovery=0.5)
-    assert task == CorruptionTask(regularity=1.0, discovery=0.5, n_corrupted=100, patch=2)
-    assert preset.make_recipe() == Recipe(
-        model="resnet9",
-        model_settings={"width": 32, "split_hidden": True},
-        epochs=30,
-        batch_size=128,
-        augment=False,
-        optimiser=Optimiser(lr=0.05),
-    )
+    assert task == CorruptionTask(regularity=1.0, discovery=0.5, **content["task"])
+    recipe = dict(content.get("recipe", {}))
+    optimiser = Optimiser(**recipe.pop("optimiser", {}))
+    assert preset.make_recipe() == Recipe(optimiser=optimiser, **recipe)
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "nothing_of_the_kind"])
@@ -57,18 +61,20 @@ def test_every_method_is_made(data: str, name: str) -> None:
     assert method.name == name
     known = {field.name for field in dataclasses.fields(method)}
     if data == "digits" and "batch_size" in known:
-        assert method.settings()["batch_size"] == 128
+        assert method.settings()["batch_size"] == packaged("digits")["methods"]["*"]["batch_size"]
         assert method.settings()["augment"] is False
     if data != "digits":
         assert method == METHODS.get(name)()
 
 
-def test_digits_deviations_reach_the_methods_they_name() -> None:
-    preset = Preset.of("digits")
-    assert settings(preset, "finetune")["lr"] == 0.01
-    for name in METHODS.names():
-        if name.startswith("rem"):
-            assert {"lr": 0.02, "rounds": 5, "reweight": True}.items() <= settings(preset, name).items()
+def test_packaged_deviations_reach_the_methods_they_name() -> None:
+    preset, sections = Preset.of("digits"), packaged("digits")["methods"]
+    for name in ("rem", "rem_ideal", "rem_without_redirection"):
+        assert sections["rem*"].items() <= settings(preset, name).items()
+    named = [name for name in sections if "*" not in name]
+    assert named
+    for name in named:
+        assert sections[name].items() <= settings(preset, name).items()
 
 
 @pytest.mark.parametrize("data", ["", "../grids/digits", "my/folder/own.npz"])
@@ -108,8 +114,8 @@ def test_another_model_drops_the_model_settings() -> None:
     preset = parse("[recipe]\nepochs = 2\nmodel_settings = { width = 8 }")
     assert preset.make_recipe("vit") == Recipe(model="vit", epochs=2)
     # the same model, whether it is the preset's or the default, keeps them
-    assert preset.make_recipe("resnet9") == preset.make_recipe() == Recipe(
-        epochs=2, model_settings={"width": 8}
+    assert (
+        preset.make_recipe("resnet9") == preset.make_recipe() == Recipe(epochs=2, model_settings={"width": 8})
     )
     named = parse('[recipe]\nmodel = "vit"\nmodel_settings = { depth = 2 }')
     assert named.make_recipe().model_settings == {"depth": 2}
@@ -172,3 +178,15 @@ def test_a_path_that_leads_to_no_method() -> None:
     assert settings(Preset(), demanding, strength=2.0) == {"strength": 2.0}
     with pytest.raises(InvalidInput, match=r"Demanding cannot be made with \{\}: .*'strength'"):
         Preset().make_method(demanding)
+
+
+def test_named_presets(tmp_path: Path) -> None:
+    assert Preset.named("digits") == Preset.of("digits")
+    path = tmp_path / "mine.toml"
+    path.write_text("[recipe]\nepochs = 3", encoding="utf-8")
+    assert Preset.named(str(path)) == Preset(recipe={"epochs": 3})
+    with pytest.raises(InvalidInput, match=r"preset 'digit' is neither packaged \(.*digits.*\) nor a file"):
+        Preset.named("digit")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidInput, match=r"mine.toml' is neither packaged .* can't decode"):
+        Preset.named(str(path))

@@ -22,8 +22,8 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "rem": (REM, 0.3),
     "rem_ideal": (REM, 0.3),
     "rem_without_redirection": (REM, 0.3),
-    "rem_without_removal": ({**REM, "lr": 0.1, "rounds": 4}, None),
-    "rem_ascent": ({**REM, "lr": 0.002}, 0.3),
+    "rem_without_removal": ({**REM, "lr": 0.1, "rounds": 4}, 0.1),
+    "rem_ascent": ({**REM, "lr": 0.0005}, 0.3),
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import resources
+from pathlib import Path
 from typing import Any, TypeVar
 
 from expunge.api import load_method
@@ -43,6 +44,23 @@ class Preset:
         if "/" in data or not file.is_file():
             return cls()
         return cls.parse(file.read_text(encoding="utf-8"), str(file))
+
+    @classmethod
+    def named(cls, name: str) -> Preset:
+        """Return a packaged preset by name, or read the TOML file of that path.
+
+        Raises:
+            InvalidInput: neither, or a file that cannot be read.
+        """
+        packaged = _packaged()
+        if name in packaged:
+            return cls.of(name)
+        try:
+            return cls.parse(Path(name).read_text(encoding="utf-8"), name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(
+                f"preset {name!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: {error}"
+            ) from error
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Preset:
@@ -107,6 +125,11 @@ class Preset:
             return load_method(name, **settings)
         except TypeError as error:
             raise _wrong_type(name, settings, error) from error
+
+
+def _packaged() -> list[str]:
+    names = (entry.name for entry in resources.files("expunge.grids").iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def _make(kind: type[_Settings], content: Mapping[str, Any]) -> _Settings:

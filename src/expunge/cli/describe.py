@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 from typing import Any
 
@@ -23,14 +24,10 @@ def describe(
         if name in registry.targets:
             _show(registry.kind, name, registry.get(name))
             return
-    for registry in TABLES.values():
-        try:
-            registry.get(name)
-        except UnknownName as error:
-            if "did you mean" in str(error):
-                raise
-    known = ", ".join(entry for registry in TABLES.values() for entry in registry.names())
-    raise UnknownName(f"unknown name {name!r} (known: {known})")
+    known = [entry for registry in TABLES.values() for entry in registry.names()]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UnknownName(f"unknown name {name!r}{hint} (known: {', '.join(known)})")
 
 
 def _show(kind: str, name: str, target: Any) -> None:

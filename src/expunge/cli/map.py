@@ -51,7 +51,9 @@ def map_command(
         "--set",
         help="Another setting: METHOD.FIELD=VALUE, recipe.FIELD=VALUE or task.FIELD=VALUE. Repeatable.",
     ),
-    preset: Path | None = typer.Option(None, help="A TOML file in place of the data set's own preset."),
+    preset: str | None = typer.Option(
+        None, help="A packaged preset by name, or a TOML file, in place of the data set's own."
+    ),
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
     workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
     keep_weights: bool = typer.Option(False, help="Also store every unlearned model."),
@@ -79,7 +81,7 @@ def map_command(
     from expunge.store.store import Store
     from expunge.training.numerics import Numerics
 
-    chosen = _read_preset(preset) if preset else Preset.of(data)
+    chosen = Preset.named(preset) if preset else Preset.of(data)
     chosen = _with_overrides(chosen, overrides)
     task_settings: dict[str, Any] = {} if n_corrupted is None else {"n_corrupted": n_corrupted}
     tasks = [
@@ -201,15 +203,6 @@ def _overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
             value = text
         found.setdefault(owner.strip(), {})[field.strip()] = value
     return found
-
-
-def _read_preset(path: Path) -> Preset:
-    from expunge.benchmark.preset import Preset
-
-    try:
-        return Preset.parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the preset {path} cannot be read: {error}") from error
 
 
 def _with_overrides(preset: Preset, overrides: dict[str, dict[str, Any]]) -> Preset:

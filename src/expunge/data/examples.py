@@ -88,6 +88,12 @@ class Examples:
         """Return the same inputs with other labels (N,)."""
         return replace(self, labels=labels.to(self.device, torch.int64))
 
+    def sample(self, size: int, generator: torch.Generator, *, augment: bool = False) -> Batch:
+        """Draw up to ``size`` different examples; all of them, shuffled, if there are no more."""
+        chosen = torch.randperm(len(self), generator=generator)[:size].to(self.device)
+        rows = self.index[chosen]
+        return Batch(self.source.fetch(rows, generator if augment else None), self.labels[chosen], rows)
+
     def batches(
         self, size: int, generator: torch.Generator | None = None, *, augment: bool = False
     ) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from expunge.objectives.npo import npo
 from expunge.seeding import derive_seed
 from expunge.training.batchnorm import momentum, recalibrate
 from expunge.training.loop import Loss, accuracy, training_mode
+from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
 _OFFICIAL_SHARED, _OFFICIAL_REFERENCE = 0, 42
@@ -63,8 +64,10 @@ class REM(GradientMethod):
         removal: "npo" or "ascent", the loss of the flush and of the erasure term.
         flush: make step 2.
         erase: keep the erasure term of step 3, on the base path.
-        reweight: multiply the erasure term by N / |D_f|, so that a small forget set weighs as much as the
-            rest (a switch of the published code, off there). Worth turning on where D_f is a handful.
+        erase_mean: take the erasure term as a mean over D_f, a sample of which is drawn at every step. Off, it
+            is the sum over the discovered members of the batch, divided by the batch size, and a forget set
+            of one in a hundred weighs a hundredth. The paper prints the former; its code does the latter, with
+            a switch (off) that multiplies by N / |D_f|.
         redirect: if false, no capacity is added: repair D_r on the base path.
         repair: "npo" as above, or "cross_entropy" on the routed path. The former hardly repairs examples
             that are far worse than the reference (trap T16).
@@ -104,7 +107,7 @@ class REM(GradientMethod):
     removal: str = "npo"
     flush: bool = True
     erase: bool = True
-    reweight: bool = False
+    erase_mean: bool = False
     redirect: bool = True
     repair: str = "npo"
     own_masks: bool = True
@@ -118,13 +121,13 @@ class REM(GradientMethod):
             score_examples=self.score_examples,
         )  # fmt: skip
         Router(self.open_share)
-        for field, allowed in (
+        for setting, allowed in (
             ("removal", ("npo", "ascent")),
             ("repair", ("npo", "cross_entropy")),
             ("compat", (None, "official")),
         ):
-            if getattr(self, field) not in allowed:
-                raise InvalidInput(f"{field} must be one of {allowed}, got {getattr(self, field)!r}")
+            if getattr(self, setting) not in allowed:
+                raise InvalidInput(f"{setting} must be one of {allowed}, got {getattr(self, setting)!r}")
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """Rounds on the widened network; each computes (1 + spare)^2 times what the base path does."""
@@ -187,7 +190,9 @@ class RepairAndRedirect:
         router: decides the open units.
         reference: ce_ref of the repair term.
         removal: the erasure term.
-        erase_weight: factor on the erasure term.
+        forget: the forget set to draw from, for ``erase_mean``.
+        numerics: where to place what is drawn.
+        draw: generator of the draws.
     """
 
     method: REM
@@ -195,22 +200,33 @@ class RepairAndRedirect:
     router: Router
     reference: ReferenceLoss
     removal: RaiseLoss
-    erase_weight: float = 1.0
+    forget: Examples | None = None
+    numerics: Numerics = field(default_factory=Numerics)
+    draw: torch.Generator | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the mean over the batch and the number of gradients of both terms."""
-        method, found = self.method, self.discovered[batch.index]
-        mean, gradients = self._repair(model, batch, found), len(batch)
-        if not method.erase:
-            return Loss(mean, gradients)
-        if method.compat == "official":
-            terms, gradients = self.removal.terms(model, batch) * found, gradients + len(batch)
-        else:
-            members = batch.take(found)
-            if len(members) == 0:
-                return Loss(mean, gradients)
-            terms, gradients = self.removal.terms(model, members), gradients + len(members)
-        return Loss(mean + self.erase_weight * terms.sum() / len(batch), gradients)
+        found = self.discovered[batch.index]
+        repair = self._repair(model, batch, found)
+        if not self.method.erase:
+            return Loss(repair, len(batch))
+        erasure = self._erasure(model, batch, found)
+        return Loss(repair + erasure.value, len(batch) + erasure.gradients)
+
+    def _erasure(self, model: nn.Module, batch: Batch, found: Tensor) -> Loss:
+        if self.method.compat == "official":
+            # On the whole batch, for the sake of its batch statistics, then multiplied by zero.
+            return Loss((self.removal.terms(model, batch) * found).mean(), len(batch))
+        if self.method.erase_mean:
+            assert self.forget is not None
+            assert self.draw is not None
+            drawn = self.forget.sample(max(1, len(batch) // 4), self.draw, augment=self.method.augment)
+            members = Batch(self.numerics.place_inputs(drawn.x), drawn.y, drawn.index)
+            return self.removal(model, members)
+        members = batch.take(found)
+        if len(members) == 0:
+            return Loss(torch.zeros((), device=batch.y.device), 0)
+        return Loss(self.removal.terms(model, members).sum() / len(batch), len(members))
 
     def _repair(self, model: nn.Module, batch: Batch, found: Tensor) -> Tensor:
         if not self.method.redirect:
@@ -281,8 +297,10 @@ class _Run:
         else:
             reference = CachedLoss.of(self.network, self.train, request)
         self.removal = RaiseLoss(method.removal, reference, method.beta, batch_statistics=self.official)
-        weight = len(self.train) / len(discovered) if method.reweight else 1.0
-        self.objective = RepairAndRedirect(method, self.rows, router, reference, self.removal, weight)
+        self.objective = RepairAndRedirect(
+            method, self.rows, router, reference, self.removal,
+            self.train.select(discovered), request.numerics, request.generator("erasure"),
+        )  # fmt: skip
         self.optimizer = method.optimiser_over(self.network)
 
     def run(self) -> nn.Module:

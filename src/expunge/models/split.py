@@ -163,5 +163,7 @@ class SplitNetwork(nn.Module):
             # Base units come first along every dimension, so the part in common is the leading corner.
             corner = tuple(slice(0, min(a, b)) for a, b in zip(tensor.shape, mine[name].shape, strict=True))
             tensor[corner].copy_(mine[name][corner])
+        for parameter, original in zip(other.parameters(), self.parameters(), strict=True):
+            parameter.requires_grad_(original.requires_grad)
         other.train(self.training)
         return other

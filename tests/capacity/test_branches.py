@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge.capacity.branches import Branched, add_capacity
+from expunge.capacity.route import Router
+from expunge.errors import InvalidInput
+from expunge.models.resnet9 import ResNet9
+from expunge.models.split import SplitNetwork
+from expunge.seeding import generator, global_generator
+
+
+class Closed:
+    """A route with every unit shut; it notes the places it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, int]] = []
+
+    def __call__(self, x: Tensor, base: int, site: int, dim: int = 1) -> Tensor:
+        self.asked.append((base, site, dim))
+        return torch.zeros_like(x)
+
+
+class TokenMixer(nn.Module):
+    """Linear layers over tokens (B, T, features), then a head on their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(6, 10)
+        self.mix = nn.Linear(10, 10)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.mix(self.embed(x).relu()).mean(1))
+        return logits
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 6, 3, stride=2, padding=1, dilation=1), nn.BatchNorm2d(6), nn.ReLU(),
+        nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 4, 2, padding="same"),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
+def dense() -> nn.Module:
+    return nn.Sequential(nn.Linear(7, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+CASES: dict[str, tuple[Any, tuple[int, ...], list[str], int]] = {
+    # maker, shape of the input, layers with a branch, dimension of the units
+    "convolutional": (convolutional, (5, 2, 9, 9), ["0", "4"], 1),
+    "dense": (dense, (5, 7), ["0"], 1),
+    "tokens": (TokenMixer, (5, 4, 6), ["embed", "mix"], 2),
+}
+
+
+def build(name: str) -> tuple[nn.Module, Tensor, list[str], int]:
+    make, shape, layers, dim = CASES[name]
+    draw = generator(0, name)
+    with global_generator(draw):
+        model = make().eval()
+    return model, torch.randn(shape, generator=draw), layers, dim
+
+
+def route(p: float = 0.5) -> Any:
+    return Router(p, seed=1)(torch.arange(5), torch.zeros(5, dtype=torch.bool))
+
+
+everywhere = pytest.mark.parametrize("name", CASES)
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in model.modules())
+
+
+@everywhere
+def test_base_path_is_the_model_bit_for_bit_before_and_after_routing(name: str) -> None:
+    model, x, layers, _ = build(name)
+    expected = model(x)
+    network = Branched(model, 1.0, generator(1)).eval()
+    assert torch.equal(network(x), expected)
+    wide = network(x, route())
+    assert hooks(network) == 0
+    assert torch.equal(network(x), expected)
+    assert not torch.allclose(wide, expected)
+    assert len(network.branches) == len(layers)
+    assert network.narrow() is model
+
+
+@everywhere
+def test_closed_masks_give_the_base_path(name: str) -> None:
+    model, x, layers, dim = build(name)
+    network, closed = Branched(model, 1.0, generator(1)).eval(), Closed()
+    assert torch.equal(network(x, closed), model(x))
+    # branches have no base part; each has a site of its own
+    assert closed.asked == [(0, site, dim) for site in range(len(layers))]
+
+
+@everywhere
+def test_masks_belong_to_examples(name: str) -> None:
+    model, x, _, _ = build(name)
+    network = Branched(model, 1.0, generator(1)).eval()
+    together = network(x, route())
+    for i in range(5):
+        own = Router(0.5, seed=1)(torch.tensor([i]), torch.tensor([False]))
+        assert torch.allclose(together[i], network(x[i : i + 1], own)[0], atol=1e-5)
+
+
+@everywhere
+def test_closed_units_get_no_gradient(name: str) -> None:
+    model, x, _, _ = build(name)
+    network = Branched(model, 1.0, generator(1)).eval()
+    shared = Router(0.5, seed=1)(torch.arange(5), torch.ones(5, dtype=torch.bool))
+    network(x, shared).square().sum().backward()
+    for site, branch in enumerate(network.branches):
+        opened = shared.mask(branch.units, site)[0]
+        assert 0 < int(opened.sum()) < branch.units
+        used = branch.up.weight.grad.transpose(0, 1).flatten(1).abs().sum(1)
+        assert not used[~opened].any()
+        assert used[opened].all()
+
+
+@everywhere
+def test_copies_share_nothing(name: str) -> None:
+    model, x, _, _ = build(name)
+    network = Branched(model, 1.0, generator(1)).eval()
+    base, wide = network(x), network(x, route())
+    other = copy.deepcopy(network)
+    assert torch.equal(other(x, route()), wide)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(network(x), base)
+    assert torch.equal(network(x, route()), wide)
+    assert not torch.allclose(other(x, route()), wide)
+
+
+@pytest.mark.parametrize(("spare", "units"), [(1.0, [6, 4]), (0.5, [3, 2]), (2.0, [12, 8]), (0.01, [1, 1])])
+def test_number_of_units(spare: float, units: list[int]) -> None:
+    network = Branched(convolutional(), spare, generator(0))
+    assert [branch.units for branch in network.branches] == units
+
+
+def test_initial_values_follow_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, same, other = (
+        Branched(dense(), 1.0, generator(seed)).branches[0].down.weight for seed in (1, 1, 2)
+    )
+    torch.set_rng_state(before)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_hooks_are_gone_after_an_error() -> None:
+    network = Branched(dense(), 1.0, generator(0))
+    with pytest.raises(RuntimeError):
+        network(torch.zeros(2, 6), route())
+    assert hooks(network) == 0
+
+
+def test_hooks_of_others_stay() -> None:
+    model, x, _, _ = build("dense")
+    seen: list[int] = []
+    model[0].register_forward_hook(lambda *_: seen.append(1))
+    network = Branched(model, 1.0, generator(0))
+    network(x, route())
+    network(x)
+    assert len(seen) == 2
+    assert hooks(network) == 1
+
+
+def test_branches_take_on_the_type_of_the_network() -> None:
+    model, x, _, _ = build("dense")
+    network = Branched(model.double(), 1.0, generator(0))
+    assert network(x.double(), route()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Conv1d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2)),
+    ],
+)
+def test_no_layer_to_attach_to(model: nn.Module) -> None:
+    expected = (
+        "Sequential has no Conv2d, and no Linear beside its head, .* choose a method that adds none, such as"
+    )
+    with pytest.raises(InvalidInput, match=expected):
+        Branched(model, 1.0, generator(0))
+
+
+def test_a_convolutional_head_alone_is_enough() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    x = torch.randn(5, 2, 6, 6)
+    network = Branched(model, 1.0, generator(0)).eval()
+    assert torch.equal(network(x), model(x))
+    assert not torch.allclose(network(x, route()), model(x))
+
+
+def test_capacity_is_spare_units_where_the_network_can_be_widened() -> None:
+    narrow = ResNet9(1, 8, 3, width=4)
+    wide = add_capacity(narrow, 0.5, generator(0))
+    assert isinstance(wide, SplitNetwork)
+    assert wide.spare == 0.5
+    assert add_capacity(wide, 1.0, generator(0)) is wide
+    assert isinstance(add_capacity(dense(), 1.0, generator(0)), Branched)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from expunge.cli import app
+from expunge.errors import UnknownName
+from expunge.registry import METHODS, TABLES
+
+NAMES = [(registry, name) for registry in TABLES.values() for name in registry.names()]
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def description(name: str) -> str:
+    result = CliRunner().invoke(app, ["describe", name], env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize(("registry", "name"), NAMES, ids=[name for _, name in NAMES])
+def test_every_name_is_described(registry: Any, name: str) -> None:
+    text = description(name)
+    assert words(text).startswith(f"{name} {registry.kind} ")
+    documented = inspect.getdoc(registry.get(name))
+    assert documented is not None
+    # word for word: brackets in a formula must not be taken for markup
+    assert words(documented) in words(text)
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_a_method_shows_needs_defaults_and_source(name: str) -> None:
+    target, text = METHODS.get(name), description(name)
+    assert words(f"Needs {target.needs}") in words(text)
+    assert words(f"Touches {target.touches}") in words(text)
+    shown = words(text.partition("Defaults")[2])
+    for field in dataclasses.fields(target):
+        assert f"{field.name} {field.default!r}" in shown
+    if target.reference is None:
+        assert "Source " not in text.partition("Defaults")[2]
+    else:
+        reference = target.reference
+        line = f"Source {reference.authors}: {reference.title} ({reference.year}), {reference.where}"
+        assert words(text).endswith(words(line))
+
+
+def test_formula_and_defaults_of_rem() -> None:
+    text = words(description("rem"))
+    assert "-(2 / beta) log sigmoid(beta z)" in text
+    assert "1[i in D_f]" in text
+    assert "open_share 0.2" in text
+    assert "Needs forget, retain" in text
+    assert "(2025), arXiv 2505.17730" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("rme", "rem"), ("resnet", "resnet9"), ("digit", "digits"), ("attack_succes", "attack_success")],
+)
+def test_near_misses(name: str, near: str) -> None:
+    result = CliRunner().invoke(app, ["describe", name])
+    assert isinstance(result.exception, UnknownName)
+    assert str(result.exception).startswith(f"unknown name {name!r}; did you mean {near!r}? (known: none, ")
+
+
+def test_a_name_like_no_other_lists_them_all() -> None:
+    result = CliRunner().invoke(app, ["describe", "zzzz"])
+    assert isinstance(result.exception, UnknownName)
+    message = str(result.exception)
+    assert message.startswith("unknown name 'zzzz' (known: ")
+    for _, name in NAMES:
+        assert name in message

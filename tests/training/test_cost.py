@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from expunge.training import cost
+from expunge.training.cost import Meter
+
+
+def test_seconds_add_up() -> None:
+    meter = Meter()
+    for _ in range(2):
+        with meter:
+            time.sleep(0.02)
+        time.sleep(0.05)
+    assert 0.04 <= meter.seconds < 0.09
+
+
+def test_counts_and_rows() -> None:
+    meter = Meter()
+    with meter:
+        meter.count(3)
+        meter.count(4)
+        meter.write(loss=0.5)
+        meter.write(loss=0.25, round=2)
+    assert meter.sample_gradients == 7
+    assert [{name: value for name, value in row.items() if name != "seconds"} for row in meter.log] == [
+        {"loss": 0.5},
+        {"loss": 0.25, "round": 2},
+    ]
+    assert 0 <= meter.log[0]["seconds"] <= meter.log[1]["seconds"] <= meter.seconds + 0.001
+
+
+def test_seconds_count_after_an_error() -> None:
+    meter = Meter()
+    with pytest.raises(ZeroDivisionError), meter:
+        raise ZeroDivisionError
+    assert meter.seconds > 0
+
+
+def test_peak_memory_sees_a_tensor_that_is_gone() -> None:
+    meter = Meter()
+    with meter:
+        torch.ones(40_000_000)  # 160 MB
+    if meter.peak_memory is None:
+        pytest.skip("this system does not tell a process its peak memory")
+    assert 120e6 < meter.peak_memory < 400e6
+    with Meter() as idle:
+        pass
+    assert idle.peak_memory is not None
+    assert idle.peak_memory < 20e6
+
+
+def test_memory_is_none_where_the_system_does_not_tell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cost, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(cost, "_RESET", tmp_path / "nowhere" / "clear_refs")
+    with Meter() as meter:
+        pass
+    assert meter.peak_memory is None
+    (tmp_path / "status").write_text("Name:\tpython\n")
+    monkeypatch.setattr(cost, "_RESET", tmp_path / "clear_refs")
+    with Meter() as meter:
+        pass
+    assert meter.peak_memory is None
+
+
+def test_memory_is_read_in_kibibytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    monkeypatch.setattr(cost, "_STATUS", status)
+    monkeypatch.setattr(cost, "_RESET", tmp_path / "clear_refs")
+    status.write_text("VmHWM:\t    500 kB\nVmRSS:\t    100 kB\n")
+    with Meter() as meter:
+        status.write_text("VmHWM:\t    350 kB\nVmRSS:\t    100 kB\n")
+    assert meter.peak_memory == 250 * 1024
+    assert (tmp_path / "clear_refs").read_text() == "5"
