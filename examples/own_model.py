@@ -41,7 +41,14 @@ def healed(network: nn.Module) -> str:
 
 print("before:", healed(model))
 result = expunge.unlearn(
-    model, TensorDataset(images, noisy), forget=known, method="rem", spare=0.25, lr=0.02, rounds=5, batch_size=128
+    model,
+    TensorDataset(images, noisy),
+    forget=known,
+    method="rem",
+    spare=0.25,
+    lr=0.02,
+    rounds=5,
+    batch_size=128,
 )
 print("after: ", healed(result.model))
 print(f"cost:   {result.cost.seconds:.1f} s, {result.cost.sample_gradients} sample gradients")

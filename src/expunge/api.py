@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Examples, MappedSource, read_labels
 from expunge.errors import DataError, InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
@@ -90,6 +90,8 @@ def unlearn(
         raise DataError(
             f"a map-style dataset is expected, got {type(train_set).__name__}, which has no length"
         )
+    if len(train_set) == 0:
+        raise DataError("the training set is empty")
     positions = torch.as_tensor(forget if isinstance(forget, torch.Tensor) else list(forget))
     positions = check_forget(positions, len(train_set))
     numerics = Numerics.choose(device)
@@ -102,16 +104,17 @@ def unlearn(
 
 def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
     if isinstance(train_set, Examples):
-        outputs = _logits(model, train_set.select(torch.arange(1)), numerics)
-        if outputs.shape[1] != train_set.n_classes:
+        n_classes = _count_logits(model, next(train_set.batches(1)).x)
+        if n_classes != train_set.n_classes:
             raise InvalidInput(
-                f"the model gives {outputs.shape[1]} logits but the data has {train_set.n_classes} classes"
+                f"the model gives {n_classes} logits but the data has {train_set.n_classes} classes"
             )
         return train_set
-    # The number of classes is the number of logits, so labels are checked against it after a first look.
-    probe = examples_from_dataset(train_set, n_classes=2**31, device=numerics.device)
-    outputs = _logits(model, probe.select(torch.arange(1)), numerics)
-    examples = Examples(probe.source, probe.labels, probe.index, outputs.shape[1])
+    labels = read_labels(train_set)
+    source = MappedSource(train_set, numerics.device)
+    # The number of classes is the number of logits.
+    first = source.fetch(torch.zeros(1, dtype=torch.int64), None)
+    examples = Examples.all_of(source, labels, _count_logits(model, first))
     shape = None
     for batch in examples.batches(256):  # a bad input is found now, not after an hour
         if shape is not None and batch.x.shape[1:] != shape:
@@ -123,15 +126,14 @@ def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
     return examples
 
 
-def _logits(model: nn.Module, examples: Examples, numerics: Numerics) -> torch.Tensor:
-    batch = next(examples.batches(1))
+def _count_logits(model: nn.Module, x: torch.Tensor) -> int:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad(), training_mode(model, False):
-            outputs = model(batch.x.to(device))
+            outputs = model(x.to(device))
     except (RuntimeError, TypeError, ValueError) as error:
         raise InvalidInput(
-            f"the model cannot read an input of shape {tuple(batch.x.shape)}, {batch.x.dtype}: {error}"
+            f"the model cannot read an input of shape {tuple(x.shape)}, {x.dtype}: {error}"
         ) from error
     if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != 1:
         shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
@@ -139,4 +141,4 @@ def _logits(model: nn.Module, examples: Examples, numerics: Numerics) -> torch.T
             f"the model must return logits (B, n_classes) for a batch of B inputs, got {shape} for one input; "
             "wrap it in a module that returns the logits"
         )
-    return outputs
+    return outputs.shape[1]

@@ -69,7 +69,7 @@ class Registry:
         """First line of the docstring behind ``name``, read from the source without importing it."""
         module, _, attribute = self.targets[name].partition(":")
         spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             return ""
         for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
@@ -86,7 +86,7 @@ def _load(target: str, kind: str) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InvalidInput(
             f"{kind} path {target!r} cannot be loaded: {error}; expected 'module:Object'"
         ) from error

@@ -136,7 +136,7 @@ def test_the_contract_catches_what_it_is_for() -> None:
     contract.method, contract.margin = Greedy(), 2.0
     with pytest.raises(AssertionError, match="the method used torch's global generator"):
         contract.test_same_seed_gives_same_weights()
-    with pytest.raises(AssertionError, match="by less than the margin of 2.0"):
+    with pytest.raises(AssertionError, match=r"by less than the margin of 2\.0"):
         contract.test_forgets()
     with pytest.raises(AssertionError, match="the weights changed but no sample gradient was counted"):
         contract.test_cost_is_filled()

@@ -80,13 +80,7 @@ def log_sigmoid(value: float) -> float:
 
 
 def slow_objective(
-    method: REM,
-    network: nn.Module,
-    batch: Batch,
-    found: Tensor,
-    router: Router,
-    reference: Tensor,
-    weight: float,
+    method: REM, network: nn.Module, batch: Batch, found: Tensor, router: Router, reference: Tensor
 ) -> float:
     """The formula of step 3, one example after the other, in float64."""
     total, beta = 0.0, method.beta
@@ -104,9 +98,9 @@ def slow_objective(
                 total += 2 / beta * log_sigmoid(beta * (routed - ce_ref))
         if found[i] and method.erase:
             if method.removal == "ascent":
-                total += weight * -base
+                total -= base
             else:
-                total += weight * -(2 / beta) * log_sigmoid(beta * (base - ce_ref))
+                total -= 2 / beta * log_sigmoid(beta * (base - ce_ref))
     return total / len(batch)
 
 
@@ -117,13 +111,12 @@ def slow_objective(
         {"beta": 2.5},
         {"redirect": False},
         {"redirect": False, "removal": "ascent"},
-        {"reweight": True},
         {"repair": "cross_entropy"},
         {"removal": "ascent"},
         {"erase": False},
         {"own_masks": False},
         {"compat": "official"},
-        {"compat": "official", "redirect": False, "reweight": True},
+        {"compat": "official", "redirect": False},
     ],
     ids=lambda settings: "-".join(f"{name}={value}" for name, value in settings.items()) or "default",
 )
@@ -138,13 +131,12 @@ def test_repair_and_redirect_equals_a_slow_loop(settings: dict[str, Any]) -> Non
     # values near those of the live network, so that both bends of the loss are used
     reference = torch.rand(192, generator=generator(8)) * 4
     router = Router(method.open_share, 5, own_masks=method.own_masks, site_masks=method.compat is None)
-    weight = 192 / 24 if method.reweight else 1.0
     removal = RaiseLoss(
         method.removal, CachedLoss(reference), method.beta, batch_statistics=method.compat == "official"
     )
-    objective = rem.RepairAndRedirect(method, discovered, router, CachedLoss(reference), removal, weight)
+    objective = rem.RepairAndRedirect(method, discovered, router, CachedLoss(reference), removal)
     loss = objective(network, batch)
-    expected = slow_objective(method, network, batch, found, router, reference, weight)
+    expected = slow_objective(method, network, batch, found, router, reference)
     # the loss is taken in float32
     assert float(loss.value.detach()) == pytest.approx(expected, rel=2e-5, abs=2e-6)
     erased = 40 if method.compat == "official" else int(found.sum())
@@ -161,7 +153,7 @@ def test_a_batch_without_discovered_examples_is_only_repaired() -> None:
     )
     loss = objective(network, batch)
     nothing = torch.zeros(10, dtype=torch.bool)
-    expected = slow_objective(method, network, batch, nothing, Router(), torch.ones(192), 1.0)
+    expected = slow_objective(method, network, batch, nothing, Router(), torch.ones(192))
     assert loss.gradients == 10
     assert float(loss.value.detach()) == pytest.approx(expected, rel=1e-5)
 
@@ -298,20 +290,40 @@ def test_ideal_flushes_only_what_was_discovered() -> None:
     [
         (REMWithoutRedirection, {"redirect": False}),
         (REMWithoutRemoval, {"flush": False, "erase": False}),
-        (AscentREM, {"removal": "ascent"}),
+        (AscentREM, {"removal": "ascent", "repair": "cross_entropy", "erase": False}),
     ],
 )
 def test_ablations_are_rem_with_a_setting(kind: type[REM], settings: dict[str, Any]) -> None:
     assert {**kind().settings()} == {**REM().settings(), **settings}
 
 
-def test_weight_of_the_erasure_term() -> None:
+def test_erasure_as_a_mean_over_a_sample_of_the_forget_set() -> None:
     case = image_case()
-    for reweight, weight in ((False, 1.0), (True, 192 / 24)):
-        method = REM(reweight=reweight, **FAST)
-        granted = case.request(method).grant("rem", method.needs)
-        run = rem._Run(method, case.fresh(), granted, method.discovered(granted))
-        assert run.objective.erase_weight == weight
+    network, batch = widened(case).eval(), next(case.split.train.batches(40, generator(7)))
+    cached, forget = CachedLoss(torch.rand(192, generator=generator(8)) * 4), case.split.forget
+    removal, mask = RaiseLoss("npo", cached), case.split.forget_mask
+    loss = rem.RepairAndRedirect(
+        REM(erase_mean=True), mask, Router(), cached, removal, forget, case.numerics, generator(9)
+    )(network, batch)
+    drawn = forget.sample(10, generator(9))
+    values = []
+    for x, y, row in zip(drawn.x, drawn.y, drawn.index, strict=True):
+        ce = -float(network(x[None])[0].log_softmax(0)[y].detach())
+        values.append(-2 * log_sigmoid(ce - float(cached.values[row])))
+    repair = slow_objective(REM(erase=False), network, batch, mask[batch.index], Router(), cached.values)
+    assert bool(torch.isin(drawn.index, forget.index).all())
+    assert float(loss.value.detach()) == pytest.approx(repair + sum(values) / 10, rel=2e-5)
+    assert loss.gradients == 50
+
+
+@pytest.mark.parametrize("kind", [REM, IdealREM])
+def test_the_erasure_term_draws_from_what_was_discovered(kind: type[REM]) -> None:
+    case, method = image_case(), kind(erase_mean=True, **FAST)
+    granted = case.request(method).grant(method.name, method.needs)
+    run = rem._Run(method, case.fresh(), granted, method.discovered(granted))
+    assert run.objective.forget is not None
+    expected = case.truth.corrupted if kind is IdealREM else case.truth.known
+    assert torch.equal(run.objective.forget.index, expected)
 
 
 def test_parameters_of_the_widened_network_are_reported() -> None:
@@ -336,7 +348,7 @@ def test_log_has_a_row_for_the_start_and_each_round() -> None:
 def test_progress_never_falls_and_ends_at_one(name: str) -> None:
     case, shares = image_case(), list[float]()
     length = {"rem": {"rounds": 2, "flush_passes": 5}, "npo": {"passes": 4, "threshold": 0.0}}
-    method = load_method(name, batch_size=32, **length.get(name, {"epochs": 2}))
+    method = load_method(name, batch_size=8, **length.get(name, {"epochs": 2}))
     method(case.model, Request(case.split, seed=0, numerics=case.numerics, progress=shares.append))
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)

@@ -18,6 +18,7 @@ from expunge.training.loop import accuracy
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
+LR = 2.0
 
 
 def examples(n_classes: int = 10, count: int = 60) -> Examples:
@@ -51,12 +52,12 @@ def test_stops_at_the_first_pass_after_which_the_threshold_holds(
     given, remaining = request(), list[float]()
     model = fitted(examples())
     forget = examples().select(torch.arange(0, 60, 2))
-    outcome = kind(lr=0.05, batch_size=10, threshold=0.4, passes=50)(model, given)
+    outcome = kind(lr=LR, batch_size=10, threshold=0.4, passes=50)(model, given)
     made = int(outcome.log[-1]["passes"])
     assert 1 < made < 50
     assert outcome.cost.sample_gradients == made * 30
     for passes in range(1, made + 1):
-        shorter = kind(lr=0.05, batch_size=10, threshold=0.4, passes=passes)(model, given)
+        shorter = kind(lr=LR, batch_size=10, threshold=0.4, passes=passes)(model, given)
         remaining.append(accuracy(shorter.model, forget, CPU))
     assert all(share > 0.4 for share in remaining[:-1])
     assert remaining[-1] <= 0.4
@@ -106,7 +107,7 @@ def test_few_classes_are_removed_too(n_classes: int) -> None:
     assert chance_threshold(n_classes) < 0.9
     train = examples(n_classes)
     given = Request(Split(train, torch.arange(0, 60, 2)), seed=0, numerics=CPU)
-    result = GradientAscent(lr=0.05, batch_size=10)(fitted(train), given).model
+    result = GradientAscent(lr=LR, batch_size=10)(fitted(train), given).model
     assert accuracy(result, train.select(torch.arange(0, 60, 2)), CPU) < 0.9
 
 

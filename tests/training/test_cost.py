@@ -10,13 +10,14 @@ from expunge.training import cost
 from expunge.training.cost import Meter
 
 
-def test_seconds_add_up() -> None:
+def test_only_seconds_inside_the_block_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 11.5, 20.0, 20.25])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     meter = Meter()
     for _ in range(2):
         with meter:
-            time.sleep(0.02)
-        time.sleep(0.05)
-    assert 0.04 <= meter.seconds < 0.09
+            pass
+    assert meter.seconds == 1.75
 
 
 def test_counts_and_rows() -> None:

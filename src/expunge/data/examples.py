@@ -172,6 +172,15 @@ def examples_from_dataset(dataset: Any, n_classes: int, device: torch.device | s
     Raises:
         DataError: the dataset is empty, its items are no pairs, or its labels are out of range.
     """
+    return Examples.all_of(MappedSource(dataset, device), read_labels(dataset), n_classes)
+
+
+def read_labels(dataset: Any) -> Tensor:
+    """Return the labels int64 (N,) of a map-style dataset, unchecked against a number of classes.
+
+    Raises:
+        DataError: not a map-style dataset, an empty one, or items that are no pairs.
+    """
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise DataError(
             f"a map-style dataset (with __getitem__ and __len__) is expected, got {type(dataset).__name__}; "
@@ -182,7 +191,7 @@ def examples_from_dataset(dataset: Any, n_classes: int, device: torch.device | s
     labels = torch.as_tensor(_labels_of(dataset), dtype=torch.int64).flatten()
     if len(labels) != len(dataset):
         raise DataError(f"{len(dataset)} examples but {len(labels)} labels; give each example one label")
-    return Examples.all_of(MappedSource(dataset, device), labels, n_classes)
+    return labels
 
 
 def _labels_of(dataset: Any) -> Sequence[int] | Tensor:

@@ -259,7 +259,7 @@ def _check_finite(model: nn.Module, method: str) -> None:
 
 def chance_threshold(n_classes: int) -> float:
     """Accuracy on the forget set at which it counts as removed: twice chance, 0.20 for ten classes."""
-    return min(2 / n_classes, 1.0)
+    return min(2 / n_classes, 0.5)
 
 
 def positive(**values: float) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from expunge.data.examples import Batch, Examples
 from expunge.methods.base import Method, Request, positive
-from expunge.training.loop import Objective, fit
+from expunge.training.loop import Objective, Progress, fit
 from expunge.training.recipe import Optimiser
 from expunge.training.schedule import schedule_named
 
@@ -64,8 +64,12 @@ class GradientMethod(Method):
         schedule: str = "constant",
         optimizer: torch.optim.Optimizer | None = None,
         order: torch.Generator | None = None,
+        progress: Progress | None = None,
     ) -> float:
-        """Train ``model`` in place for ``epochs`` passes; return the last pass's mean loss."""
+        """Train ``model`` in place for ``epochs`` passes; return the last pass's mean loss.
+
+        ``progress`` replaces the request's where this is one part of several.
+        """
         order = order or request.generator("order")
         return fit(
             model,
@@ -76,5 +80,5 @@ class GradientMethod(Method):
             request.meter,
             schedule=schedule_named(schedule),
             steps=epochs * math.ceil(len(examples) / self.batch_size),
-            progress=request.progress,
+            progress=progress or request.progress,
         )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.capacity.branches import Branched, add_capacity
+from expunge.capacity.branches import add_capacity
 from expunge.capacity.route import Router
 from expunge.data.examples import Batch, Examples
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, chance_threshold, positive
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.removal import CachedLoss, RaiseLoss, ReferenceLoss, remove
-from expunge.models.split import SplitNetwork
 from expunge.objectives.npo import npo
 from expunge.seeding import derive_seed
 from expunge.training.batchnorm import momentum, recalibrate
@@ -121,6 +121,12 @@ class REM(GradientMethod):
             score_examples=self.score_examples,
         )  # fmt: skip
         Router(self.open_share)
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise InvalidInput(f"threshold is an accuracy in [0, 1), got {self.threshold}")
+        if self.compat == "official" and self.erase_mean:
+            raise InvalidInput(
+                "compat='official' takes the erasure term as the published code does; drop erase_mean"
+            )
         for setting, allowed in (
             ("removal", ("npo", "ascent")),
             ("repair", ("npo", "cross_entropy")),
@@ -174,10 +180,15 @@ class REMWithoutRemoval(REM):
 
 @dataclass(frozen=True, kw_only=True)
 class AscentREM(REM):
-    """REM with plain ascent in place of NPO in the flush and the erasure term."""
+    """REM with plain ascent in place of NPO: flush by ascent, redirect by cross-entropy, no erasure term.
+
+    Departures: none from the published variant. An erasure term by ascent has no bound and ends in NaN.
+    """
 
     name = "rem_ascent"
     removal: str = "ascent"
+    repair: str = "cross_entropy"
+    erase: bool = False
 
 
 @dataclass(frozen=True)
@@ -278,11 +289,13 @@ class _Run:
         self.threshold = method.threshold
         if self.threshold is None:
             self.threshold = chance_threshold(request.n_classes)
-        self.network: nn.Module = model
+        self.network: Any = model
         if method.redirect:
             self.network = add_capacity(model, method.spare, request.generator("capacity"))
             request.meter.parameters["during"] = sum(p.numel() for p in self.network.parameters())
             request.numerics.place(self.network)
+        # A network that came with spare units keeps them: only what was added is discarded.
+        self.added = self.network is not model
         router = Router(
             method.open_share,
             derive_seed(request.seed, "masks"),
@@ -305,19 +318,21 @@ class _Run:
 
     def run(self) -> nn.Module:
         method, request = self.method, self.request
-        best_score, best = self._score(), self._snapshot()
+        best_score = self._score()
+        # The published code holds the live network itself: unless beaten, it is the last model.
+        best = None if self.official else self._snapshot()
         for number in range(method.rounds):
             passes = self._flush() if method.flush else 0
             loss = self._redirect(number)
             if not self.official:
                 recalibrate(self.network, self.retain, request.numerics, max_batches=10, generator=self.order)
             score = self._score(round=number + 1, flush_passes=passes, loss=loss)
-            if score > best_score or (self.official and number == 0):
+            if score > best_score:
                 best_score, best = score, self._snapshot()
-        self.network.load_state_dict(best)
-        if isinstance(self.network, SplitNetwork | Branched) and method.redirect:
-            return self.network.narrow()
-        return self.network
+        if best is not None:
+            self.network.load_state_dict(best)
+        result: nn.Module = self.network.narrow() if self.added else self.network
+        return result
 
     def _flush(self) -> int:
         assert self.threshold is not None
@@ -328,11 +343,12 @@ class _Run:
         )  # fmt: skip
 
     def _redirect(self, number: int) -> float:
-        loss = self.method.fit(
+        rounds, report = self.method.rounds, self.request.progress
+        loss: float = self.method.fit(
             self.network, self.train, self.objective, self.request,
             epochs=1, optimizer=self.optimizer, order=self.order,
+            progress=lambda share: report((number + share) / rounds),
         )  # fmt: skip
-        self.request.progress((number + 1) / self.method.rounds)
         return loss
 
     def _score(self, **row: float) -> float:

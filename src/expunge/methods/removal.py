@@ -14,7 +14,7 @@ from expunge.methods.base import Request, chance_threshold
 from expunge.methods.gradient import GradientMethod
 from expunge.objectives.npo import npo
 from expunge.training.batchnorm import running_statistics
-from expunge.training.loop import Loss, accuracy, predict
+from expunge.training.loop import Loss, accuracy, predict, silent
 
 ReferenceLoss = Callable[[Batch], Tensor]
 """Cross-entropy of a frozen reference network on a batch: float32 (B,)."""
@@ -99,7 +99,9 @@ def remove(
     for number in range(max_passes):
         if accuracy(model, forget, request.numerics) <= threshold:
             return number
-        method.fit(model, forget, objective, request, epochs=1, optimizer=optimizer, order=order)
+        method.fit(
+            model, forget, objective, request, epochs=1, optimizer=optimizer, order=order, progress=silent
+        )
     return max_passes
 
 
@@ -127,4 +129,5 @@ def ascend(
         max_passes=passes,
     )
     request.meter.write(passes=made)
+    request.progress(1.0)
     return model

@@ -42,7 +42,7 @@ class Evaluated:
         """Predicted classes int64 (N,) on a named set; -1 where a logit is NaN."""
         if name not in self._predicted:
             logits = predict(self._model, self.truth.sets[name], self._numerics)
-            self._predicted[name] = logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+            self._predicted[name] = _classes(logits)
         return self._predicted[name]
 
     def right(self, name: str) -> Tensor:
@@ -57,7 +57,7 @@ class Evaluated:
     def corruption_learned(self) -> float:
         """Share of corrupted training images predicted as their stored, wrong label, in [0, 1]."""
         corrupted = self.problem.split.train.select(self.truth.corrupted)
-        predicted = predict(self._model, corrupted, self._numerics).argmax(1)
+        predicted = _classes(predict(self._model, corrupted, self._numerics))
         return float((predicted == corrupted.labels).double().mean())
 
 
@@ -74,6 +74,10 @@ class Metric(ABC):
     @abstractmethod
     def __call__(self, evaluated: Evaluated) -> float | None:
         """Return the value, or ``None`` where it is not defined."""
+
+
+def _classes(logits: Tensor) -> Tensor:
+    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
 
 
 def mean_right(evaluated: Evaluated, *names: str) -> float | None:

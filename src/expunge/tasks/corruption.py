@@ -60,6 +60,8 @@ class CorruptionTask:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regularity", regularity_value(self.regularity))
+        # 1 and 1.0 are one setting, and are to have one key
+        object.__setattr__(self, "discovery", float(self.discovery))
         object.__setattr__(self, "swap_classes", tuple(self.swap_classes))
         if not 0 < self.discovery <= 1:
             raise InvalidInput(

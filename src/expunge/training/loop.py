@@ -72,7 +72,7 @@ def fit(
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     step, mean = 0, 0.0
-    with training_mode(model):
+    with training_mode(model), _restored(optimizer):
         for number, batches in enumerate(epochs):
             total, seen = torch.zeros((), device=numerics.device), 0
             for batch in batches:
@@ -96,9 +96,18 @@ def fit(
                     f"the training loss became {mean} in epoch {number + 1} (step {step}) at learning rate "
                     f"{rates[0]:g}; lower the learning rate"
                 )
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
     return mean
+
+
+@contextmanager
+def _restored(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Give every parameter group its learning rate back afterwards."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 @contextmanager

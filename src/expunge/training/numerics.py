@@ -48,6 +48,8 @@ class Numerics:
         kind = device.partition(":")[0]
         if kind == "cuda" and not torch.cuda.is_available():
             raise InvalidInput("device 'cuda' was asked for, but torch sees no CUDA device; use device='cpu'")
+        if kind == "mps" and not torch.backends.mps.is_available():
+            raise InvalidInput("device 'mps' was asked for, but torch finds none here; use device='cpu'")
         # Below about 16 pixels a convolution is too small to gain what the conversion costs.
         fast = _multiplies_bfloat16(kind) and (kind != "cpu" or image_size >= 16)
         return cls(device, "bfloat16" if fast else "float32", channels_last=image_size > 8)

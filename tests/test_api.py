@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset, TensorDataset
+
+import expunge
+from expunge.api import load_method, unlearn
+from expunge.data.examples import examples_from_dataset
+from expunge.errors import DataError, Diverged, InvalidInput, UnknownName
+from expunge.methods.npo import NPO
+from expunge.seeding import generator, global_generator
+from expunge.testing.method_contract import image_case
+from expunge.training.recipe import Optimiser, Recipe
+
+
+def convolutional() -> nn.Module:
+    with global_generator(generator(0)):
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+
+
+def dense() -> nn.Module:
+    with global_generator(generator(0)):
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def dataset(count: int = 40) -> TensorDataset:
+    draw = generator(0, "inputs")
+    return TensorDataset(torch.randn(count, 1, 6, 6, generator=draw), torch.arange(count) % 3)
+
+
+def trained(model: nn.Module, data: TensorDataset) -> nn.Module:
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    for _ in range(60):
+        loss = nn.functional.cross_entropy(model(data.tensors[0]), data.tensors[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.zero_grad()
+    return model
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "rem": {"rounds": 2, "lr": 0.02, "batch_size": 16, "threshold": 0.2},
+    "npo": {"passes": 10, "lr": 0.02, "threshold": 0.2},
+    "finetune": {"epochs": 2},
+    "retrain": {"recipe": Recipe(epochs=2, batch_size=16, optimiser=Optimiser(lr=0.05), augment=False)},
+}
+
+
+@pytest.mark.parametrize("make", [convolutional, dense])
+@pytest.mark.parametrize("method", SETTINGS)
+def test_own_model_and_dataset(method: str, make: Any) -> None:
+    data = dataset()
+    model = trained(make(), data)
+    before, modes = state(model), [module.training for module in model.modules()]
+    result = unlearn(model, data, forget=[0, 7, 11], method=method, device="cpu", **SETTINGS[method])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in model.parameters())
+    assert result.model is not model
+    assert any(not torch.equal(t, before[n]) for n, t in result.model.state_dict().items())
+    assert result.model(data.tensors[0]).shape == (40, 3)
+    assert result.method.name == method
+    assert result.cost.sample_gradients > 0
+
+
+def test_what_was_forgotten_is_forgotten() -> None:
+    data = dataset()
+    model, forget = trained(dense(), data), torch.tensor([0, 7, 11])
+
+    def right(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float(
+                (model(data.tensors[0][forget]).argmax(1) == data.tensors[1][forget]).double().mean()
+            )
+
+    assert right(model) == 1
+    result = unlearn(
+        model, data, forget=forget, method="npo", threshold=0.0, lr=0.02, passes=50, device="cpu"
+    )
+    assert right(result.model) == 0
+
+
+@pytest.mark.parametrize(
+    "forget",
+    [
+        [7, 0, 11],
+        (0, 7, 11),
+        {0, 7, 11},
+        iter([0, 7, 11]),
+        torch.tensor([11, 7, 0]),
+        np.array([0, 7, 11]),
+        torch.isin(torch.arange(40), torch.tensor([0, 7, 11])),
+        [position in (0, 7, 11) for position in range(40)],
+    ],
+    ids=["list", "tuple", "set", "iterator", "tensor", "array", "mask", "booleans"],
+)
+def test_ways_to_name_the_forget_set(forget: Any) -> None:
+    model = dense()
+    given = {"method": "gradient_ascent", "passes": 1, "threshold": 0.0, "device": "cpu", "seed": 4}
+    expected = unlearn(model, dataset(), forget=[0, 7, 11], **given).model
+    result = unlearn(model, dataset(), forget=forget, **given).model
+    assert all(torch.equal(a, b) for a, b in zip(result.parameters(), expected.parameters(), strict=True))
+
+
+def test_examples_are_taken_as_they_are() -> None:
+    given = {"forget": [1, 2], "method": "npo", "passes": 1, "threshold": 0.0, "device": "cpu"}
+    wrapped = unlearn(dense(), dataset(), **given).model
+    direct = unlearn(dense(), examples_from_dataset(dataset(), 3), **given).model
+    assert all(torch.equal(a, b) for a, b in zip(wrapped.parameters(), direct.parameters(), strict=True))
+
+
+def test_a_configured_method() -> None:
+    method = NPO(passes=2, threshold=0.0)
+    assert unlearn(dense(), dataset(), forget=[1], method=method, device="cpu").method is method
+    with pytest.raises(
+        InvalidInput, match=r"settings \['lr', 'passes'\] go with a method's name; 'npo' is config"
+    ):
+        unlearn(dense(), dataset(), forget=[1], method=method, passes=3, lr=0.1)
+
+
+def test_seed_decides() -> None:
+    given = {
+        "forget": [1, 5, 9],
+        "rounds": 1,
+        "lr": 0.05,
+        "batch_size": 16,
+        "threshold": 0.2,
+        "device": "cpu",
+    }
+    model = trained(dense(), dataset())
+    first, same, other = (
+        torch.cat([p.flatten() for p in unlearn(model, dataset(), seed=seed, **given).model.parameters()])
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_public_names() -> None:
+    assert expunge.unlearn is unlearn
+    assert all(getattr(expunge, name) is not None for name in expunge.__all__)
+    with pytest.raises(AttributeError, match="module 'expunge' has no attribute 'unlern'"):
+        expunge.unlern  # noqa: B018
+
+
+def test_doctest_of_the_call() -> None:
+    import doctest
+
+    import expunge.api
+
+    found = doctest.testmod(expunge.api)
+    assert found.attempted > 3
+    assert found.failed == 0
+
+
+def with_label(label: int) -> TensorDataset:
+    inputs, labels = dataset().tensors
+    labels[4] = label
+    return TensorDataset(inputs, labels)
+
+
+def with_input(value: float) -> TensorDataset:
+    inputs, labels = dataset().tensors
+    inputs[4, 0, 2, 2] = value
+    return TensorDataset(inputs, labels)
+
+
+def of_two_shapes() -> list[tuple[Tensor, int]]:
+    return [(torch.randn(1, 6, 6 if i != 4 else 7), i % 3) for i in range(40)]
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(dataset())
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = dense()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x), x
+
+
+BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "no forget set": ({"forget": []}, InvalidInput, "the forget set is empty: name at least one example"),
+    "forget twice": ({"forget": [1, 2, 1]}, InvalidInput, r"1 forget indices are repeated \(the first is 1\)"),
+    "forget too far": ({"forget": [1, 40]}, InvalidInput, r"must lie in 0\.\.39, but 1 do not \(the first is 40\)"),
+    "forget negative": ({"forget": [-1]}, InvalidInput, r"must lie in 0\.\.39, but 1 do not \(the first is -1\)"),
+    "forget all": ({"forget": range(40)}, InvalidInput, "the forget set is all of the 40 training examples"),
+    "forget fractions": ({"forget": [0.5]}, InvalidInput, "forget indices must be integers, got torch.float32"),
+    "short mask": ({"forget": torch.ones(3, dtype=torch.bool)}, InvalidInput, "one entry for each of the 40 ex"),
+    "unknown method": ({"method": "remm"}, UnknownName, r"unknown method 'remm'; did you mean 'rem'\?"),
+    "unknown setting": ({"round": 2}, UnknownName, r"method 'rem' has no setting 'round' \(settings: lr, batch_s"),
+    "setting out of range": ({"rounds": 0}, InvalidInput, "rounds must be positive and finite, got 0"),
+    "path to no method": (
+        {"method": "expunge.training.recipe:Recipe"},
+        InvalidInput,
+        r"'expunge.training.recipe:Recipe' is <class .*Recipe'>, not a subclass of expunge.Method",
+    ),
+    "path to an object": ({"method": "math:pi"}, InvalidInput, r"'math:pi' is 3\.14\d*, not a subclass of"),
+    "oracle": ({"method": "rem_ideal"}, InvalidInput, "method 'rem_ideal' is an oracle: it needs to know what real"),
+    "no recipe": ({"method": "retrain"}, InvalidInput, "method 'retrain' needs the recipe and none was given; pass"),
+    "label too large": ({"train_set": with_label(3)}, DataError, r"labels must lie in 0\.\.2, but 1 do not .* is 3 at"),
+    "label negative": ({"train_set": with_label(-1)}, DataError, r"labels must lie in 0\.\.2, but 1 do not .* is -1"),
+    "NaN": ({"train_set": with_input(float("nan"))}, DataError, "input 4 contains NaN or inf; remove or repair it"),
+    "infinity": ({"train_set": with_input(float("inf"))}, DataError, "input 4 contains NaN or inf"),
+    "two shapes": (
+        {"train_set": of_two_shapes()},
+        DataError,
+        r"inputs must have one shape, but row \d+ has \(1, 6, \d\) and row \d+ has \(1, 6, \d\); resize them in the",
+    ),
+    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, r"items of the dataset must be \(input, label\)"),
+    "a stream": ({"train_set": Stream()}, DataError, "a map-style dataset is expected, got Stream, which has no len"),
+    "no data": ({"train_set": [], "forget": [0]}, DataError, "the training set is empty"),
+    "wrong input": (
+        {"train_set": TensorDataset(torch.randn(40, 5), torch.arange(40) % 3)},
+        InvalidInput,
+        r"the model cannot read an input of shape \(1, 5\), torch.float32: mat1 and mat2",
+    ),
+    "one logit too few": (
+        {"train_set": examples_from_dataset(dataset(), 4)},
+        InvalidInput,
+        "the model gives 3 logits but the data has 4 classes",
+    ),
+    "no logits": (
+        {"model": nn.Conv2d(1, 3, 3)},
+        InvalidInput,
+        r"must return logits \(B, n_classes\) .*, got \(1, 3, 4, 4\) for one input; wrap it in a module that",
+    ),
+    "two outputs": ({"model": Pair()}, InvalidInput, r"must return logits \(B, n_classes\) .*, got tuple for one"),
+    "no parameters": ({"model": nn.Flatten()}, InvalidInput, "Flatten has no parameters; there is nothing to unlearn"),
+    "all frozen": ({"model": dense().requires_grad_(False), "method": "finetune"}, InvalidInput, "no parameter requir"),
+    "nowhere to redirect": (
+        {"model": nn.Sequential(nn.Flatten(), nn.Linear(36, 3))},
+        InvalidInput,
+        "Sequential has no Conv2d, and no Linear beside its head, that dedicated neurons could be attached to",
+    ),
+    "divergence": (
+        {"method": "finetune", "lr": 1e9, "batch_size": 4},
+        Diverged,
+        r"the training loss became (nan|inf) in epoch \d+ .* lower the learning rate",
+    ),
+    "unknown device": ({"device": "abacus"}, InvalidInput, "device 'abacus' is not one torch knows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name: str) -> None:
+    given, error, message = BAD[name]
+    call = {"model": dense(), "train_set": dataset(), "forget": [0, 3], "device": "cpu", **given}
+    model = call.pop("model")
+    before = copy.deepcopy(model).state_dict()
+    with pytest.raises(error, match=message):
+        unlearn(model, call.pop("train_set"), **call)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_load_method() -> None:
+    assert load_method("npo", passes=3) == NPO(passes=3)
+    assert load_method("expunge.methods.npo:NPO") == NPO()
+
+
+def test_a_model_of_this_package() -> None:
+    case = image_case()
+    result = unlearn(
+        case.model, case.split.train, forget=case.split.forget_positions, method="rem", rounds=1, lr=0.02,
+        batch_size=32, device="cpu",
+    )  # fmt: skip
+    assert type(result.model) is type(case.model)

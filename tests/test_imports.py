@@ -1,0 +1,140 @@
+"""The direction of imports: what a part of the package may build on."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import expunge
+
+ROOT = Path(expunge.__file__).parent
+
+CORE = {"errors", "seeding", "fingerprint", "registry"}
+BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity", "objectives"}
+LIBRARY = BELOW_METHODS | {"methods", "metrics", "evaluation", "api"}
+
+# part -> the other parts it may import
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "seeding": {"errors"},
+    "fingerprint": {"errors"},
+    "registry": {"errors"},
+    "data": CORE,
+    "models": {"errors", "seeding"},
+    "tasks": CORE | {"data"},
+    "training": CORE | {"data"},
+    "capacity": {"errors", "seeding", "models"},
+    "objectives": set(),
+    "methods": BELOW_METHODS,
+    "metrics": {"errors", "data", "tasks", "training"},
+    "evaluation": {"metrics", "tasks", "training"},
+    "api": BELOW_METHODS | {"methods"},
+    "testing": BELOW_METHODS | {"methods"},
+    "store": {"errors"},
+    "benchmark": LIBRARY | {"store", "grids"},
+    "report": {"errors", "registry", "tasks", "store", "benchmark"},
+    "grids": set(),
+    "cli": LIBRARY | {"store", "benchmark", "report", "grids"},
+    "__main__": {"cli"},
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node, but for what only a type checker reads."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            yield from (inner for statement in child.orelse for inner in (statement, *at_run_time(statement)))
+            continue
+        yield child
+        yield from at_run_time(child)
+
+
+def modules_imported(path: Path) -> set[str]:
+    """Absolute names of what a file imports, inside functions too."""
+    found = set()
+    for node in at_run_time(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            assert node.module is not None
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_data_flows_one_way(path: Path) -> None:
+    part = part_of(path)
+    assert part in ALLOWED, f"say in ALLOWED what the new part {part!r} may import"
+    used = {
+        name.split(".")[1]
+        for name in modules_imported(path)
+        if name.startswith("expunge.") and name.split(".")[1] in ALLOWED
+    }
+    assert used - {part} <= ALLOWED[part]
+
+
+def test_the_order_has_no_cycle() -> None:
+    left = dict(ALLOWED)
+    while left:
+        free = [part for part, needed in left.items() if not needed & set(left) - {part}]
+        assert free, f"cycle among {sorted(left)}"
+        for part in free:
+            del left[part]
+
+
+def test_every_part_is_there() -> None:
+    assert {part_of(path) for path in FILES} <= set(ALLOWED)
+    assert {"errors", "data", "methods", "store", "report"} <= {part_of(path) for path in FILES}
+
+
+def test_methods_know_no_metric() -> None:
+    """Neither a method nor what it stands on can read the truth through a metric."""
+    for part in BELOW_METHODS | {"methods"}:
+        assert not ALLOWED[part] & {"metrics", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "expunge",
+        "expunge.errors",
+        "expunge.registry",
+        "expunge.store.database",
+        "expunge.store.record",
+        *(
+            f"expunge.report.{path.stem}"
+            for path in FILES
+            if part_of(path) == "report" and path.stem != "__init__"
+        ),
+    ],
+)
+def test_no_torch_is_needed(module: str) -> None:
+    code = f"import sys, {module}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_truth_is_read_by_evaluation_and_oracles_alone() -> None:
+    readers = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "truth"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        )
+    }
+    methods = {reader for reader in readers if reader.startswith(("methods", "training", "capacity"))}
+    assert methods == {"methods/rem.py", "methods/retrain_corrected.py"}
