@@ -151,7 +151,7 @@ def test_status_after_every_job(easy: DataChoice, tmp_path: Path, pools: Pools) 
     assert shares[-1] == pytest.approx(1)
     assert shares[1] == pytest.approx(1 / total)
     assert [status.done for status in seen][-1] == 4
-    assert {status.doing for status in seen} >= {"first model, regularity 1, seed 0"}
+    assert {status.doing for status in seen} >= {"first model, poison, seed 0"}
     # a first model that is there is no work
     seen.clear()
     sweep(
@@ -162,7 +162,7 @@ def test_status_after_every_job(easy: DataChoice, tmp_path: Path, pools: Pools) 
 
 def test_a_first_model_that_learned_little_is_told(easy: DataChoice, tmp_path: Path, pools: Pools) -> None:
     (warning,) = sweep(tmp_path, plan_of(easy, NONE, regularity=[0.0])).warnings
-    assert warning.startswith("first model, regularity 0, seed 0: has learned only ")
+    assert warning.startswith("first model, random, seed 0: has learned only ")
     assert warning.endswith("% of the corruption")
 
 

@@ -17,6 +17,7 @@ from expunge.benchmark.plan import Cell, Plan, Training
 from expunge.benchmark.run import failed_record, run_cell, run_training
 from expunge.store.record import Record
 from expunge.store.store import Store
+from expunge.tasks.regularity import regularity_name
 
 LEARNED_ENOUGH = 0.95
 """Share of the corruption a first model must have learned for its cells to mean something."""
@@ -71,7 +72,23 @@ def execute(
     run.report(run.status)
     if missing:
         run.go(max(1, min(workers, len(missing))))
+    run.status.warnings.extend(_unlearned(plan, store))
     return run.status
+
+
+def _unlearned(plan: Plan, store: Store) -> list[str]:
+    """Name the first models, of this run or an earlier one, that have not learned their corruption."""
+    warnings = []
+    for training in plan.trainings:
+        if not store.weights.has(training.key):
+            continue
+        learned = float(store.weights.metadata(training.key)["corruption_learned"])
+        if learned < LEARNED_ENOUGH:
+            warnings.append(
+                f"first model, {regularity_name(training.task.regularity)}, seed {training.seed}: has learned "
+                f"only {learned:.0%} of the corruption"
+            )
+    return warnings
 
 
 class _Run:
@@ -146,9 +163,9 @@ class _Run:
 
     def _trained(self, job: Training, future: Future[Any]) -> None:
         cells = self.waiting[job.key]
-        name = f"first model, regularity {job.task.regularity:g}, seed {job.seed}"
+        name = f"first model, {regularity_name(job.task.regularity)}, seed {job.seed}"
         try:
-            learned = future.result()
+            future.result()
         except BrokenProcessPool:
             raise
         except Exception as error:
@@ -158,9 +175,6 @@ class _Run:
                 )
                 self.work_done += cell.work
         else:
-            assert isinstance(learned, float)
-            if learned < LEARNED_ENOUGH:
-                self.status.warnings.append(f"{name}: has learned only {learned:.0%} of the corruption")
             self.ready.extend(cells)
         self.work_done += self.training_work[job.key]
         del self.waiting[job.key]
@@ -171,7 +185,10 @@ class _Run:
         assert isinstance(record, Record)
         self._write(record)
         self.work_done += job.work
-        self.status.doing = f"{record.method}, discovery {record.discovery:g}, seed {record.seed}"
+        self.status.doing = (
+            f"{record.method}, {regularity_name(record.regularity)}, {record.discovery:.0%} known, "
+            f"seed {record.seed}"
+        )
 
     def _write(self, record: Record) -> None:
         self.store.database.add(record)
