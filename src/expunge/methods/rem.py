@@ -42,7 +42,8 @@ class REM(GradientMethod):
        z_S on the routed path f_S (theta_1 and the units of theta_2 that are open for the example: one
        shared set for all of D_f, a set of its own for everyone else), z_D on the base path.
        Repeat from 2, ``rounds`` times.
-    4. Discard theta_2; return the round with the highest (accuracy on D_r) * (1 - accuracy on D_f).
+    4. Discard theta_2; return the round with the highest
+       (accuracy on D_r) * (1 - max(``score_floor``, accuracy on D_f)), stored labels.
 
     Symbols: beta -> ``beta``, p_mem -> ``open_share``, theta_2 / theta_1 -> ``spare``.
 
@@ -73,6 +74,9 @@ class REM(GradientMethod):
             that are far worse than the reference (trap T16).
         own_masks: if false, every example shares the one mask of D_f.
         score_examples: retained examples on which a round is scored.
+        score_floor: accuracy on D_f below which a round is not rewarded for less of it; by default
+            ``threshold``, the paper's. Where every stored label of D_f is wrong, 0 is right, and a lower one
+            tells apart rounds that differ by noise otherwise.
         compat: "official" for the behaviour of the published code, see below.
 
     Raises:
@@ -112,6 +116,7 @@ class REM(GradientMethod):
     repair: str = "npo"
     own_masks: bool = True
     score_examples: int = 5000
+    score_floor: float | None = None
     compat: str | None = None
 
     def __post_init__(self) -> None:
@@ -121,8 +126,9 @@ class REM(GradientMethod):
             score_examples=self.score_examples,
         )  # fmt: skip
         Router(self.open_share)
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise InvalidInput(f"threshold is an accuracy in [0, 1), got {self.threshold}")
+        for name, value in (("threshold", self.threshold), ("score_floor", self.score_floor)):
+            if value is not None and not 0 <= value < 1:
+                raise InvalidInput(f"{name} is an accuracy in [0, 1), got {value}")
         if self.compat == "official" and self.erase_mean:
             raise InvalidInput(
                 "compat='official' takes the erasure term as the published code does; drop erase_mean"
@@ -286,9 +292,9 @@ class _Run:
         self.order = request.generator("order")
         chosen = torch.randperm(len(self.retain), generator=request.generator("score"))
         self.scored: Examples = self.retain.select(chosen[: method.score_examples])
-        self.threshold = method.threshold
-        if self.threshold is None:
-            self.threshold = chance_threshold(request.n_classes)
+        chance = chance_threshold(request.n_classes)
+        self.threshold = chance if method.threshold is None else method.threshold
+        self.floor = self.threshold if method.score_floor is None else method.score_floor
         self.network: Any = model
         if method.redirect:
             self.network = add_capacity(model, method.spare, request.generator("capacity"))
@@ -335,7 +341,6 @@ class _Run:
         return result
 
     def _flush(self) -> int:
-        assert self.threshold is not None
         return remove(
             self.method, self.network, self.forget, self.removal, self.request,
             optimizer=self.optimizer, order=self.order,
@@ -355,8 +360,7 @@ class _Run:
         numerics = self.request.numerics
         kept = accuracy(self.network, self.scored, numerics)
         remaining = accuracy(self.network, self.forget, numerics)
-        assert self.threshold is not None
-        score = kept * (1 - max(self.threshold, remaining))
+        score = kept * (1 - max(self.floor, remaining))
         self.request.meter.write(**row, retain_accuracy=kept, forget_accuracy=remaining, score=score)
         return score
 
