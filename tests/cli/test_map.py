@@ -208,7 +208,7 @@ def test_a_weak_first_model_is_warned_of(common: list[str], tmp_path: Path, thre
         *common, "--methods", "none", "--regularity", "random", "--discovery", "1", "--out", str(tmp_path),
         "--set", "recipe.epochs=1",
     )  # fmt: skip
-    assert "warning: first model, regularity 0, seed 0: has learned only " in result.output
+    assert "warning: first model, random, seed 0: has learned only " in result.output
 
 
 @pytest.mark.parametrize(

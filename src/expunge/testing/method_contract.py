@@ -145,10 +145,11 @@ def vector_case() -> Case:
 class MethodContract:
     """Tests of an unlearning method; inherit them under a name that pytest collects.
 
-    Example:
-        >>> class TestMine(MethodContract):
-        ...     method = Mine(passes=20)
-        ...     margin = 0.3
+    Example::
+
+        class TestMine(MethodContract):
+            method = Mine(passes=20)
+            margin = 0.3
 
     Attributes:
         method: the method, with settings under which it is fast: the training set has 192 images of 8x8.
