@@ -26,10 +26,10 @@ map: $(STAMP)  ## run every default method over the map of digit tasks (minutes)
 	$(BIN)/expunge map --data digits --out $(OUT)
 
 test: lint types $(STAMP)  ## check style and types, run all tests
-	$(BIN)/pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 test-fast: $(STAMP)  ## run the tests that take under twenty seconds each
-	$(BIN)/pytest -n auto --dist worksteal -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not slow'
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .
