@@ -188,7 +188,7 @@ class REMWithoutRemoval(REM):
 class AscentREM(REM):
     """REM with plain ascent in place of NPO: flush by ascent, redirect by cross-entropy, no erasure term.
 
-    Departures: none from the published variant. An erasure term by ascent has no bound and ends in NaN.
+    Departures: REM's. An erasure term by ascent has no bound and ended in NaN where it was tried.
     """
 
     name = "rem_ascent"
