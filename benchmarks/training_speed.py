@@ -1,7 +1,7 @@
 """Images per second of training and of REM's phases, ours beside a plain float32 loop, in one run.
 
 Usage: python benchmarks/training_speed.py [--batch 512] [--width 64] [--steps 4] [--threads N]
-       [--check-accuracy]
+       [--discovered 0.02]
 
 The plain loop is what a first implementation does: the full-width network, float32, contiguous memory, the
 unused half of the channels multiplied by zeros. Ours computes the base path only, in the precision and memory
@@ -27,7 +27,7 @@ from expunge.methods.removal import CachedLoss, RaiseLoss
 from expunge.models.resnet9 import ResNet9
 from expunge.seeding import global_generator
 from expunge.training.cost import Meter
-from expunge.training.loop import Objective, cross_entropy, fit
+from expunge.training.loop import Loss, Objective, cross_entropy, fit
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser
 
@@ -43,9 +43,7 @@ class HalfMasked:
         return x * mask.view([-1 if i == dim else 1 for i in range(x.ndim)])
 
 
-def masked_cross_entropy(model: nn.Module, batch: Batch):
-    from expunge.training.loop import Loss
-
+def masked_cross_entropy(model: nn.Module, batch: Batch) -> Loss:
     return Loss(F.cross_entropy(model(batch.x, HalfMasked()).float(), batch.y), len(batch))
 
 

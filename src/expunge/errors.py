@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ExpungeError(Exception):
     """Base of every error raised by expunge."""
@@ -33,3 +36,9 @@ class Diverged(ExpungeError, ArithmeticError):
 
 class StoreError(ExpungeError):
     """The store cannot be opened, read or written."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known name nearest to ``name``, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -9,7 +9,6 @@ names and summaries needs no torch. Other packages add names through the entry-p
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from expunge.errors import InvalidInput, UnknownName
+from expunge.errors import InvalidInput, UnknownName, near_miss
 
 
 class Registry:
@@ -77,8 +76,7 @@ class Registry:
         return ""
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = near_miss(name, self.names())
         return f"unknown {self.kind} {name!r}{hint} (known: {', '.join(self.names())})"
 
 

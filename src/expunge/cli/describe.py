@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from expunge.errors import UnknownName
+from expunge.errors import UnknownName, near_miss
 from expunge.registry import TABLES
 
 
@@ -25,9 +24,7 @@ def describe(
             _show(registry.kind, name, registry.get(name))
             return
     known = [entry for registry in TABLES.values() for entry in registry.names()]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UnknownName(f"unknown name {name!r}{hint} (known: {', '.join(known)})")
+    raise UnknownName(f"unknown name {name!r}{near_miss(name, known)} (known: {', '.join(known)})")
 
 
 def _show(kind: str, name: str, target: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import sqlite3
 import time
@@ -35,7 +34,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeEngine
 
-from expunge.errors import InvalidInput, StoreError
+from expunge.errors import InvalidInput, StoreError, near_miss
 from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION, STATUSES, Record
 
 _TYPES: dict[str, type[TypeEngine[Any]]] = {
@@ -181,8 +180,7 @@ class Database:
         conditions = []
         for name, value in equals.items():
             if name not in KINDS:
-                near = difflib.get_close_matches(name, KINDS, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = near_miss(name, KINDS)
                 raise InvalidInput(f"records have no field {name!r}{hint} (known: {', '.join(KINDS)})")
             if KINDS[name] == "json":
                 raise InvalidInput(
