@@ -16,6 +16,7 @@ from torch import nn
 
 from expunge.data.examples import Examples
 from expunge.errors import Diverged, ExpungeError, InvalidInput, UndeclaredNeed, UnknownName
+from expunge.registry import METHODS
 from expunge.seeding import generator
 from expunge.tasks.base import Split, Truth
 from expunge.training.cost import Meter
@@ -25,13 +26,26 @@ from expunge.training.recipe import Recipe
 
 
 class Needs(Flag):
-    """What a method reads; a request refuses everything else."""
+    """What a method reads; a request refuses everything else.
+
+    Attributes:
+        FORGET: the examples to be forgotten, with their stored labels.
+        RETAIN: all other training examples, with their stored labels.
+        RECIPE: how the model was first trained.
+        TRUTH: what really happened to the data; oracles only.
+        CLASSES: which classes are to be forgotten, and no example of them.
+        CODES: the mnemonic codes the model was trained with.
+        UNSEEN: examples the model was not trained on, apart from the test set.
+    """
 
     NOTHING = 0
     FORGET = auto()
     RETAIN = auto()
     RECIPE = auto()
     TRUTH = auto()
+    CLASSES = auto()
+    CODES = auto()
+    UNSEEN = auto()
 
     def __str__(self) -> str:
         return ", ".join(part.name.lower() for part in Needs if part in self and part.name) or "nothing"
@@ -56,6 +70,7 @@ class Request:
         numerics: device, precision, memory format.
         recipe: how the model was first trained, if known.
         truth: what really happened to the data; for oracles.
+        codes: float32 (n_classes, ...), one model-ready input per class that it was trained with.
         progress: receives the share of the work that is done.
     """
 
@@ -67,9 +82,10 @@ class Request:
         numerics: Numerics,
         recipe: Recipe | None = None,
         truth: Truth | None = None,
+        codes: torch.Tensor | None = None,
         progress: Progress = silent,
     ) -> None:
-        self._split, self._recipe, self._truth = split, recipe, truth
+        self._split, self._recipe, self._truth, self._codes = split, recipe, truth, codes
         self._granted = Needs.NOTHING
         self._method = ""
         self.seed, self.numerics, self.progress = seed, numerics, progress
@@ -82,22 +98,39 @@ class Request:
         Raises:
             InvalidInput: something is needed that this request does not have.
         """
-        for need, value in ((Needs.RECIPE, self._recipe), (Needs.TRUTH, self._truth)):
-            if need in needs and value is None:
-                raise InvalidInput(
-                    f"method {method!r} needs the {need!s} and none was given; pass one, or choose a method that "
-                    "does without ('expunge list methods')"
-                )
+        lacking = needs & ~self.available
+        if lacking:
+            raise InvalidInput(
+                f"method {method!r} needs what this request does not have: "
+                f"{'; '.join(_ABSENT[need] for need in Needs if need in lacking)}. Methods that would do: "
+                f"{', '.join(suitable(self.available)) or 'none'}"
+            )
         other = Request(
             self._split,
             seed=self.seed,
             numerics=self.numerics,
             recipe=self._recipe,
             truth=self._truth,
+            codes=self._codes,
             progress=self.progress,
         )
         other._granted, other._method = needs, method
         return other
+
+    @property
+    def available(self) -> Needs:
+        """Everything this request could grant."""
+        found = Needs.FORGET | Needs.RETAIN
+        for need, there in (
+            (Needs.RECIPE, self._recipe is not None),
+            (Needs.TRUTH, self._truth is not None),
+            (Needs.CLASSES, bool(self._split.forget_classes)),
+            (Needs.CODES, self._codes is not None),
+            (Needs.UNSEEN, self._split.unseen is not None),
+        ):
+            if there:
+                found |= need
+        return found
 
     def _require(self, need: Needs) -> None:
         if need not in self._granted:
@@ -143,6 +176,26 @@ class Request:
         assert self._truth is not None
         return self._truth
 
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes to be forgotten, ascending; the forget set is all of their examples."""
+        self._require(Needs.CLASSES)
+        return self._split.forget_classes
+
+    @property
+    def codes(self) -> torch.Tensor:
+        """Float32 (n_classes, ...): the mnemonic code of every class, as the model reads it."""
+        self._require(Needs.CODES)
+        assert self._codes is not None
+        return self._codes
+
+    @property
+    def unseen(self) -> Examples:
+        """Examples with labels that the model was not trained on; never the test set."""
+        self._require(Needs.UNSEEN)
+        assert self._split.unseen is not None
+        return self._split.unseen
+
     def generator(self, *roles: str | int) -> torch.Generator:
         """Return a fresh CPU generator for a role, derived from the seed."""
         return generator(self.seed, "unlearning", *roles)
@@ -172,13 +225,22 @@ class Unlearned:
 class Method(ABC):
     """An unlearning method; settings are its fields, the model and data arrive at the call.
 
-    A subclass sets ``name``, ``needs``, ``touches`` and ``reference`` and writes :meth:`unlearn`.
+    A subclass sets ``name``, ``needs``, ``touches`` and ``reference`` and writes :meth:`unlearn`. Settings
+    that ``expunge tune`` may search are fields made by :func:`searched`.
+
+    Attributes:
+        preparation: what the first training must have done for this method: "codes", "example_tied" or
+            nothing.
     """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
     touches: ClassVar[str] = "all parameters"
     reference: ClassVar[Reference | None] = None
+    preparation: ClassVar[str] = ""
+
+    def check(self, model: nn.Module, request: Request) -> None:  # noqa: B027
+        """Raise :class:`InvalidInput` if the method cannot work here; called before anything is done."""
 
     @abstractmethod
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
@@ -205,6 +267,7 @@ class Method(ABC):
         granted = request.grant(self.name, self.needs)
         if not any(True for _ in model.parameters()):
             raise InvalidInput(f"{type(model).__name__} has no parameters; there is nothing to unlearn")
+        self.check(model, granted)
         shapes = _shapes(model)
         working = request.numerics.place(copy.deepcopy(model))
         with granted.meter as meter:
@@ -228,6 +291,15 @@ class Method(ABC):
     def settings(self) -> dict[str, Any]:
         """The fields as a dictionary."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def search_space(cls) -> dict[str, Search]:
+        """Setting -> range that is searched, for the fields made by :func:`searched`."""
+        return {
+            entry.name: entry.metadata["search"]
+            for entry in dataclasses.fields(cls)
+            if "search" in entry.metadata
+        }
 
     @classmethod
     def configured(cls, settings: Mapping[str, Any]) -> Method:
@@ -269,6 +341,40 @@ def positive(**values: float) -> None:
             raise InvalidInput(f"{name} must be positive and finite, got {value}")
 
 
-def fraction(default: float) -> float:
-    """A dataclass field for a share in [0, 1]; documents the range."""
-    return field(default=default, metadata={"range": (0.0, 1.0)})
+@dataclass(frozen=True)
+class Search:
+    """The range in which a setting is searched: from ``low`` to ``high``, evenly in the logarithm if ``log``.
+
+    Whole numbers are drawn where ``low`` is an ``int``.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.low:g} .. {self.high:g}{' (log)' if self.log else ''}"
+
+
+def searched(default: Any, low: float, high: float, *, log: bool = False) -> Any:
+    """A dataclass field with a default and the range in which ``expunge tune`` searches it."""
+    return field(default=default, metadata={"search": Search(low, high, log)})
+
+
+_ABSENT = {
+    Needs.RECIPE: "the recipe the model was first trained by (recipe=Recipe(...))",
+    Needs.TRUTH: "the truth about the data, which only an experiment knows",
+    Needs.CLASSES: "a forget set that is every training example of some classes, and not of all",
+    Needs.CODES: "the mnemonic codes the model was trained with (codes=...; they are saved with its checkpoint)",
+    Needs.UNSEEN: "examples the model was not trained on (unseen=...)",
+}
+
+
+def suitable(available: Needs) -> list[str]:
+    """Names of the methods that need no more than ``available``, oracles and preparations apart."""
+    found = []
+    for name in METHODS.names():
+        kind = METHODS.get(name)
+        if not kind.needs & ~available and kind.needs and not kind.preparation:
+            found.append(name)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,10 +20,12 @@ class Split:
     Args:
         train: every training example with its stored label, corruption included.
         forget_positions: int64 (F,), sorted positions in ``train`` of the forget set.
+        unseen: examples that were not trained on, for the methods that need some; never the test set.
     """
 
     train: Examples
     forget_positions: Tensor
+    unseen: Examples | None = None
 
     @property
     def forget(self) -> Examples:
@@ -33,6 +36,16 @@ class Split:
     def retain(self) -> Examples:
         """All that was not named; it may hold corruption that nobody found."""
         return self.train.select(~self.forget_mask)
+
+    @cached_property
+    def forget_classes(self) -> tuple[int, ...]:
+        """The classes all of whose training examples are in the forget set, if it is made of such, else none."""
+        mask, labels = self.forget_mask, self.train.labels
+        inside = torch.bincount(labels[mask], minlength=self.train.n_classes)
+        outside = torch.bincount(labels[~mask], minlength=self.train.n_classes)
+        if bool(((inside > 0) & (outside > 0)).any()):
+            return ()
+        return tuple(inside.nonzero().flatten().tolist())
 
     @property
     def forget_mask(self) -> Tensor:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from expunge.data.examples import Examples
-from expunge.errors import InvalidInput
+from expunge.data.examples import Batch, Examples
+from expunge.errors import InvalidInput, UnknownName
 from expunge.registry import MODELS
 from expunge.seeding import generator, global_generator
+from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
-from expunge.training.loop import Progress, cross_entropy, fit, silent
+from expunge.training.example_tied import ExampleTied
+from expunge.training.loop import Objective, Progress, cross_entropy, fit, silent
 from expunge.training.numerics import Numerics
 from expunge.training.schedule import schedule_named
 
@@ -74,6 +76,11 @@ class Recipe:
         optimiser: see :class:`Optimiser`.
         schedule: name of the learning-rate schedule.
         augment: train on augmented images.
+        codes: train with mnemonic codes; what one-shot unlearning needs.
+        example_tied: train with example-tied dropout; what its unlearning needs.
+
+    Raises:
+        InvalidInput: a value outside its range, or two preparations at once.
     """
 
     model: str = "resnet9"
@@ -83,13 +90,37 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Optimiser)
     schedule: str = "warmup_decay"
     augment: bool = True
+    codes: MnemonicCodes | None = None
+    example_tied: ExampleTied | None = None
 
     def __post_init__(self) -> None:
+        if self.codes is not None and self.example_tied is not None:
+            raise InvalidInput("a recipe has one preparation: give codes or example_tied, not both")
         if self.epochs < 1 or self.batch_size < 1:
             raise InvalidInput(
                 f"epochs and batch size must be at least 1, got {self.epochs} and {self.batch_size}"
             )
         schedule_named(self.schedule)
+
+    def prepared(self, preparation: str) -> Recipe:
+        """Return the recipe with one preparation ("codes", "example_tied") or with none ("").
+
+        Settings of that preparation which the recipe holds are kept; else it gets the defaults.
+
+        Raises:
+            UnknownName: no such preparation.
+        """
+        if preparation not in ("", "codes", "example_tied"):
+            raise UnknownName(f"unknown preparation {preparation!r} (known: codes, example_tied)")
+        return replace(
+            self,
+            codes=(self.codes or MnemonicCodes()) if preparation == "codes" else None,
+            example_tied=(self.example_tied or ExampleTied()) if preparation == "example_tied" else None,
+        )
+
+    def draw_codes(self, seed: int, shape: tuple[int, ...], n_classes: int) -> Tensor | None:
+        """Return the codes float32 (n_classes, *shape) that training with ``seed`` uses, if it uses any."""
+        return None if self.codes is None else self.codes.draw(seed, n_classes, shape)
 
     def build(self, shape: tuple[int, int, int], n_classes: int, source: torch.Generator) -> nn.Module:
         """Return a fresh model for images of ``shape`` (C, H, W), initialised from ``source``.
@@ -113,7 +144,7 @@ class Recipe:
                 raise InvalidInput(
                     f"model {self.model!r} does not take the settings {dict(self.model_settings)}: {error}"
                 ) from error
-        return made
+            return made if self.example_tied is None else self.example_tied.widen(made, source)
 
     def train(
         self,
@@ -123,15 +154,27 @@ class Recipe:
         numerics: Numerics,
         meter: Meter,
         progress: Progress = silent,
+        objective: Objective = cross_entropy,
     ) -> nn.Module:
-        """Train ``model`` in place on the stored labels and return it; ``seed`` decides the order."""
+        """Train ``model`` in place on the stored labels and return it; ``seed`` decides the order.
+
+        ``objective`` stands in for the mean cross-entropy, for example to record the losses.
+
+        Raises:
+            InvalidInput: an ``objective`` of the caller's own with example-tied dropout, which has its own.
+            Diverged: the loss of an epoch is not finite.
+        """
+        if self.example_tied is not None:
+            if objective is not cross_entropy:
+                raise InvalidInput("example-tied dropout has an objective of its own; leave objective out")
+            objective = self.example_tied.objective(seed)
         order = generator(seed, "order")
         steps = self.epochs * math.ceil(len(examples) / self.batch_size)
         numerics.place(model)
         fit(
             model,
-            (examples.batches(self.batch_size, order, augment=self.augment) for _ in range(self.epochs)),
-            cross_entropy,
+            (self._epoch(examples, seed, number, order) for number in range(self.epochs)),
+            objective,
             self.optimiser.over(model),
             numerics,
             meter,
@@ -140,3 +183,11 @@ class Recipe:
             progress=progress,
         )
         return model
+
+    def _epoch(self, examples: Examples, seed: int, number: int, order: torch.Generator) -> Iterable[Batch]:
+        batches = examples.batches(self.batch_size, order, augment=self.augment)
+        if self.codes is None:
+            return batches
+        shape = tuple(next(examples.batches(1)).x.shape[1:])
+        codes = self.codes.draw(seed, examples.n_classes, shape).to(examples.device)
+        return self.codes.mix(batches, codes, generator(seed, "code replacement", number))

@@ -1,0 +1,97 @@
+"""Examples of several sources as one set, and inputs held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class TensorSource:
+    """Model-ready inputs (N, ...) in memory; they are never augmented."""
+
+    inputs: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs live."""
+        return self.inputs.device
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the inputs of ``rows``; ``generator`` is not consulted."""
+        return self.inputs[rows]
+
+
+def in_memory(inputs: Tensor, labels: Tensor, n_classes: int) -> Examples:
+    """Return inputs (N, ...) with their labels (N,) as examples."""
+    return Examples.all_of(TensorSource(inputs), labels.to(inputs.device), n_classes)
+
+
+@dataclass(frozen=True)
+class JoinedSource:
+    """The rows of several sources, one after the other.
+
+    Args:
+        parts: examples whose inputs have one shape.
+        augment: for each part, whether its inputs may be augmented.
+    """
+
+    parts: Sequence[Examples]
+    augment: Sequence[bool]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs live."""
+        return self.parts[0].device
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the inputs of ``rows``, each part augmented only if it may be."""
+        found: Tensor | None = None
+        start = 0
+        for part, augment in zip(self.parts, self.augment, strict=True):
+            here = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
+            if len(here):
+                inputs = part.source.fetch(part.index[rows[here] - start], generator if augment else None)
+                if found is None:
+                    found = inputs.new_empty(len(rows), *inputs.shape[1:])
+                found[here] = inputs
+            start += len(part)
+        if found is None:
+            raise InvalidInput(
+                f"rows must lie in 0..{len(self) - 1} and be at least one, got {rows.tolist()}"
+            )
+        return found
+
+
+def join(*parts: Examples, augment: Sequence[bool] | None = None) -> Examples:
+    """Return the examples of ``parts``, numbered anew from 0 in their order.
+
+    Args:
+        parts: sets of one shape of input and one number of classes; empty ones are left out.
+        augment: for each part, whether it may be augmented; by default all may.
+
+    Raises:
+        InvalidInput: no part has examples, or the numbers of classes differ.
+    """
+    allowed = [True] * len(parts) if augment is None else list(augment)
+    kept = [(part, may) for part, may in zip(parts, allowed, strict=True) if len(part)]
+    if not kept or len({part.n_classes for part, _ in kept}) != 1:
+        raise InvalidInput(
+            "examples of one number of classes are expected, got "
+            f"{[(len(part), part.n_classes) for part in parts]} (examples, classes)"
+        )
+    source = JoinedSource([part for part, _ in kept], [may for _, may in kept])
+    labels = torch.cat([part.labels for part, _ in kept])
+    return Examples.all_of(source, labels, kept[0][0].n_classes)
