@@ -212,7 +212,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "path to an object": ({"method": "math:pi"}, InvalidInput, r"'math:pi' is 3\.14\d*, not a subclass of"),
     "oracle": ({"method": "rem_ideal"}, InvalidInput, "method 'rem_ideal' is an oracle: it needs to know what real"),
-    "no recipe": ({"method": "retrain"}, InvalidInput, "method 'retrain' needs the recipe and none was given; pass"),
+    "no recipe": ({"method": "retrain"}, InvalidInput, "needs what this request does not have: the recipe"),
     "label too large": ({"train_set": with_label(3)}, DataError, r"labels must lie in 0\.\.2, but 1 do not .* is 3 at"),
     "label negative": ({"train_set": with_label(-1)}, DataError, r"labels must lie in 0\.\.2, but 1 do not .* is -1"),
     "NaN": ({"train_set": with_input(float("nan"))}, DataError, "input 4 contains NaN or inf; remove or repair it"),

@@ -6,9 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from expunge.errors import InvalidInput
+from expunge.metrics.accuracies import Accuracies
 from expunge.metrics.attack_success import AttackSuccess
 from expunge.metrics.base import Evaluated
+from expunge.metrics.class_mean_probe import class_mean_probe
 from expunge.metrics.healed import Healed
+from expunge.metrics.membership import EntropyAttack
 from expunge.metrics.per_class import PerClassAccuracy
 from expunge.metrics.utility import Utility
 from expunge.metrics.utility_healed import UtilityHealed
@@ -29,4 +33,24 @@ def evaluate(model: nn.Module, problem: Problem, numerics: Numerics) -> dict[str
         "asr": AttackSuccess()(evaluated),
         "per_class": PerClassAccuracy().classes(evaluated),
         "corruption_learned": evaluated.corruption_learned,
+        "metrics": _of_forgetting(evaluated),
     }
+
+
+def _of_forgetting(evaluated: Evaluated) -> dict[str, float | None]:
+    found = Accuracies().all(evaluated)
+    if found:
+        found["entropy_attack"] = EntropyAttack()(evaluated)
+        if evaluated.has("forget_test"):
+            found["forget_test_probe"] = _probe(evaluated)
+    return found
+
+
+def _probe(evaluated: Evaluated) -> float | None:
+    problem = evaluated.problem
+    try:
+        return class_mean_probe(
+            evaluated.model, problem.split.train, problem.truth.sets["forget_test"], evaluated.numerics
+        )
+    except InvalidInput:  # the model does not end in a linear layer
+        return None

@@ -10,17 +10,19 @@ import torch
 from torch import nn
 
 import expunge
-from expunge.benchmark.plan import Cell, DataChoice, build_problem, make_plan
+from expunge.benchmark.plan import CODES, DIFFICULTY, Cell, DataChoice, build_problem, make_plan
 from expunge.benchmark.run import failed_record, load_trained, run_cell, run_training
 from expunge.errors import Diverged, StoreError
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.finetune import FineTune
+from expunge.methods.mnemonic_code import MnemonicCode
 from expunge.methods.no_unlearning import NoUnlearning
 from expunge.methods.npo import NPO
 from expunge.methods.retrain_corrected import RetrainCorrected
 from expunge.store.record import METRICS, Record
 from expunge.store.weights import WeightStore
 from expunge.tasks.corruption import CorruptionTask
+from expunge.tasks.forgetting import ForgetClasses, ForgetHardest
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
 
@@ -162,8 +164,12 @@ def test_a_training_is_stored_once(easy: DataChoice, folder: Path, monkeypatch: 
     assert 0 <= run_training(training, folder) <= 1
     with pytest.raises(AssertionError, match="trained again"):
         run_training(dataclasses.replace(training, key="0" * 32), folder)
-    loaded = load_trained(training, folder)
+    loaded, codes = load_trained(training, folder)
+    assert codes is None
     stored = WeightStore(folder).load(training.key)
+    difficulty = stored.pop(DIFFICULTY)
+    assert difficulty.shape == (96,)
+    assert bool((difficulty > 0).all())
     assert {name: tensor.tolist() for name, tensor in loaded.state_dict().items()} == {
         name: tensor.tolist() for name, tensor in stored.items()
     }
@@ -181,7 +187,7 @@ def test_the_draws_are_stored_under_the_task_key(easy: DataChoice, folder: Path)
     assert set(tensors["known"].tolist()) < set(tensors["corrupted"].tolist())
     assert tensors["stamped"].nonzero().flatten().tolist() == tensors["corrupted"].tolist()
     assert torch.equal(true, easy.load("cpu").train_labels)
-    assert torch.equal(labels, build_problem(easy, cell.task, "cpu").split.train.labels)
+    assert torch.equal(labels, build_problem(cell.training, cell.task, folder).split.train.labels)
     assert repr(cell.task) == WeightStore(folder).metadata(cell.task_key)["task"]
 
 
@@ -190,8 +196,34 @@ def test_unlearned_weights_are_kept_on_request(easy: DataChoice, folder: Path) -
     record = run_cell(cell, folder, keep_weights=True)
     assert record.weights_key == cell.key
     kept, first = WeightStore(folder).load(cell.key), WeightStore(folder).load(cell.training.key)
-    assert kept.keys() == first.keys()
+    assert kept.keys() == first.keys() - {DIFFICULTY}
     assert any(not torch.equal(kept[name], first[name]) for name in kept)
+
+
+def test_codes_are_stored_with_the_first_model_and_reach_the_method(easy: DataChoice, tmp_path: Path) -> None:
+    plan = make_plan(
+        easy, [ForgetClasses(classes=(1,))], RECIPE, [NoUnlearning(), MnemonicCode()], [0],
+        Numerics(channels_last=False),
+    )  # fmt: skip
+    plain, prepared = (cell.training for cell in plan.cells)
+    assert plain.key != prepared.key
+    assert prepared.recipe.codes is not None
+    run_training(prepared, tmp_path)
+    stored = WeightStore(tmp_path).load(prepared.key)
+    assert torch.equal(stored[CODES], prepared.recipe.codes.draw(0, 4, (1, 8, 8)))
+    record = run_cell(plan.cells[1], tmp_path)
+    assert (record.status, record.error) == ("done", "")
+    assert (record.task, record.regularity) == ("classes", None)
+    assert record.sample_gradients == 4
+
+
+def test_the_hardest_are_those_of_the_first_model(easy: DataChoice, tmp_path: Path) -> None:
+    numerics = Numerics(channels_last=False)
+    cell = make_plan(easy, [ForgetHardest(share=0.1)], RECIPE, [NoUnlearning()], [0], numerics).cells[0]
+    run_training(cell.training, tmp_path)
+    difficulty = WeightStore(tmp_path).load(cell.training.key)[DIFFICULTY]
+    problem = build_problem(cell.training, cell.task, tmp_path)
+    assert set(problem.split.forget_positions.tolist()) == set(difficulty.topk(9).indices.tolist())
 
 
 def failure(data: DataChoice, method: Method, folder: Path) -> Record:

@@ -39,11 +39,12 @@ def test_a_method_shows_needs_defaults_and_source(name: str) -> None:
     target, text = METHODS.get(name), description(name)
     assert words(f"Needs {target.needs}") in words(text)
     assert words(f"Touches {target.touches}") in words(text)
-    shown = words(text.partition("Defaults")[2])
+    shown = words(text.partition("Settings")[2])
     for field in dataclasses.fields(target):
-        assert f"{field.name} {field.default!r}" in shown
+        searched = target.search_space().get(field.name, "")
+        assert words(f"{field.name} {field.default!r} {searched}") in shown
     if target.reference is None:
-        assert "Source " not in text.partition("Defaults")[2]
+        assert "Source " not in text.partition("Settings")[2]
     else:
         reference = target.reference
         line = f"Source {reference.authors}: {reference.title} ({reference.year}), {reference.where}"

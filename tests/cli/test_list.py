@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import expunge
 from expunge.cli import app
 from expunge.errors import UnknownName
-from expunge.registry import METHODS, TABLES
+from expunge.registry import METHODS, METRICS, TABLES
 
 SOURCE = str(Path(expunge.__file__).parents[1])
 
@@ -42,8 +42,23 @@ def test_summaries_are_the_first_lines_of_the_docstrings() -> None:
 
 
 def test_one_table() -> None:
-    names = {line.split()[0] for line in listing("methods").splitlines() if line.strip()}
-    assert names == {"methods", *METHODS.names()}
+    shown = listing("metrics")
+    names = {line.split()[0] for line in shown.splitlines() if line.strip()}
+    assert names == {"metrics", *METRICS.names()}
+
+
+def test_methods_are_listed_with_what_they_need_and_cost() -> None:
+    shown = " ".join(listing("methods").split())
+    assert "name year needs touches cost" in shown
+    assert "retrain 2025 retain, recipe all parameters," in shown
+    assert "none nothing nothing none" in shown
+    assert "lotus 2025 forget, retain," in shown
+    assert "mnemonic_code* 2024 classes, codes" in shown
+
+
+def test_the_markdown_table_has_every_method() -> None:
+    lines = CliRunner().invoke(app, ["list", "--markdown"]).output.splitlines()
+    assert [line.split("`")[1] for line in lines[2:]] == METHODS.names()
 
 
 def test_an_unknown_table() -> None:

@@ -211,6 +211,7 @@ def test_evaluate_gathers_all_of_them() -> None:
         "asr": AttackSuccess()(evaluated),
         "per_class": PerClassAccuracy().classes(evaluated),
         "corruption_learned": evaluated.corruption_learned,
+        "metrics": {},
     }
 
 

@@ -438,17 +438,36 @@ def test_older_version_number_is_raised(tmp_path: Path, whole: bytes) -> None:
 
 def test_newer_schema_is_refused(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "whole.sqlite"
-    set_version(path, "2")
+    set_version(path, "3")
     with pytest.raises(
-        StoreError, match=r"whole\.sqlite has schema 2, this expunge reads up to 1; upgrade expunge"
+        StoreError, match=r"whole\.sqlite has schema 3, this expunge reads up to 2; upgrade expunge"
     ):
         Database(path)
-    set_version(path, "1")
+    set_version(path, "2")
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE records SET schema = 2 WHERE seed = 3")
+        connection.execute("UPDATE records SET schema = 3 WHERE seed = 3")
     connection.close()
-    with pytest.raises(StoreError, match=r"whole\.sqlite: record .* has schema 2, .*; upgrade expunge"):
+    with pytest.raises(StoreError, match=r"whole\.sqlite: record .* has schema 3, .*; upgrade expunge"):
         read(path)
+
+
+def test_schema_1_demanded_a_place_on_the_map_and_no_longer_does(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "whole.sqlite"
+    with sqlite3.connect(path) as connection:
+        sql = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'records'").fetchone()[0]
+        strict = sql.replace("regularity DOUBLE", "regularity DOUBLE NOT NULL")
+        assert strict != sql
+        connection.execute("ALTER TABLE records RENAME TO loose")
+        connection.execute(strict)
+        connection.execute("INSERT INTO records SELECT * FROM loose")
+        connection.execute("DROP TABLE loose")
+    connection.close()
+    set_version(path, "1")
+    before = len(read(path))
+    with Database(path) as database:
+        database.add(make(1, task="classes", regularity=None, discovery=None, key="f" * 32))
+        assert len(database.records()) == before + 1 > 1
+        assert database.records(task="classes")[0].regularity is None
 
 
 def test_other_peoples_tables(tmp_path: Path, whole: bytes) -> None:

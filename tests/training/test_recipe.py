@@ -68,8 +68,8 @@ def test_lengths(wrong: dict[str, int]) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UnknownName, match=r"unknown schedule 'cosine'"):
-        Recipe(schedule="cosine")
+    with pytest.raises(UnknownName, match=r"unknown schedule 'linear'"):
+        Recipe(schedule="linear")
     with pytest.raises(UnknownName, match=r"unknown model 'resnet8'; did you mean 'resnet9'\?"):
         Recipe(model="resnet8").build((1, 8, 8), 3, generator(0))
 

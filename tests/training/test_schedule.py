@@ -37,5 +37,7 @@ def test_constant() -> None:
 def test_names() -> None:
     assert schedule_named("constant") is constant
     assert schedule_named("warmup_decay") is warmup_decay
-    with pytest.raises(UnknownName, match=r"unknown schedule 'cosine' \(known: constant, warmup_decay\)"):
-        schedule_named("cosine")
+    with pytest.raises(
+        UnknownName, match=r"unknown schedule 'linear' \(known: constant, warmup_decay, cosine\)"
+    ):
+        schedule_named("linear")

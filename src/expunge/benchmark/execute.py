@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from expunge.benchmark.plan import Cell, Plan, Training
-from expunge.benchmark.run import failed_record, run_cell, run_training
+from expunge.benchmark.run import failed_record, learned_corruption, run_cell, run_training
 from expunge.store.record import Record
 from expunge.store.store import Store
+from expunge.tasks.base import Task
 from expunge.tasks.regularity import regularity_name
 
 LEARNED_ENOUGH = 0.95
@@ -82,13 +83,18 @@ def _unlearned(plan: Plan, store: Store) -> list[str]:
     for training in plan.trainings:
         if not store.weights.has(training.key):
             continue
-        learned = float(store.weights.metadata(training.key)["corruption_learned"])
-        if learned < LEARNED_ENOUGH:
+        learned = learned_corruption(store.weights, training.key)
+        if learned is not None and learned < LEARNED_ENOUGH:
             warnings.append(
-                f"first model, {regularity_name(training.task.regularity)}, seed {training.seed}: has learned "
+                f"first model, {_where(training.task)}, seed {training.seed}: has learned "
                 f"only {learned:.0%} of the corruption"
             )
     return warnings
+
+
+def _where(task: Task) -> str:
+    regularity = getattr(task, "regularity", None)
+    return f"forget {task.kind}" if regularity is None else regularity_name(regularity)
 
 
 class _Run:
@@ -163,7 +169,7 @@ class _Run:
 
     def _trained(self, job: Training, future: Future[Any]) -> None:
         cells = self.waiting[job.key]
-        name = f"first model, {regularity_name(job.task.regularity)}, seed {job.seed}"
+        name = f"first model, {_where(job.task)}, seed {job.seed}"
         try:
             future.result()
         except BrokenProcessPool:
@@ -185,10 +191,8 @@ class _Run:
         assert isinstance(record, Record)
         self._write(record)
         self.work_done += job.work
-        self.status.doing = (
-            f"{record.method}, {regularity_name(record.regularity)}, {record.discovery:.0%} known, "
-            f"seed {record.seed}"
-        )
+        known = "" if record.discovery is None else f"{record.discovery:.0%} known, "
+        self.status.doing = f"{record.method}, {_where(job.task)}, {known}seed {record.seed}"
 
     def _write(self, record: Record) -> None:
         self.store.database.add(record)

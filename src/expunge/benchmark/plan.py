@@ -15,20 +15,38 @@ from expunge.data.loading import load_data
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.methods.base import Method
-from expunge.store.record import SCHEMA_VERSION
-from expunge.tasks.base import Problem
-from expunge.tasks.corruption import CorruptionTask
+from expunge.store.weights import WeightStore
+from expunge.tasks.base import Problem, Task
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+
+KEY_VERSION = 2
+"""Enters the key of every cell; raised when the same settings come to mean something else."""
+DIFFICULTY, CODES = "expunge.difficulty", "expunge.codes"
+"""Names under which a first model's file holds the mean training losses and the mnemonic codes."""
 
 
 @dataclass(frozen=True)
 class DataChoice:
-    """Which data: a name or ``.npz`` path, the folder it lies in, and how many training images of it."""
+    """Which data.
+
+    Args:
+        name: in the table of data sets, or an ``.npz`` path.
+        root: the folder it lies in.
+        n_train: take a class-balanced part of so many training images.
+        n_unseen: then hold out so many of them, for methods that need data the model has not seen.
+    """
 
     name: str
     root: str | None = None
     n_train: int | None = None
+    n_unseen: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Name of the part that is used, known without reading it."""
+        part = "" if self.n_train is None else f"[{self.n_train}]"
+        return self.name + part + (f"-{self.n_unseen}" if self.n_unseen else "")
 
     def load(self, device: str) -> ImageData:
         """Return the data set on ``device``; read once a process."""
@@ -38,7 +56,11 @@ class DataChoice:
 @lru_cache(maxsize=2)
 def _load(choice: DataChoice, device: str) -> ImageData:
     data = load_data(choice.name, Path(choice.root) if choice.root else None)
-    return (data if choice.n_train is None else data.subset(choice.n_train)).to(device)
+    if choice.n_train is not None:
+        data = data.subset(choice.n_train)
+    if choice.n_unseen:
+        data = data.hold_out(choice.n_unseen)
+    return data.to(device)
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Training:
 
     key: str
     data: DataChoice
-    task: CorruptionTask
+    task: Task
     recipe: Recipe
     seed: int
     numerics: Numerics
@@ -60,7 +82,7 @@ class Cell:
 
     key: str
     training: Training
-    task: CorruptionTask
+    task: Task
     task_key: str
     method: Method
     seed: int
@@ -77,7 +99,7 @@ class Plan:
 
 def make_plan(
     data: DataChoice,
-    tasks: Sequence[CorruptionTask],
+    tasks: Sequence[Task],
     recipe: Recipe,
     methods: Sequence[Method],
     seeds: Sequence[int],
@@ -110,20 +132,39 @@ def make_plan(
     cells = []
     for seed in seeds:
         for settings in tasks:
-            task = dataclasses.replace(settings, seed=seed)
-            problem = build_problem(data, task, numerics.device)
-            model_key = fingerprint(problem.training_key, recipe, seed, numerics.dtype)
-            training = trainings.setdefault(
-                model_key, Training(model_key, data, task, recipe, seed, numerics, float(recipe.epochs))
-            )
+            task = dataclasses.replace(settings, seed=seed)  # type: ignore[type-var]
+            training_key, task_key = _keys(data, task, numerics.device)
             for method in methods:
-                key = fingerprint(problem.key, model_key, method.name, method, seed, SCHEMA_VERSION)
-                work = method.typical_epochs(recipe) + 0.2  # and the evaluation
-                cells.append(Cell(key, training, task, problem.key, method, seed, work))
+                own = recipe.prepared(method.preparation)
+                model_key = fingerprint(training_key, own, seed, numerics.dtype)
+                training = trainings.setdefault(
+                    model_key, Training(model_key, data, task, own, seed, numerics, float(own.epochs))
+                )
+                # The hardest samples are those of one first model.
+                own_task = fingerprint(task_key, model_key) if task.needs_difficulty else task_key
+                key = fingerprint(task_key, model_key, method.name, method, seed, KEY_VERSION)
+                work = method.typical_epochs(own) + 0.2  # and the evaluation
+                cells.append(Cell(key, training, task, own_task, method, seed, work))
     return Plan(tuple(trainings.values()), tuple(cells))
 
 
+def _keys(data: DataChoice, task: Task, device: str) -> tuple[str, str]:
+    """Return a task's training key and key; neither depends on how hard an example was to learn."""
+    images = data.load(device)
+    stand_in = torch.zeros(len(images.train_labels)) if task.needs_difficulty else None
+    problem = task.build(images, stand_in)
+    return problem.training_key, problem.key
+
+
+def build_problem(training: Training, task: Task, folder: Path) -> Problem:
+    """Carry out a task on the data of a first model, which is in ``folder`` if the task depends on it."""
+    device = training.numerics.device
+    if not task.needs_difficulty:
+        return _build(training.data, task, device)
+    difficulty = WeightStore(folder).load(training.key, device)[DIFFICULTY]
+    return task.build(training.data.load(device), difficulty)
+
+
 @lru_cache(maxsize=32)
-def build_problem(data: DataChoice, task: CorruptionTask, device: str) -> Problem:
-    """Carry out a task on a data set; kept for the cells that follow."""
+def _build(data: DataChoice, task: Task, device: str) -> Problem:
     return task.build(data.load(device))

@@ -19,6 +19,7 @@ from expunge.tasks.corruption import CorruptionTask
 from expunge.training.recipe import Optimiser, Recipe
 
 _SECTIONS = ("task", "recipe", "methods")
+_SWEEP = ("data", "run", "seeds", "tasks")
 _Settings = TypeVar("_Settings", CorruptionTask, Recipe, Optimiser)
 
 
@@ -52,9 +53,9 @@ class Preset:
         Raises:
             InvalidInput: neither, or a file that cannot be read.
         """
-        packaged = _packaged()
+        packaged = packaged_presets()
         if name in packaged:
-            return cls.of(name)
+            return cls.parse(packaged[name], name)
         try:
             return cls.parse(Path(name).read_text(encoding="utf-8"), name)
         except (OSError, UnicodeDecodeError) as error:
@@ -73,6 +74,12 @@ class Preset:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
+        # The parts of a sweep that are not settings are read by Grid.
+        return cls.of_content({key: value for key, value in content.items() if key not in _SWEEP}, origin)
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any], origin: str) -> Preset:
+        """Return the preset of parsed TOML; see :meth:`parse`."""
         for section, entries in content.items():
             if section not in _SECTIONS:
                 raise UnknownName(f"{origin}: unknown section [{section}] (known: {', '.join(_SECTIONS)})")
@@ -127,9 +134,14 @@ class Preset:
             raise _wrong_type(name, settings, error) from error
 
 
-def _packaged() -> list[str]:
-    names = (entry.name for entry in resources.files("expunge.grids").iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+def packaged_presets() -> dict[str, str]:
+    """Name -> text of every preset and grid that comes with the package."""
+    files = sorted(resources.files("expunge.grids").iterdir(), key=lambda entry: entry.name)
+    return {
+        entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
+        for entry in files
+        if entry.name.endswith(".toml")
+    }
 
 
 def _make(kind: type[_Settings], content: Mapping[str, Any]) -> _Settings:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import expunge
-from expunge.benchmark.plan import Cell, Training, build_problem
+from expunge.benchmark.plan import CODES, DIFFICULTY, Cell, Training, build_problem
 from expunge.errors import ExpungeError
 from expunge.evaluation import evaluate
 from expunge.methods.base import Request, Unlearned
@@ -22,28 +22,52 @@ from expunge.seeding import generator
 from expunge.store.record import Record
 from expunge.store.weights import WeightStore
 from expunge.training.cost import Meter
+from expunge.training.difficulty import LossRecorder
+from expunge.training.loop import cross_entropy
 
 
-def run_training(job: Training, folder: Path) -> float:
-    """Train a first model and store it under its key, unless it is there; with it the task's draws.
+def run_training(job: Training, folder: Path) -> float | None:
+    """Train a first model and store it under its key, unless it is there.
 
-    Returns the share of the corruption that it has learned.
+    Its file also holds the mean training loss of every example and the mnemonic codes, if there are any.
+    Returns the share of the corruption that it has learned, ``None`` where nothing is corrupted.
 
     Raises:
         Diverged: the training led to NaN.
     """
     weights = WeightStore(folder)
-    problem = build_problem(job.data, job.task, job.numerics.device)
     if weights.has(job.key):
-        return float(weights.metadata(job.key)["corruption_learned"])
+        return learned_corruption(weights, job.key)
+    images = job.data.load(job.numerics.device)
+    stand_in = torch.zeros(len(images.train_labels)) if job.task.needs_difficulty else None
+    problem = job.task.build(images, stand_in)
     model = job.recipe.build(problem.shape, problem.n_classes, generator(job.seed, "initialisation"))
+    extra: dict[str, Tensor] = {}
+    recorder = LossRecorder(len(problem.split.train), job.numerics.device)
+    tied = job.recipe.example_tied is not None
     with Meter(job.numerics.device) as meter:
-        job.recipe.train(model, problem.split.train, job.seed, job.numerics, meter)
+        job.recipe.train(
+            model, problem.split.train, job.seed, job.numerics, meter,
+            objective=cross_entropy if tied else recorder,
+        )  # fmt: skip
+    if not tied:
+        extra[DIFFICULTY] = recorder.means()
+    codes = job.recipe.draw_codes(job.seed, problem.shape, problem.n_classes)
+    if codes is not None:
+        extra[CODES] = codes
     learned = Evaluated(model, problem, job.numerics).corruption_learned
     weights.save(
-        job.key, model.state_dict(), {"corruption_learned": repr(learned), "seconds": f"{meter.seconds:.3f}"}
+        job.key,
+        {**model.state_dict(), **extra},
+        {"corruption_learned": repr(learned), "seconds": f"{meter.seconds:.3f}"},
     )
     return learned
+
+
+def learned_corruption(weights: WeightStore, key: str) -> float | None:
+    """Share of the corruption that a stored first model has learned; ``None`` where nothing is corrupted."""
+    text = weights.metadata(key)["corruption_learned"]
+    return None if text == "None" else float(text)
 
 
 def run_cell(cell: Cell, folder: Path, keep_weights: bool = False) -> Record:
@@ -58,17 +82,18 @@ def run_cell(cell: Cell, folder: Path, keep_weights: bool = False) -> Record:
 
 def _run_cell(cell: Cell, folder: Path, keep_weights: bool) -> Record:
     training = cell.training
-    problem = build_problem(training.data, cell.task, training.numerics.device)
+    problem = build_problem(training, cell.task, folder)
     weights = WeightStore(folder)
     if not weights.has(cell.task_key):
         weights.save(cell.task_key, problem.tensors(), {"task": repr(cell.task)})
-    model = load_trained(training, folder)
+    model, codes = load_trained(training, folder)
     request = Request(
         problem.split,
         seed=cell.seed,
         numerics=training.numerics,
         recipe=training.recipe,
         truth=problem.truth,
+        codes=codes,
     )
     unlearned = cell.method(model, request)
     metrics = evaluate(unlearned.model, problem, training.numerics)
@@ -79,12 +104,15 @@ def _run_cell(cell: Cell, folder: Path, keep_weights: bool) -> Record:
     )
 
 
-def load_trained(training: Training, folder: Path) -> nn.Module:
-    """Return the stored first model."""
-    problem = build_problem(training.data, training.task, training.numerics.device)
-    model = training.recipe.build(problem.shape, problem.n_classes, torch.Generator())
-    model.load_state_dict(WeightStore(folder).load(training.key, training.numerics.device))
-    return training.numerics.place(model)
+def load_trained(training: Training, folder: Path) -> tuple[nn.Module, Tensor | None]:
+    """Return the stored first model, and the mnemonic codes it was trained with if it was."""
+    images = training.data.load(training.numerics.device)
+    model = training.recipe.build(images.shape, len(images.classes), torch.Generator())
+    tensors = WeightStore(folder).load(training.key, training.numerics.device)
+    tensors.pop(DIFFICULTY, None)
+    codes = tensors.pop(CODES, None)
+    model.load_state_dict(tensors)
+    return training.numerics.place(model), codes
 
 
 def _cost(unlearned: Unlearned) -> dict[str, object]:
@@ -109,12 +137,12 @@ def _record(cell: Cell, **outcome: object) -> Record:
     training, task = cell.training, cell.task
     return Record(
         key=cell.key,
-        data=training.data.name
-        if training.data.n_train is None
-        else f"{training.data.name}[{training.data.n_train}]",
-        regularity=task.regularity,
-        discovery=task.discovery,
-        n_corrupted=task.n_corrupted,
+        data=training.data.label,
+        task=task.kind,
+        task_settings=dataclasses.asdict(task),  # type: ignore[call-overload]
+        regularity=getattr(task, "regularity", None),
+        discovery=getattr(task, "discovery", None),
+        n_corrupted=getattr(task, "n_corrupted", 0),
         model=training.recipe.model,
         method=cell.method.name,
         settings=cell.method.settings(),

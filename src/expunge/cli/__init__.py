@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import expunge
+from expunge.cli.bench import bench
 from expunge.cli.describe import describe
 from expunge.cli.list import list_names
 from expunge.cli.map import map_command
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("map")(map_command)
+app.command("bench")(bench)
 app.command("list")(list_names)
 app.command("describe")(describe)
 

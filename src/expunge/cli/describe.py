@@ -36,14 +36,27 @@ def _show(kind: str, name: str, target: Any) -> None:
         console.print(f"\n[bold]Needs[/]    {escape(str(needs))}")
         console.print(f"[bold]Touches[/]  {escape(target.touches)}")
     if dataclasses.is_dataclass(target):
-        table = Table(title="Defaults", title_justify="left", box=None, pad_edge=False, show_header=False)
-        table.add_column(style="cyan")
-        table.add_column()
+        space = target.search_space() if hasattr(target, "search_space") else {}
+        table = Table(title="Settings", title_justify="left", box=None, pad_edge=False)
+        table.add_column("name", style="cyan")
+        table.add_column("default")
+        if space:
+            table.add_column("searched by 'expunge tune'")
         for entry in dataclasses.fields(target):
-            table.add_row(entry.name, escape(repr(entry.default)))
+            row = [entry.name, escape(repr(_default(entry)))]
+            table.add_row(*row, *([str(space.get(entry.name, ""))] if space else []))
         console.print()
         console.print(table)
+    preparation = getattr(target, "preparation", "")
+    if preparation:
+        console.print(
+            f"\n[bold]Prepared[/] by the first training: Recipe({preparation}=...)", highlight=False
+        )
     source = getattr(target, "reference", None)
     if source is not None:
         line = f"{source.authors}: {source.title} ({source.year}), {source.where}"
         console.print(f"\n[bold]Source[/]   {escape(line)}", highlight=False)
+
+
+def _default(entry: dataclasses.Field[Any]) -> Any:
+    return entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()

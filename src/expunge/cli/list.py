@@ -7,21 +7,55 @@ from rich.console import Console
 from rich.table import Table
 
 from expunge.errors import UnknownName
-from expunge.registry import TABLES
+from expunge.registry import METHODS, TABLES
 
 
 def list_names(
     table: str = typer.Argument("", help=f"One of {', '.join(TABLES)}; all of them if left out."),
+    markdown: bool = typer.Option(False, help="Print the methods as a Markdown table, as in the README."),
 ) -> None:
-    """List what there is: methods, models, data sets, metrics."""
+    """List what there is: methods, models, data sets, metrics.
+
+    ``expunge list methods`` also tells what each needs, what it touches and what it costs.
+    """
     if table and table not in TABLES:
         raise UnknownName(f"unknown table {table!r} (known: {', '.join(TABLES)})")
+    if markdown:
+        from expunge.methods.catalogue import markdown_table
+
+        typer.echo(markdown_table())
+        return
     console = Console()
+    if table == "methods":
+        console.print(_methods())
+        return
     for name, registry in TABLES.items():
         if table in ("", name):
             console.print(
                 _listing(name, registry.names(), [registry.summary(entry) for entry in registry.names()])
             )
+
+
+def _methods() -> Table:
+    from expunge.methods.catalogue import entry
+
+    shown = Table(
+        title="methods",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        caption="Cost: passes over the training set as a share of one retraining, with default settings. Names "
+        "marked * need a model whose first training was prepared for them. 'expunge describe NAME' tells more.",
+        caption_justify="left",
+    )
+    for heading in ("name", "year", "needs", "touches", "cost"):
+        shown.add_column(heading, overflow="fold", style="bold cyan" if heading == "name" else "")
+    for name in METHODS.names():
+        found = entry(name)
+        shown.add_row(
+            name + ("*" if found.preparation else ""), found.year, found.needs, found.touches, found.cost
+        )
+    return shown
 
 
 def _listing(title: str, names: list[str], summaries: list[str]) -> Table:

@@ -10,20 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from expunge.cli.progress import run_with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.benchmark.execute import Status
     from expunge.benchmark.preset import Preset
     from expunge.methods.base import Method
 
@@ -110,7 +101,7 @@ def map_command(
         f"{workers} worker{'s' if workers > 1 else ''}"
     )
     with Store(out) as store:
-        status = _run(console, lambda report: execute(
+        status = run_with_progress(console, lambda report: execute(
             plan, store, workers=workers, keep_weights=keep_weights, retry_failed=retry_failed, report=report
         ))  # fmt: skip
         wanted = {cell.key for cell in plan.cells}
@@ -136,42 +127,6 @@ def map_command(
     console.print(
         f"wrote {out / 'map.svg'}, {out / 'results.csv'} and the store beside them", highlight=False
     )
-
-
-def _run(console: Console, start: Any) -> Status:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.fields[cells]}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar: TaskID = progress.add_task("starting", total=1.0, cells="")
-
-        def show(status: Status) -> None:
-            finished = status.present + status.done + status.failed
-            progress.update(
-                bar,
-                completed=status.share,
-                description=escape(status.doing or "training the first models"),
-                cells=f"{finished}/{status.total} cells",
-            )
-            if not console.is_terminal and status.doing:
-                console.print(
-                    f"{finished}/{status.total} {status.share:4.0%}  {escape(status.doing)}", highlight=False
-                )
-
-        try:
-            final: Status = start(show)
-        except KeyboardInterrupt:
-            console.print("\ninterrupted; finished cells are kept, the same command goes on from there")
-            raise typer.Exit(130) from None
-        progress.update(bar, completed=1.0, description="")
-    return final
 
 
 def _items(text: str, option: str) -> list[str]:

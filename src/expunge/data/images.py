@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,6 +120,10 @@ class ImageData:
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
         augmentation: the data set's customary training augmentation.
+        train_fine: int64 (N,), finer labels of which several share one label, where there are some.
+        test_fine: the same for the test images.
+        unseen_images: uint8 (U, C, H, W), held out of the training images by :meth:`hold_out`.
+        unseen_labels: int64 (U,).
 
     Raises:
         DataError: shapes, dtypes, counts or labels that do not fit together.
@@ -133,6 +138,10 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation = field(default_factory=Augmentation)
+    train_fine: Tensor | None = None
+    test_fine: Tensor | None = None
+    unseen_images: Tensor | None = None
+    unseen_labels: Tensor | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "test"):
@@ -162,13 +171,16 @@ class ImageData:
 
     @cached_property
     def content(self) -> str:
-        """Hash of every pixel and label."""
+        """Hash of every pixel and label, those held out apart."""
         return fingerprint(self.train_images, self.train_labels, self.test_images, self.test_labels)
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the data set on ``device``."""
-        names = ("train_images", "train_labels", "test_images", "test_labels")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
     def subset(self, n_train: int, seed: int = 0) -> ImageData:
         """Return a class-balanced random part of the training images and the whole test part.
@@ -181,22 +193,55 @@ class ImageData:
             raise InvalidInput(
                 f"a subset of {n_train} training images was asked for; {self.name} has {total}"
             )
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+        chosen = self._balanced(seed)[:n_train].sort().values.to(self.train_labels.device)
+        return replace(self, name=f"{self.name}[{n_train}]", **self._train_part(chosen))
+
+    def hold_out(self, count: int, seed: int = 0) -> ImageData:
+        """Return the data set with ``count`` training images, class-balanced, set apart as unseen.
+
+        Raises:
+            InvalidInput: ``count`` outside ``1..N - 1``.
+        """
+        total = len(self.train_labels)
+        if not 1 <= count < total:
+            raise InvalidInput(
+                f"{count} images were to be held out; {self.name} has {total} training images, "
+                "and at least one must stay"
+            )
+        order = self._balanced(seed).to(self.train_labels.device)
+        apart, kept = order[:count].sort().values, order[count:].sort().values
+        return replace(
+            self,
+            name=f"{self.name}-{count}",
+            unseen_images=self.train_images[apart],
+            unseen_labels=self.train_labels[apart],
+            **self._train_part(kept),
+        )
+
+    def _train_part(self, chosen: Tensor) -> dict[str, Any]:
+        return {
+            "train_images": self.train_images[chosen],
+            "train_labels": self.train_labels[chosen],
+            "train_fine": None if self.train_fine is None else self.train_fine[chosen],
+        }
+
+    def _balanced(self, seed: int) -> Tensor:
+        """A random order of the training images with every prefix class-balanced."""
+        order = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(seed))
         labels = self.train_labels.cpu()[order]
-        # The k-th image of every class before the (k+1)-th of any: a balanced prefix of every length.
+        # The k-th image of every class before the (k+1)-th of any.
         rank = torch.empty_like(labels)
         for label in range(len(self.classes)):
             members = labels == label
             rank[members] = torch.arange(int(members.sum()))
-        chosen = (
-            order[torch.sort(rank, stable=True).indices[:n_train]].sort().values.to(self.train_labels.device)
-        )
-        return replace(
-            self,
-            name=f"{self.name}[{n_train}]",
-            train_images=self.train_images[chosen],
-            train_labels=self.train_labels[chosen],
-        )
+        return order[torch.sort(rank, stable=True).indices]
+
+    def unseen(self) -> Examples | None:
+        """The images that were held out, without augmentation; ``None`` if none were."""
+        if self.unseen_images is None or self.unseen_labels is None:
+            return None
+        source = ImageSource(self.unseen_images, self.mean, self.std)
+        return Examples.all_of(source, self.unseen_labels, len(self.classes))
 
     def largest_input(self) -> float:
         """Largest value any normalised training pixel takes, over all channels."""

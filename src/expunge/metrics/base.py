@@ -25,9 +25,8 @@ class Evaluated:
 
     def __init__(self, model: nn.Module, problem: Problem, numerics: Numerics) -> None:
         self.problem = problem
-        self._model, self._numerics = model, numerics
-        self._right: dict[str, Tensor] = {}
-        self._predicted: dict[str, Tensor] = {}
+        self.model, self.numerics = model, numerics
+        self._logits: dict[str, Tensor] = {}
 
     @property
     def truth(self) -> Truth:
@@ -38,12 +37,15 @@ class Evaluated:
         """Whether the task has that evaluation set and it is not empty."""
         return len(self.truth.sets.get(name, ())) > 0
 
+    def logits(self, name: str) -> Tensor:
+        """Logits float32 (N, n_classes) on a named set, in evaluation mode."""
+        if name not in self._logits:
+            self._logits[name] = predict(self.model, self.truth.sets[name], self.numerics)
+        return self._logits[name]
+
     def predicted(self, name: str) -> Tensor:
         """Predicted classes int64 (N,) on a named set; -1 where a logit is NaN."""
-        if name not in self._predicted:
-            logits = predict(self._model, self.truth.sets[name], self._numerics)
-            self._predicted[name] = _classes(logits)
-        return self._predicted[name]
+        return _classes(self.logits(name))
 
     def right(self, name: str) -> Tensor:
         """Bool (N,): prediction equals the true label."""
@@ -54,10 +56,12 @@ class Evaluated:
         return float(self.right(name).double().mean()) if self.has(name) else None
 
     @cached_property
-    def corruption_learned(self) -> float:
-        """Share of corrupted training images predicted as their stored, wrong label, in [0, 1]."""
+    def corruption_learned(self) -> float | None:
+        """Share of corrupted training images predicted as their stored, wrong label; ``None`` without any."""
+        if not len(self.truth.corrupted):
+            return None
         corrupted = self.problem.split.train.select(self.truth.corrupted)
-        predicted = _classes(predict(self._model, corrupted, self._numerics))
+        predicted = _classes(predict(self.model, corrupted, self.numerics))
         return float((predicted == corrupted.labels).double().mean())
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
-from expunge.training.loop import predict, training_mode
-from expunge.training.numerics import Numerics
 
 
 def find_head(model: nn.Module, n_classes: int) -> nn.Linear:
@@ -46,19 +42,3 @@ def head_inputs(model: nn.Module, n_classes: int) -> Iterator[Callable[[], Tenso
         yield lambda: kept[0]
     finally:
         handle.remove()
-
-
-@torch.no_grad()
-def features(model: nn.Module, examples: Examples, numerics: Numerics) -> Tensor:
-    """Return float32 (N, D), what enters the head for each example, in evaluation mode."""
-    found: list[Tensor] = []
-    with head_inputs(model, examples.n_classes) as last:
-
-        def forward(x: Tensor) -> Tensor:
-            logits: Tensor = model(x)
-            found.append(last().float().flatten(1))
-            return logits
-
-        with training_mode(model, False):
-            predict(forward, examples, numerics)
-    return torch.cat(found)

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-from expunge.training.numerics import Numerics
 
 
 def divergence(student: Tensor, target: Tensor, temperature: float = 1.0) -> Tensor:
@@ -31,16 +25,3 @@ def divergence(student: Tensor, target: Tensor, temperature: float = 1.0) -> Ten
 def softened(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """softmax(logits / T): float32 (B, C)."""
     return F.softmax(logits.float() / temperature, dim=1)
-
-
-def frozen(model: nn.Module, numerics: Numerics) -> Callable[[Tensor], Tensor]:
-    """Return a function x -> logits float32 of a copy of ``model`` in evaluation mode, without gradients."""
-    teacher = copy.deepcopy(model).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def forward(x: Tensor) -> Tensor:
-        with numerics.autocast():
-            logits: Tensor = teacher(x)
-        return logits.float()
-
-    return forward

@@ -156,7 +156,7 @@ def summarise(records: Iterable[Record]) -> Summary:
     _check(taken)
     grouped: dict[tuple[str, float, float], list[Record]] = defaultdict(list)
     for record in taken:
-        grouped[record.method, record.regularity, record.discovery].append(record)
+        grouped[record.method, *_place(record)].append(record)
     cells = {where: _cell(where, found) for where, found in grouped.items()}
     oracles = {record.method for record in taken if record.oracle}
     methods = [
@@ -170,8 +170,8 @@ def summarise(records: Iterable[Record]) -> Summary:
     ]
     methods.sort(key=_rank)
     open_to_all = {method.method for method in methods if not method.oracle}
-    regularities = tuple(sorted({record.regularity for record in taken}))
-    discoveries = tuple(sorted({record.discovery for record in taken}))
+    regularities = tuple(sorted({_place(record)[0] for record in taken}))
+    discoveries = tuple(sorted({_place(record)[1] for record in taken}))
     places = [(row, column) for row in regularities for column in discoveries]
     best = {
         place: _highest(
@@ -227,14 +227,23 @@ def _check(records: Sequence[Record]) -> None:
             )
     seen: set[tuple[str, float, float, int]] = set()
     for record in records:
-        run = (record.method, record.regularity, record.discovery, record.seed)
+        run = (record.method, *_place(record), record.seed)
         if run in seen:
             raise InvalidInput(
-                f"there are two records of method {record.method!r} at regularity {record.regularity:g}, "
-                f"discovery {record.discovery:g}, seed {record.seed}, one was expected; select the records "
+                f"there are two records of method {record.method!r} at regularity {run[1]:g}, "
+                f"discovery {run[2]:g}, seed {record.seed}, one was expected; select the records "
                 "of one sweep, since a mean over different settings would say nothing"
             )
         seen.add(run)
+
+
+def _place(record: Record) -> Place:
+    if record.regularity is None or record.discovery is None:
+        raise InvalidInput(
+            f"record {record.key} is of a task {record.task!r}, which has no place on the map of corruption; "
+            "select the records of corruption tasks"
+        )
+    return record.regularity, record.discovery
 
 
 def _cell(where: tuple[str, float, float], records: Sequence[Record]) -> CellSummary:

@@ -198,7 +198,8 @@ class Database:
         found = self._select(*conditions)
         # Sorted here: database servers order text by their own locale.
         return sorted(
-            found, key=lambda item: (item.method, item.regularity, item.discovery, item.seed, item.key)
+            found,
+            key=lambda item: (item.method, item.regularity or 0, item.discovery or 0, item.seed, item.key),
         )
 
     def close(self) -> None:
@@ -289,12 +290,27 @@ class Database:
         for name in missing or ():
             column = CreateColumn(_RECORDS.c[name]).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE records ADD COLUMN {column}")
+        if version == 1:
+            self._loosen(connection)
         if version is None:
             connection.execute(insert(_META).values(name=_VERSION, value=str(SCHEMA_VERSION)))
         else:
             connection.execute(
                 update(_META).where(_META.c.name == _VERSION).values(value=str(SCHEMA_VERSION))
             )
+
+    @staticmethod
+    def _loosen(connection: Connection) -> None:
+        """Let a place on the map be absent: schema 1 demanded one of every record."""
+        if connection.dialect.name == "sqlite":  # it cannot change a column
+            connection.exec_driver_sql("ALTER TABLE records RENAME TO records_1")
+            _RECORDS.create(connection)
+            names = ", ".join(f'"{name}"' for name in KINDS)
+            connection.exec_driver_sql(f"INSERT INTO records ({names}) SELECT {names} FROM records_1")
+            connection.exec_driver_sql("DROP TABLE records_1")
+            return
+        for name in ("regularity", "discovery"):
+            connection.exec_driver_sql(f"ALTER TABLE records ALTER COLUMN {name} DROP NOT NULL")
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
         cause = getattr(error, "orig", None) or error

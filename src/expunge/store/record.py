@@ -11,7 +11,7 @@ from typing import Any
 
 from expunge.errors import InvalidInput, StoreError
 
-SCHEMA_VERSION: int = 1
+SCHEMA_VERSION: int = 2
 STATUSES = ("done", "failed", "skipped")
 METRICS = ("healed", "healed_known", "healed_unknown", "utility", "uxh", "asr", "corruption_learned")
 
@@ -34,8 +34,11 @@ class Record:
         status: "done", "failed" or "skipped".
         error: why it failed or was skipped; empty if there is nothing to say.
         data: name of the data set.
-        regularity: 0 (random labels) .. 0.5 (two classes exchanged) .. 1 (poison trigger).
-        discovery: fraction of the corrupted examples that is known, in [0, 1].
+        task: kind of task: "corruption", or what good data is forgotten ("classes", "random", ...).
+        task_settings: the task's fields; JSON.
+        regularity: 0 (random labels) .. 0.5 (two classes exchanged) .. 1 (poison trigger); None where nothing
+            is corrupted.
+        discovery: fraction of the corrupted examples that is known, in [0, 1]; None likewise.
         n_corrupted: number of corrupted training examples.
         model: name of the architecture.
         method: name of the unlearning method in its table.
@@ -56,6 +59,7 @@ class Record:
         uxh: utility times healed, in [0, 1].
         asr: fraction of triggered test examples that reach the attacker's class, in [0, 1].
         corruption_learned: fraction of the corrupted labels the model had learned, in [0, 1].
+        metrics: further measurements by name: accuracies on the task's named sets, membership inference; JSON.
         per_class: test accuracy of each class, None for a class without examples.
         seconds: wall time of the unlearning.
         sample_gradients: per-example gradients computed.
@@ -76,8 +80,10 @@ class Record:
     status: str
     error: str = ""
     data: str
-    regularity: float
-    discovery: float
+    task: str = "corruption"
+    task_settings: dict[str, Any] = field(default_factory=dict)
+    regularity: float | None = None
+    discovery: float | None = None
     n_corrupted: int = 0
     model: str
     method: str
@@ -98,6 +104,7 @@ class Record:
     uxh: float | None = None
     asr: float | None = None
     corruption_learned: float | None = None
+    metrics: dict[str, float | None] = field(default_factory=dict)
     per_class: list[float | None] = field(default_factory=list)
     seconds: float | None = None
     sample_gradients: int | None = None

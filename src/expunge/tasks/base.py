@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from expunge.data.examples import Examples
+from expunge.data.images import ImageData
 from expunge.errors import InvalidInput
 
 
@@ -78,6 +80,30 @@ class Truth:
     sets: Mapping[str, Examples]
     target_class: int | None = None
     swapped: tuple[int, ...] = ()
+
+
+class Task(Protocol):
+    """What is to be forgotten: settings that :meth:`build` carries out on a data set."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of task."""
+
+    @property
+    def needs_difficulty(self) -> bool:
+        """Whether :meth:`build` needs the mean training loss of every example."""
+
+    @property
+    def seed(self) -> int:
+        """Of what is drawn at random."""
+
+    def __hash__(self) -> int: ...
+
+    def check(self, data: ImageData) -> None:
+        """Raise :class:`InvalidInput` unless the task can be carried out on ``data``."""
+
+    def build(self, data: ImageData, difficulty: Tensor | None = None) -> Problem:
+        """Carry the task out."""
 
 
 @dataclass(frozen=True)

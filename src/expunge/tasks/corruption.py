@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -49,6 +50,9 @@ class CorruptionTask:
     Departures: every corrupted label differs from the true one (the published poison includes images of
     the target class); all draws follow the seed (published: the class swap takes the first images).
     """
+
+    kind: ClassVar[str] = "corruption"
+    needs_difficulty: ClassVar[bool] = False
 
     regularity: float = 0.0
     discovery: float = 1.0
@@ -123,8 +127,8 @@ class CorruptionTask:
     def _swap_counts(n_swap: int) -> tuple[int, int]:
         return n_swap - n_swap // 2, n_swap // 2
 
-    def build(self, data: ImageData) -> Problem:
-        """Corrupt ``data`` and split what is known from what is true.
+    def build(self, data: ImageData, difficulty: Tensor | None = None) -> Problem:
+        """Corrupt ``data`` and split what is known from what is true; ``difficulty`` is not used.
 
         Raises:
             InvalidInput: the data set cannot carry the task, for example too few images of a class.
@@ -206,4 +210,5 @@ class CorruptionTask:
             data.content, data.mean, data.std, data.augmentation, labels, stamped, stamp, self.seed
         )
         key = fingerprint(training_key, known, dataclasses.asdict(self))
-        return Problem(Split(train, known), truth, data.shape, n_classes, training_key, key)
+        split = Split(train, known, data.unseen())
+        return Problem(split, truth, data.shape, n_classes, training_key, key)

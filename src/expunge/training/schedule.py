@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from expunge.errors import UnknownName
@@ -30,7 +31,19 @@ def warmup_decay(step: int, steps: int) -> float:
     return 1 - (step - warm) / (1.25 * steps)
 
 
-SCHEDULES: dict[str, Schedule] = {"constant": constant, "warmup_decay": warmup_decay}
+def cosine(step: int, steps: int) -> float:
+    """Half a cosine from just below 1 to 0: the last step has rate 0.
+
+    (1 + cos(pi (s + 1) / T)) / 2.
+
+    Symbols: s -> ``step``, T -> ``steps``.
+
+    Source: the fine-tuning schedule of NatMU (He et al., 2025).
+    """
+    return (1 + math.cos(math.pi * (step + 1) / steps)) / 2
+
+
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "warmup_decay": warmup_decay, "cosine": cosine}
 
 
 def schedule_named(name: str) -> Schedule:

@@ -1,0 +1,59 @@
+"""The progress line of a sweep: cells done, share, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from expunge.benchmark.execute import Status
+
+
+def run_with_progress(console: Console, start: Callable[[Callable[[Status], None]], Status]) -> Status:
+    """Carry out ``start``, which reports to the function it is given; an interruption ends with exit code 130."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[cells]}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar: TaskID = progress.add_task("starting", total=1.0, cells="")
+
+        def show(status: Status) -> None:
+            finished = status.present + status.done + status.failed
+            progress.update(
+                bar,
+                completed=status.share,
+                description=escape(status.doing or "training the first models"),
+                cells=f"{finished}/{status.total} cells",
+            )
+            if not console.is_terminal and status.doing:
+                console.print(
+                    f"{finished}/{status.total} {status.share:4.0%}  {escape(status.doing)}", highlight=False
+                )
+
+        try:
+            final = start(show)
+        except KeyboardInterrupt:
+            console.print("\ninterrupted; finished cells are kept, the same command goes on from there")
+            raise typer.Exit(130) from None
+        progress.update(bar, completed=1.0, description="")
+    return final

@@ -1,0 +1,104 @@
+"""A good teacher for the remaining data and a random one for the forget set."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from expunge.data.examples import Batch
+from expunge.errors import InvalidInput
+from expunge.methods.base import Reference, Request, positive, searched
+from expunge.methods.relabelling import Relabelling
+from expunge.methods.teacher import frozen
+from expunge.objectives.distillation import divergence, softened
+from expunge.training.initialisation import reinitialise
+from expunge.training.loop import Loss
+from expunge.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadTeacher(Relabelling):
+    """Teach the model its own predictions on remaining data and a random network's on the forget set.
+
+    min_theta  mean over D_r' ∪ D_f of KL(p_T(x) || softmax(f_theta(x) / T)),
+    p_T = softmax(f_s(x) / T) for x in D_r', softmax(f_d(x) / T) for x in D_f.
+    f_s is the model at the start, f_d the same architecture freshly initialised, both frozen in evaluation
+    mode. D_r' is a share of D_r drawn once; the loss has no factor T^2.
+
+    Symbols: T -> ``temperature``, |D_r'| / |D_r| -> ``retain_share``.
+
+    Args:
+        lr: learning rate before the first step.
+        batch_size: examples a step.
+        optimiser: "sgd", "adam" or "adamw".
+        momentum: of "sgd".
+        weight_decay: on every parameter ("adamw": decoupled).
+        augment: train on augmented inputs of the remaining data; never of the forget set.
+        epochs: passes over the share of the remaining data and the forget set.
+        reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
+            exactly when the forget set is whole classes.
+        temperature: divides the logits of teachers and student.
+        retain_share: share of the remaining data that is used (published 0.3).
+
+    Raises:
+        InvalidInput: a setting out of its range; a network that cannot be initialised anew.
+
+    Source: Chundawat et al. (AAAI 2023). The defaults are those with which NatMU (He et al., 2025) compares
+    on CIFAR-10, sample-wise, where all remaining data are used.
+
+    Departures: the remaining data are augmented (in NatMU's comparison plain; ``augment=False``).
+    """
+
+    name = "bad_teacher"
+    reference = Reference(
+        "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks Using an Incompetent Teacher",
+        "Chundawat, Tarun, Mandal, Kankanhalli",
+        2023,
+        "AAAI",
+    )
+
+    lr: float = searched(5e-5, 1e-5, 1e-3, log=True)
+    weight_decay: float = searched(9e-4, 0.0, 1e-3)
+    temperature: float = searched(7.2, 0.5, 10.0, log=True)
+    retain_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(temperature=self.temperature)
+        if not 0 < self.retain_share <= 1:
+            raise InvalidInput(
+                f"retain_share must lie in (0, 1], the share of the remaining data, got {self.retain_share}"
+            )
+
+    def typical_epochs(self, recipe: Recipe | None) -> float:
+        """The passes, each with one more forward pass for a teacher."""
+        return self.epochs * self.retain_share * 4 / 3
+
+    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
+        """Train in place and return ``model``."""
+        numerics, retain = request.numerics, request.retain
+        random = copy.deepcopy(model)
+        reinitialise(random, request.generator("incompetent"))
+        competent, incompetent = frozen(model, numerics), frozen(random, numerics)
+        request.meter.parameters["during"] = 3 * request.meter.parameters["before"]
+        self.prepare_head(model, request)
+        if self.retain_share < 1:
+            chosen = torch.randperm(len(retain), generator=request.generator("share"))
+            retain = retain.select(chosen[: round(self.retain_share * len(retain))])
+        start = len(retain)
+
+        def distil(model: nn.Module, batch: Batch) -> Loss:
+            logits = model(batch.x)
+            forget = batch.index >= start
+            target = torch.empty(logits.shape, device=logits.device)
+            # each teacher sees only its own examples: in evaluation mode they do not depend on the others
+            for teacher, part in ((competent, ~forget), (incompetent, forget)):
+                if bool(part.any()):
+                    target[part] = softened(teacher(batch.x[part]), self.temperature)
+            return Loss(divergence(logits, target, self.temperature).mean(), len(batch))
+
+        self.learn(model, request, request.forget, retain=retain, objective=distil)
+        return model

@@ -1,0 +1,77 @@
+"""Selective synaptic dampening without labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
+from expunge.methods.importance import dampen, label_free_importances
+from expunge.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class LFSSD(Method):
+    """Shrink the parameters to which the outputs on the forget set are far more sensitive than elsewhere.
+
+    w <- w * min(lambda I_D / I_F, 1)  where  I_F > alpha I_D, else w stays.
+
+    I_D, I_F: mean over the mini-batches of the training set and of the forget set of
+    |gradient of mean_i ||f(x_i)||_2^2|, f the logits, evaluation mode. No label is read and nothing is random.
+
+    Symbols: alpha -> ``alpha``, lambda -> ``dampening``.
+
+    Args:
+        alpha: a parameter is selected if its importance to the forget set is above this many times that
+            to the training set. The ratios here are of gradients, not of their squares as in "ssd".
+        dampening: a selected parameter keeps this times the ratio of its importances; 1 at most.
+        squared: as above; if false, take the gradient of the norm itself, mean_i ||f(x_i)||_2, as "potion" does.
+        batch_size: examples a mini-batch of the importances, which depend on it.
+
+    Raises:
+        InvalidInput: a setting that is not positive; an empty forget set; no parameter requires a gradient.
+
+    Source: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024 (Tiny Papers).
+
+    Departures: importances are taken without augmentation, in the order of the data; frozen parameters are
+    left as they are. Reconstructed: alpha, lambda and the batch size, which are those of "ssd". The paper's
+    summary speaks of the norm and its sensitivity of the squared norm; the latter is the default.
+    """
+
+    name = "lfssd"
+    needs = Needs.FORGET | Needs.RETAIN
+    touches = "parameters important to the forget set"
+    reference = Reference(
+        "Loss-Free Machine Unlearning",
+        "Foster, Schoepf, Brintrup",
+        2024,
+        "ICLR 2024 Tiny Papers; arXiv 2402.19308",
+    )
+
+    alpha: float = searched(10.0, 1.0, 100.0, log=True)
+    dampening: float = searched(1.0, 0.1, 5.0, log=True)
+    squared: bool = True
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        positive(alpha=self.alpha, dampening=self.dampening, batch_size=self.batch_size)
+
+    def typical_epochs(self, recipe: Recipe | None) -> float:
+        """One pass over the training set and one over the forget set."""
+        return 1.0
+
+    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
+        """Dampen in place and return ``model``."""
+        small = label_free_importances(
+            model, request.forget, request.numerics, request.meter,
+            batch_size=self.batch_size, squared=self.squared,
+        )  # fmt: skip
+        full = label_free_importances(
+            model, request.train, request.numerics, request.meter,
+            batch_size=self.batch_size, squared=self.squared, progress=request.progress,
+        )  # fmt: skip
+        share = dampen(model, small, full, threshold=self.alpha, strength=self.dampening)
+        request.meter.write(share=share)
+        request.progress(1.0)
+        return model

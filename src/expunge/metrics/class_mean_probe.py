@@ -1,0 +1,43 @@
+"""Nearest class mean on the features: whether a class that is no longer answered is still known."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+from expunge.metrics.features import features
+from expunge.training.numerics import Numerics
+
+
+def class_mean_probe(
+    model: nn.Module, train: Examples, test: Examples, numerics: Numerics, per_class: int = 100
+) -> float:
+    """Return the accuracy on ``test``, in [0, 1], of the nearest class mean on what enters the head.
+
+    A mean is that of a class's first ``per_class`` training images, every class included, the forgotten
+    ones too; distance is Euclidean. The head takes no part: a mask of the logits changes nothing here, and
+    a value near that before unlearning says that the features still hold the class.
+
+    Args:
+        model: ends in a linear layer with one output per class.
+        train: training examples with true labels; a class without any is never answered.
+        test: examples with true labels, for instance those of the forgotten class; none may be in ``train``.
+        numerics: where to compute.
+        per_class: at most this many training examples a class.
+
+    Raises:
+        InvalidInput: no example, ``per_class`` below one, or a model without such a layer.
+    """
+    if len(train) == 0 or len(test) == 0 or per_class < 1:
+        raise InvalidInput(
+            "the probe needs training and test examples and at least one a class, got "
+            f"{len(train)}, {len(test)} and per_class {per_class}"
+        )
+    present = torch.bincount(train.labels).nonzero().flatten()
+    chosen = [(train.labels == label).nonzero().flatten()[:per_class] for label in present]
+    known = features(model, train.select(torch.cat(chosen)), numerics)
+    means = torch.stack([part.mean(0) for part in torch.split(known, [len(part) for part in chosen])])
+    distances = torch.cdist(features(model, test, numerics), means)
+    return float((present[distances.argmin(1)] == test.labels).double().mean())

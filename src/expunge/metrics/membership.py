@@ -1,0 +1,57 @@
+"""Membership inference: is the forget set still told apart as training data?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional as F
+
+from expunge.metrics.base import Evaluated, Metric
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits) in nats: float64 (N,)."""
+    log_p = F.log_softmax(logits.double(), dim=1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def share_called_member(members: Tensor, others: Tensor, targets: Tensor) -> float:
+    """Share of ``targets`` that a logistic regression calls members, in [0, 1].
+
+    It is fitted on one feature, ``members`` against ``others``, with balanced class weights; there is no
+    held-out part.
+
+    Args:
+        members: float (M,), the feature of examples that were trained on.
+        others: float (O,), of examples that were not.
+        targets: float (T,), of the examples in question.
+    """
+    features = torch.cat([members, others]).cpu().double().numpy()[:, None]
+    labels = np.concatenate([np.ones(len(members)), np.zeros(len(others))])
+    attacker = LogisticRegression(class_weight="balanced").fit(features, labels)
+    return float(attacker.predict(targets.cpu().double().numpy()[:, None]).mean())
+
+
+class EntropyAttack(Metric):
+    """Share of the forget set that an attack on the prediction entropy calls members, in [0, 1].
+
+    A logistic regression on H = -sum_c p_c log p_c tells the retain set from the test set; the value is the
+    share of D_f it takes for training data. Closer to the retrained model's value is better: neither 0 nor
+    1/2 is the aim, and unlike a population attack it says nothing about single examples.
+
+    Source: the attack of Chundawat et al. (Bad Teacher), Foster et al. (SSD) and He et al. (NatMU).
+    """
+
+    name = "entropy_attack"
+    better = "reference"
+
+    def __call__(self, evaluated: Evaluated) -> float | None:
+        """Return the share, ``None`` for tasks without a forget and a retain set to evaluate."""
+        if not (evaluated.has("forget") and evaluated.has("retain")):
+            return None
+        members, others, targets = (entropy(evaluated.logits(name)) for name in ("retain", "test", "forget"))
+        if not all(bool(part.isfinite().all()) for part in (members, others, targets)):
+            return None
+        return share_called_member(members, others, targets)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from expunge.errors import InvalidInput
+from expunge.methods.bad_teacher import BadTeacher
+from expunge.testing.method_contract import MethodContract, image_case
+from expunge.training.initialisation import reinitialise
+from expunge.training.loop import predict
+
+
+def test_the_forget_set_approaches_the_random_teacher() -> None:
+    case = image_case()
+    method = BadTeacher(batch_size=32, lr=0.01, epochs=10, temperature=1.0)
+    request = case.request(method)
+    random = copy.deepcopy(case.model)
+    reinitialise(random, request.generator("incompetent"))
+    outcome = method(case.model, request)
+
+    def gap(model: torch.nn.Module, teacher: torch.nn.Module, forget: bool) -> float:
+        part = case.split.forget if forget else case.split.retain
+        first, second = (predict(net, part, case.numerics).softmax(1) for net in (model, teacher))
+        return float((first - second).abs().sum(1).mean())
+
+    assert gap(outcome.model, random, True) < 0.6 * gap(case.model, random, True)
+    assert gap(outcome.model, case.model, False) < 0.5 * gap(random, case.model, False)
+    count = sum(parameter.numel() for parameter in case.model.parameters())
+    assert outcome.cost.parameters["during"] == 3 * count
+
+
+def test_a_share_of_the_remaining_data_is_used() -> None:
+    case = image_case()
+    method = BadTeacher(batch_size=32, epochs=2, retain_share=0.3)
+    used = round(0.3 * len(case.split.retain)) + len(case.split.forget)
+    assert method(case.model, case.request(method)).cost.sample_gradients == 2 * used
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="temperature must be positive"):
+        BadTeacher(temperature=0)
+    with pytest.raises(InvalidInput, match="retain_share must lie in"):
+        BadTeacher(retain_share=0)
+
+
+class TestBadTeacherContract(MethodContract):
+    method = BadTeacher(batch_size=32, lr=0.01, epochs=10, temperature=1.0)
+    margin = 0.3
