@@ -13,6 +13,7 @@ from expunge.cli.bench import bench
 from expunge.cli.describe import describe
 from expunge.cli.list import list_names
 from expunge.cli.map import map_command
+from expunge.cli.tune import tune_command
 from expunge.errors import ExpungeError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command("map")(map_command)
 app.command("bench")(bench)
+app.command("tune")(tune_command)
 app.command("list")(list_names)
 app.command("describe")(describe)
 

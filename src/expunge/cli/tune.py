@@ -1,0 +1,279 @@
+"""``expunge tune``: a method's settings, searched on held-out training images."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from expunge.errors import InvalidInput, StoreError
+
+if TYPE_CHECKING:
+    from expunge.benchmark.tune import Tuned, TuneStatus
+
+
+def tune_command(
+    method: str = typer.Argument(..., help='A method by name, or a "module:Class" path.'),
+    grid: str = typer.Option("digits-forgetting", help="A TOML file, or the name of a packaged grid."),
+    trials: int = typer.Option(20, help="How many settings are tried; the first are the untuned ones."),
+    tuning_seeds: str = typer.Option("100,101", help="Of data, training and unlearning; none of the grid's."),
+    seed: int = typer.Option(0, help="Of the sampler."),
+    oracle: bool = typer.Option(False, help="Score by the distance to the retrained model (an oracle)."),
+    data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
+    device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
+    write: Path | None = typer.Option(None, help="Add or replace the method's table in this TOML file."),
+) -> None:
+    """Search a method's settings on validation images; the test set and the truth are never read."""
+    console = Console()
+    seeds = _seeds(tuning_seeds)
+
+    from dataclasses import replace
+
+    from expunge.benchmark.grid import Grid
+    from expunge.benchmark.preset import Preset
+    from expunge.benchmark.tune import tune
+    from expunge.training.numerics import Numerics
+
+    chosen = Grid.read(grid)
+    started = Preset.named(grid).make_method(method)
+    data = replace(chosen.data, root=str(data_root)) if data_root else chosen.data
+    chosen = replace(chosen, data=data, methods=(started,))
+    before = ""
+    if write is not None:
+        before = _read(write)
+        replace_table(before, method, {}, "")  # a file that cannot be edited is found before the work
+    numerics = Numerics.choose(device, data.load("cpu").shape[1])
+    tuned = _with_progress(
+        console,
+        lambda report: tune(
+            method,
+            chosen,
+            trials=trials,
+            seed=seed,
+            oracle=oracle,
+            report=report,
+            tuning_seeds=seeds,
+            numerics=numerics,
+        ),
+    )
+    console.print(_table(tuned))
+    values = _values(tuned, Preset.named(grid).methods.get(method, {}))
+    comment = comment_of(tuned, datetime.now(UTC).date().isoformat())
+    console.print()
+    print(table_text(method, values, comment), end="")  # as it is, to be copied
+    if write is not None:
+        try:
+            write.parent.mkdir(parents=True, exist_ok=True)
+            write.write_text(replace_table(before, method, values, comment), encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"{write} cannot be written: {error}; copy the table above by hand") from error
+        console.print(f"\nwrote [methods.{method}] to {write}", highlight=False, markup=False)
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidInput(
+            f"--tuning-seeds takes whole numbers separated by commas, such as 100,101; got {text!r}"
+        ) from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"--write: {path} cannot be read: {error}; name a TOML file") from error
+
+
+def _with_progress(console: Console, start: Callable[[Callable[[TuneStatus], None]], Tuned]) -> Tuned:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=30),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("starting", total=1.0)
+        last = ""
+
+        def show(status: TuneStatus) -> None:
+            nonlocal last
+            best = max((trial.score for trial in status.trials), default=None)
+            note = "" if best is None else f", best score {best:.4f}"
+            progress.update(bar, completed=status.share, description=escape(status.doing + note))
+            if not console.is_terminal and status.doing and status.doing != last:
+                console.print(f"{status.share:4.0%}  {escape(status.doing)}{note}", highlight=False)
+            last = status.doing
+
+        try:
+            tuned = start(show)
+        except KeyboardInterrupt:
+            console.print("\ninterrupted; nothing was kept")
+            raise typer.Exit(130) from None
+        progress.update(bar, completed=1.0, description="")
+    return tuned
+
+
+def _table(tuned: Tuned) -> Table:
+    table = Table(title=f"{escape(tuned.name)}: {tuned.rule}", title_justify="left")
+    table.add_column("trial", justify="right")
+    table.add_column("score", justify="right")
+    names = list(tuned.settings)
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("remark")
+    for trial in sorted(tuned.trials, key=lambda trial: (trial.status != "done", -trial.score)):
+        remark = "untuned" if trial.number == 0 else ""
+        if trial.status != "done":
+            remark = f"{remark} failed: {trial.error.splitlines()[0]:.60}".strip()
+        shown = [f"{trial.settings[name]:.4g}" if isinstance(trial.settings[name], float)
+                 else str(trial.settings[name]) for name in names]  # fmt: skip
+        score = f"{trial.score:.4f}"
+        table.add_row(str(trial.number + 1), score, *shown, f"{trial.seconds:.1f}", escape(remark))
+    return table
+
+
+def _values(tuned: Tuned, table: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes the tuned method by itself: the searched settings and all that are not the defaults."""
+    from expunge.api import load_method
+
+    defaults, settings = load_method(tuned.name).settings(), tuned.method.settings()
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not None and (name in tuned.settings or name in table or value != defaults[name])
+    }
+
+
+def comment_of(tuned: Tuned, date: str) -> str:
+    """Return one line: budget, seeds, rule and date."""
+    budget = tuned.budget
+    return (
+        f"tuned by {budget['trials']} trials ({budget['seconds']:.0f} s, {budget['sample_gradients']} sample "
+        f"gradients), tuning seeds {', '.join(map(str, tuned.tuning_seeds))}, sampler seed {tuned.seed}, "
+        f"score {tuned.score:.4f} = {tuned.rule}, {date}"
+    )
+
+
+def table_text(name: str, values: Mapping[str, Any], comment: str) -> str:
+    """Return the TOML table ``[methods.NAME]`` with its comment.
+
+    Raises:
+        InvalidInput: a value that TOML has no form for.
+    """
+    lines = [f"[methods.{_key(name)}]"]
+    if comment:
+        lines.append(f"# {comment}")
+    lines += [f"{_key(key)} = {_toml(value)}" for key, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def replace_table(text: str, name: str, values: Mapping[str, Any], comment: str) -> str:
+    """Return ``text`` with exactly the table ``[methods.NAME]`` replaced, or added at the end.
+
+    A later pattern such as ``[methods."*"]`` would win over the table, so the table is moved to the end if
+    one that matches the method comes after it.
+
+    Raises:
+        InvalidInput: text that is not TOML, or the method's settings in another form than such a table.
+    """
+    before = _parsed(text)
+    lines = text.splitlines(keepends=True)
+    forms = "|".join({re.escape(form) for form in (name, json.dumps(name), f"'{name}'")})
+    wanted = re.compile(rf"\s*\[\s*methods\s*\.\s*(?:{forms})\s*\]\s*(?:#.*)?$")
+    header = re.compile(r"\s*\[\[?[^\[\],=]+\]\]?\s*(?:#.*)?$")
+    first = next((number for number, line in enumerate(lines) if wanted.match(line)), None)
+    table = table_text(name, values, comment)
+    if first is None or _overruled(before, name):
+        if first is not None:
+            end = _end(lines, first, header)
+            del lines[first:end]
+        kept = "".join(lines).rstrip("\n")
+        after = f"{kept}\n\n{table}" if kept else table
+    else:
+        lines[first : _end(lines, first, header)] = [table]
+        after = "".join(lines)
+    try:
+        same = _without(_parsed(after), name) == _without(before, name)
+    except InvalidInput:
+        same = False
+    if not same:
+        raise InvalidInput(
+            f"the settings of {name!r} in that file are not a plain table [methods.{_key(name)}], so they "
+            "cannot be replaced without touching the rest; write them as such a table, or leave out --write"
+        )
+    return after
+
+
+def _end(lines: list[str], first: int, header: re.Pattern[str]) -> int:
+    """Return where a table ends; comments above the next header belong to that one."""
+    following = (number for number in range(first + 1, len(lines)) if header.match(lines[number]))
+    end = next(following, len(lines))
+    while end > first + 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
+        end -= 1
+    return end
+
+
+def _overruled(content: Mapping[str, Any], name: str) -> bool:
+    from fnmatch import fnmatchcase
+
+    patterns = list(content.get("methods", {}))
+    later = patterns[patterns.index(name) + 1 :] if name in patterns else []
+    return any(fnmatchcase(name, pattern) for pattern in later)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(
+            f"the file to be written to is not valid TOML: {error}; correct it first"
+        ) from error
+
+
+def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return all but one method's settings."""
+    methods = {key: value for key, value in content.get("methods", {}).items() if key != name}
+    rest = {key: value for key, value in content.items() if key != "methods"}
+    return {**rest, "methods": methods}
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
+    if isinstance(value, Mapping):
+        pairs = (f"{_key(key)} = {_toml(entry)}" for key, entry in value.items() if entry is not None)
+        return "{ " + ", ".join(pairs) + " }"
+    raise InvalidInput(f"{value!r} has no form in TOML; set it in the file by hand")
