@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "objectives": set(),
     "methods": BELOW_METHODS,
     "metrics": {"errors", "data", "models", "tasks", "training"},
-    "evaluation": {"errors", "metrics", "tasks", "training"},
+    "evaluation": {"metrics", "tasks", "training"},
     "api": BELOW_METHODS | {"methods"},
     "testing": BELOW_METHODS | {"methods"},
     "store": {"errors"},

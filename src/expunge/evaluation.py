@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from expunge.errors import InvalidInput
 from expunge.metrics.accuracies import Accuracies
 from expunge.metrics.attack_success import AttackSuccess
 from expunge.metrics.base import Evaluated
-from expunge.metrics.class_mean_probe import class_mean_probe
+from expunge.metrics.class_mean_probe import ClassMeanProbe
 from expunge.metrics.healed import Healed
 from expunge.metrics.membership import EntropyAttack
 from expunge.metrics.per_class import PerClassAccuracy
@@ -42,15 +41,5 @@ def _of_forgetting(evaluated: Evaluated) -> dict[str, float | None]:
     if found:
         found["entropy_attack"] = EntropyAttack()(evaluated)
         if evaluated.has("forget_test"):
-            found["forget_test_probe"] = _probe(evaluated)
+            found["class_mean_probe"] = ClassMeanProbe()(evaluated)
     return found
-
-
-def _probe(evaluated: Evaluated) -> float | None:
-    problem = evaluated.problem
-    try:
-        return class_mean_probe(
-            evaluated.model, problem.split.train, problem.truth.sets["forget_test"], evaluated.numerics
-        )
-    except InvalidInput:  # the model does not end in a linear layer
-        return None

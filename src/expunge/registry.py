@@ -160,7 +160,7 @@ METRICS = Registry(
         "per_class": "expunge.metrics.per_class:PerClassAccuracy",
         "accuracies": "expunge.metrics.accuracies:Accuracies",
         "entropy_attack": "expunge.metrics.membership:EntropyAttack",
-        "class_mean_probe": "expunge.metrics.class_mean_probe:class_mean_probe",
+        "class_mean_probe": "expunge.metrics.class_mean_probe:ClassMeanProbe",
     },
     "expunge.metrics",
 )

@@ -24,6 +24,7 @@ from expunge.benchmark.run import run_cell
 from expunge.cli import app
 from expunge.data.synthetic import learnable_images
 from expunge.errors import DataError, ExpungeError, InvalidInput, StoreError, UnknownName
+from expunge.registry import METHODS
 from expunge.store.record import Record
 from expunge.store.store import Store
 
@@ -324,9 +325,7 @@ def test_a_method_of_ones_own_by_its_path(common: list[str], tmp_path: Path, thr
     [
         (
             ["--methods", "rme"],
-            "error: unknown method 'rme'; did you mean 'rem'? (known: none, retrain, retrain_corrected, "
-            "finetune, gradient_ascent, npo, rem, rem_ideal, rem_without_redirection, rem_without_removal, "
-            "rem_ascent)",
+            f"error: unknown method 'rme'; did you mean 'rem'? (known: {', '.join(METHODS.names())})",
         ),
         (
             ["--regularity", "poisoned"],

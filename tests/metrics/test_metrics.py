@@ -220,4 +220,6 @@ def test_descriptions(name: str) -> None:
     metric = METRICS.get(name)
     assert metric.name == name
     assert metric.unit == "fraction"
-    assert metric.better == ("lower" if name == "attack_success" else "higher")
+    reference = ("accuracies", "entropy_attack", "class_mean_probe")
+    better = "lower" if name == "attack_success" else "reference" if name in reference else "higher"
+    assert metric.better == better

@@ -7,6 +7,7 @@ from torch import nn
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
+from expunge.metrics.base import Evaluated, Metric
 from expunge.metrics.features import features
 from expunge.training.numerics import Numerics
 
@@ -41,3 +42,25 @@ def class_mean_probe(
     means = torch.stack([part.mean(0) for part in torch.split(known, [len(part) for part in chosen])])
     distances = torch.cdist(features(model, test, numerics), means)
     return float((present[distances.argmin(1)] == test.labels).double().mean())
+
+
+class ClassMeanProbe(Metric):
+    """Accuracy of the nearest class mean on test images of a forgotten class, from what enters the head.
+
+    Closer to the retrained model's value is better: a mask of the logits leaves it where it was.
+    """
+
+    name = "class_mean_probe"
+    better = "reference"
+
+    def __call__(self, evaluated: Evaluated) -> float | None:
+        """Return the accuracy; ``None`` where no class is forgotten or the model has no linear head."""
+        if not evaluated.has("forget_test"):
+            return None
+        problem = evaluated.problem
+        try:
+            return class_mean_probe(
+                evaluated.model, problem.split.train, problem.truth.sets["forget_test"], evaluated.numerics
+            )
+        except InvalidInput:
+            return None

@@ -33,7 +33,7 @@ _SHOWN = {
     "forget_test_accuracy": "forget\ntest",
     "siblings_test_accuracy": "siblings\ntest",
     "entropy_attack": "MIA",
-    "forget_test_probe": "probe",
+    "class_mean_probe": "probe",
     "average_gap": "avg.\ngap",
 }
 
