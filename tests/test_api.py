@@ -280,3 +280,20 @@ def test_a_model_of_this_package() -> None:
         batch_size=32, device="cpu",
     )  # fmt: skip
     assert type(result.model) is type(case.model)
+
+
+def test_unseen_data_and_codes_reach_the_methods_that_need_them() -> None:
+    inputs = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(40) % 4
+    data, held = TensorDataset(inputs[:32], labels[:32]), TensorDataset(inputs[32:], labels[32:])
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    assert expunge.unlearn(
+        net, data, forget=[0, 5], method="lotus", unseen=held, epochs=1
+    ).cost.sample_gradients
+    with pytest.raises(InvalidInput, match="examples the model was not trained on"):
+        expunge.unlearn(net, data, forget=[0, 5], method="lotus", epochs=1)
+    of_class_2 = (labels[:32] == 2).nonzero().flatten()
+    codes = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    assert expunge.unlearn(net, data, forget=of_class_2, method="mnemonic_code", codes=codes).model is not net
+    with pytest.raises(InvalidInput, match=r"the mnemonic codes .*Methods that would do: .*logit_mask"):
+        expunge.unlearn(net, data, forget=of_class_2, method="mnemonic_code")

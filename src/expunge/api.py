@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.data.examples import Examples, MappedSource, read_labels
+from expunge.data.examples import Examples, MappedSource, examples_from_dataset, read_labels
 from expunge.errors import DataError, InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
@@ -40,6 +40,8 @@ def unlearn(
     seed: int = 0,
     device: str | None = None,
     recipe: Recipe | None = None,
+    unseen: Any = None,
+    codes: torch.Tensor | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> Unlearned:
@@ -54,6 +56,9 @@ def unlearn(
         seed: of everything random in the method.
         device: torch device; by default an accelerator where there is one.
         recipe: how the model was first trained; needed by "retrain".
+        unseen: examples the model was not trained on, in the form of ``train_set``; needed by "lotus" and
+            "scrub_rewind".
+        codes: float32 (n_classes, ...), the mnemonic codes the model was trained with; for "mnemonic_code".
         progress: called with the share of the work that is done.
         settings: settings of the method named, for example ``rounds=5``.
 
@@ -96,8 +101,16 @@ def unlearn(
     positions = check_forget(positions, len(train_set))
     numerics = Numerics.choose(device)
     examples = _examples(model, train_set, numerics)
+    held_out = unseen
+    if unseen is not None and not isinstance(unseen, Examples):
+        held_out = examples_from_dataset(unseen, examples.n_classes, numerics.device)
     request = Request(
-        Split(examples, positions), seed=seed, numerics=numerics, recipe=recipe, progress=progress
+        Split(examples, positions, held_out),
+        seed=seed,
+        numerics=numerics,
+        recipe=recipe,
+        codes=codes,
+        progress=progress,
     )
     return chosen(model, request)
 
