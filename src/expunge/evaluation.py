@@ -8,7 +8,7 @@ from torch import nn
 
 from expunge.metrics.accuracies import Accuracies
 from expunge.metrics.attack_success import AttackSuccess
-from expunge.metrics.base import Evaluated
+from expunge.metrics.base import Evaluated, Metric, defined, measure
 from expunge.metrics.class_mean_probe import ClassMeanProbe
 from expunge.metrics.healed import Healed
 from expunge.metrics.membership import EntropyAttack
@@ -24,12 +24,12 @@ def evaluate(model: nn.Module, problem: Problem, numerics: Numerics) -> dict[str
     evaluated = Evaluated(model, problem, numerics)
     healed = Healed()
     return {
-        "healed": healed(evaluated),
-        "healed_known": healed.known(evaluated),
-        "healed_unknown": healed.unknown(evaluated),
-        "utility": Utility()(evaluated),
-        "uxh": UtilityHealed()(evaluated),
-        "asr": AttackSuccess()(evaluated),
+        "healed": defined(healed, evaluated),
+        "healed_known": defined(healed.known, evaluated),
+        "healed_unknown": defined(healed.unknown, evaluated),
+        "utility": defined(Utility(), evaluated),
+        "uxh": defined(UtilityHealed(), evaluated),
+        "asr": defined(AttackSuccess(), evaluated),
         "per_class": PerClassAccuracy().classes(evaluated),
         "corruption_learned": evaluated.corruption_learned,
         "metrics": _of_forgetting(evaluated),
@@ -37,9 +37,9 @@ def evaluate(model: nn.Module, problem: Problem, numerics: Numerics) -> dict[str
 
 
 def _of_forgetting(evaluated: Evaluated) -> dict[str, float | None]:
-    found = Accuracies().all(evaluated)
-    if found:
-        found["entropy_attack"] = EntropyAttack()(evaluated)
-        if evaluated.has("forget_test"):
-            found["class_mean_probe"] = ClassMeanProbe()(evaluated)
-    return found
+    if not evaluated.has("forget"):
+        return {}
+    metrics: list[Metric] = [Accuracies(), EntropyAttack()]
+    if evaluated.has("forget_test"):
+        metrics.append(ClassMeanProbe())
+    return {found.name: found.value for metric in metrics for found in measure(metric, evaluated)}

@@ -12,7 +12,7 @@ from expunge.data.examples import Examples
 from expunge.data.synthetic import learnable_images
 from expunge.evaluation import evaluate
 from expunge.metrics.attack_success import AttackSuccess
-from expunge.metrics.base import Evaluated
+from expunge.metrics.base import Evaluated, defined
 from expunge.metrics.healed import Healed
 from expunge.metrics.per_class import PerClassAccuracy
 from expunge.metrics.utility import Utility
@@ -97,7 +97,7 @@ def test_every_metric_equals_a_slow_loop(regularity: float, share_nan: float) ->
         assert AttackSuccess()(evaluated) == pytest.approx(sum(hits) / len(hits))
         assert 0 < sum(hits) < len(hits)
     else:
-        assert AttackSuccess()(evaluated) is None
+        assert defined(AttackSuccess(), evaluated) is None
 
 
 def test_healed_is_the_weighted_mean_of_known_and_unknown() -> None:
@@ -137,12 +137,12 @@ def test_no_image_outside_the_target_class_is_no_attack() -> None:
     sets = dict(given.truth.sets)
     sets["triggered_test"] = sets["triggered_test"].select(sets["triggered_test"].labels == 3)
     narrowed = replace(given, truth=replace(given.truth, sets=sets))
-    assert AttackSuccess()(Evaluated(Always(3), narrowed, CPU)) is None
+    assert defined(AttackSuccess(), Evaluated(Always(3), narrowed, CPU)) is None
 
 
 def test_full_discovery_leaves_no_unknown() -> None:
     evaluated = Evaluated(Noise(), problem(discovery=1.0), CPU)
-    assert Healed().unknown(evaluated) is None
+    assert defined(Healed().unknown, evaluated) is None
     assert Healed()(evaluated) == Healed().known(evaluated)
 
 
@@ -159,8 +159,8 @@ def test_an_empty_test_set_gives_none() -> None:
     given = problem()
     sets = {**given.truth.sets, "test": given.truth.sets["test"].select(torch.tensor([], dtype=torch.int64))}
     evaluated = Evaluated(Noise(), replace(given, truth=replace(given.truth, sets=sets)), CPU)
-    assert Utility()(evaluated) is None
-    assert UtilityHealed()(evaluated) is None
+    assert defined(Utility(), evaluated) is None
+    assert defined(UtilityHealed(), evaluated) is None
     assert not evaluated.has("test")
     assert not evaluated.has("triggered_test")
 
@@ -194,8 +194,8 @@ def test_each_set_is_predicted_once() -> None:
     evaluated = Evaluated(Counting(), problem(regularity=1.0), CPU)
     assert calls == []
     for name in METRICS.names():
-        METRICS.get(name)()(evaluated)
-        METRICS.get(name)()(evaluated)
+        defined(METRICS.get(name)(), evaluated)
+        defined(METRICS.get(name)(), evaluated)
     assert sorted(calls) == [6, 18, 90, 90]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.metrics.base import Evaluated, Metric
+from expunge.metrics.base import Evaluated, Metric, Value
 
 
 class Accuracies(Metric):
@@ -14,12 +14,15 @@ class Accuracies(Metric):
     name = "accuracies"
     better = "reference"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
+    def __call__(self, evaluated: Evaluated) -> float:
         """Return the accuracy on the forget set."""
         return evaluated.accuracy("forget")
 
-    def all(self, evaluated: Evaluated) -> dict[str, float | None]:
+    def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """Name of the set + "_accuracy" -> accuracy in [0, 1], for every set of a forgetting task."""
-        if not evaluated.has("forget"):
-            return {}
-        return {f"{name}_accuracy": evaluated.accuracy(name) for name in evaluated.truth.sets}
+        evaluated.examples("forget")
+        return {
+            f"{name}_accuracy": Value(evaluated.accuracy(name))
+            for name in evaluated.truth.sets
+            if evaluated.has(name)
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.metrics.base import Evaluated, Metric
+from expunge.metrics.base import Evaluated, Metric, NotDefined
 
 
 class AttackSuccess(Metric):
@@ -14,11 +14,13 @@ class AttackSuccess(Metric):
     name = "attack_success"
     better = "lower"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
+    def __call__(self, evaluated: Evaluated) -> float:
         """Return the share."""
         target = evaluated.truth.target_class
-        if target is None or not evaluated.has("triggered_test"):
-            return None
-        others = evaluated.truth.sets["triggered_test"].labels != target
+        if target is None:
+            raise NotDefined("nothing was poisoned")
+        others = evaluated.examples("triggered_test").labels != target
         hits = evaluated.predicted("triggered_test")[others] == target
-        return float(hits.double().mean()) if len(hits) else None
+        if not len(hits):
+            raise NotDefined("every triggered test image is of the target class")
+        return float(hits.double().mean())

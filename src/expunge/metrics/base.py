@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from expunge.data.examples import Examples
+from expunge.errors import ExpungeError, InvalidInput
 from expunge.tasks.base import Problem, Truth
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
+
+
+class NotDefined(ExpungeError):
+    """A metric has no value here; the message completes "not defined here, because ..."."""
+
+
+class Compares(Flag):
+    """The other models that a metric reads beside the one it measures.
+
+    Attributes:
+        ORIGINAL: the model before unlearning.
+        RETRAINED: one trained on the retain set alone, by the same recipe.
+        ORACLE: one trained on everything with the true labels.
+    """
+
+    NOTHING = 0
+    ORIGINAL = auto()
+    RETRAINED = auto()
+    ORACLE = auto()
+
+    def __str__(self) -> str:
+        return ", ".join(part.name.lower() for part in Compares if part in self and part.name) or "nothing"
+
+
+class Scored(NamedTuple):
+    """Predictions and labels of some examples: logits float32 (N, n_classes), labels int64 (N,)."""
+
+    logits: Tensor
+    labels: Tensor
 
 
 class Evaluated:
@@ -21,11 +56,19 @@ class Evaluated:
         model: the model to be measured.
         problem: the task's data and truth.
         numerics: where to compute.
+        others: "original", "retrained", "oracle" -> that model on the same problem.
     """
 
-    def __init__(self, model: nn.Module, problem: Problem, numerics: Numerics) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        problem: Problem,
+        numerics: Numerics,
+        others: Mapping[str, Evaluated] | None = None,
+    ) -> None:
         self.problem = problem
         self.model, self.numerics = model, numerics
+        self._others = dict(others or {})
         self._logits: dict[str, Tensor] = {}
 
     @property
@@ -33,15 +76,80 @@ class Evaluated:
         """What really happened to the data."""
         return self.problem.truth
 
+    @property
+    def original(self) -> Evaluated:
+        """The model before unlearning."""
+        return self._other("original")
+
+    @property
+    def retrained(self) -> Evaluated:
+        """A model trained on the retain set alone."""
+        return self._other("retrained")
+
+    @property
+    def oracle(self) -> Evaluated:
+        """A model trained on everything with the true labels."""
+        return self._other("oracle")
+
+    def _other(self, role: str) -> Evaluated:
+        if role not in self._others:
+            raise NotDefined(f"it compares with the {role} model, which is not given")
+        other = self._others[role]
+        if other.problem.n_classes != self.problem.n_classes:
+            raise InvalidInput(
+                f"the {role} model has {other.problem.n_classes} classes, the model measured "
+                f"{self.problem.n_classes}; give models of the same task"
+            )
+        return other
+
     def has(self, name: str) -> bool:
         """Whether the task has that evaluation set and it is not empty."""
         return len(self.truth.sets.get(name, ())) > 0
 
+    def examples(self, name: str) -> Examples:
+        """Examples of a named set, without augmentation.
+
+        Raises:
+            NotDefined: the task has no such set, or it is empty.
+        """
+        if not self.has(name):
+            raise NotDefined(f"the task has no examples in its set {name!r}")
+        return self.truth.sets[name]
+
     def logits(self, name: str) -> Tensor:
         """Logits float32 (N, n_classes) on a named set, in evaluation mode."""
         if name not in self._logits:
-            self._logits[name] = predict(self.model, self.truth.sets[name], self.numerics)
+            self._logits[name] = predict(self.model, self.examples(name), self.numerics)
         return self._logits[name]
+
+    def scored(self, name: str) -> Scored:
+        """Predictions and true labels of a named set."""
+        return Scored(self.logits(name), self.examples(name).labels)
+
+    @cached_property
+    def _trained_logits(self) -> Tensor:
+        return predict(self.model, self.problem.split.train, self.numerics)
+
+    @property
+    def forget(self) -> Scored:
+        """Predictions and **stored** labels, those that were trained on, of the forget set."""
+        return self._stored(self.problem.split.forget_mask)
+
+    @property
+    def retain(self) -> Scored:
+        """Predictions and stored labels of the retain set, undiscovered corruption included."""
+        return self._stored(~self.problem.split.forget_mask)
+
+    @property
+    def test(self) -> Scored:
+        """Predictions and labels of the clean test set."""
+        return self.scored("test")
+
+    def _stored(self, mask: Tensor) -> Scored:
+        if not bool(mask.any()):
+            raise NotDefined("the forget or the retain set is empty")
+        mask = mask.to(self._trained_logits.device)
+        return Scored(self._trained_logits[mask], self.problem.split.train.labels[mask])
 
     def predicted(self, name: str) -> Tensor:
         """Predicted classes int64 (N,) on a named set; -1 where a logit is NaN."""
@@ -49,11 +157,18 @@ class Evaluated:
 
     def right(self, name: str) -> Tensor:
         """Bool (N,): prediction equals the true label."""
-        return self.predicted(name) == self.truth.sets[name].labels
+        return self.predicted(name) == self.examples(name).labels
 
-    def accuracy(self, name: str) -> float | None:
-        """Accuracy on a named set, in [0, 1]; ``None`` where the task has no such set."""
-        return float(self.right(name).double().mean()) if self.has(name) else None
+    def accuracy(self, *names: str) -> float:
+        """Accuracy over the union of named sets, in [0, 1].
+
+        Raises:
+            NotDefined: none of the sets has an example.
+        """
+        parts = [self.right(name) for name in names if self.has(name)]
+        if not parts:
+            raise NotDefined(f"the task has no examples in {' or '.join(repr(name) for name in names)}")
+        return float(torch.cat(parts).double().mean())
 
     @cached_property
     def corruption_learned(self) -> float | None:
@@ -65,26 +180,93 @@ class Evaluated:
         return float((predicted == corrupted.labels).double().mean())
 
 
+@dataclass(frozen=True)
+class Value:
+    """One number, with its 95 % interval where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+Better = Literal["higher", "lower", "reference"]
+
+
 class Metric(ABC):
     """One measurement of an evaluated model.
 
-    ``unit`` and ``better`` ("higher" or "lower") are read by tables and reports.
+    A subclass sets ``name`` and writes :meth:`__call__`; one that finds several numbers writes
+    :meth:`values` too.
+
+    Attributes:
+        unit: of the value; "fraction" is in [0, 1].
+        better: "higher", "lower", or "reference": closer to what the retrained model (or, where data was
+            corrupted, the oracle) scores.
+        compares: the other models it reads.
+        source: where the definition comes from.
     """
 
     name: ClassVar[str]
     unit: ClassVar[str] = "fraction"
-    better: ClassVar[str] = "higher"
+    better: ClassVar[Better] = "higher"
+    compares: ClassVar[Compares] = Compares.NOTHING
+    source: ClassVar[str] = ""
 
     @abstractmethod
-    def __call__(self, evaluated: Evaluated) -> float | None:
-        """Return the value, or ``None`` where it is not defined."""
+    def __call__(self, evaluated: Evaluated) -> float:
+        """Return the value.
+
+        Raises:
+            NotDefined: there is none for this task or model; the message says why.
+        """
+
+    def values(self, evaluated: Evaluated) -> dict[str, Value]:
+        """Return every number by name; the metric's own name comes first."""
+        return {self.name: Value(self(evaluated))}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number of a metric, or why there is none.
+
+    Attributes:
+        name: of the number.
+        value: finite, or ``None`` where it is not defined.
+        low: lower end of the 95 % interval, if known.
+        high: its upper end.
+        because: why the number is not defined here.
+        metric: the metric that made it.
+    """
+
+    name: str
+    metric: Metric
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    because: str = ""
+
+
+def measure(metric: Metric, evaluated: Evaluated) -> list[Measurement]:
+    """Return the numbers of a metric; one that is not defined, or not finite, becomes a reason."""
+    try:
+        found = metric.values(evaluated)
+    except NotDefined as error:
+        return [Measurement(metric.name, metric, because=str(error))]
+    return [
+        Measurement(name, metric, entry.value, entry.low, entry.high)
+        if math.isfinite(entry.value)
+        else Measurement(name, metric, because=f"the result is {entry.value}")
+        for name, entry in found.items()
+    ]
+
+
+def defined(call: Callable[[Evaluated], float], evaluated: Evaluated) -> float | None:
+    """Return what ``call`` measures, ``None`` where it is not defined."""
+    try:
+        return call(evaluated)
+    except NotDefined:
+        return None
 
 
 def _classes(logits: Tensor) -> Tensor:
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
-
-
-def mean_right(evaluated: Evaluated, *names: str) -> float | None:
-    """Accuracy over the union of named sets; ``None`` if all are empty."""
-    parts = [evaluated.right(name) for name in names if evaluated.has(name)]
-    return float(torch.cat(parts).double().mean()) if parts else None

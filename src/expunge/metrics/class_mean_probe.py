@@ -7,7 +7,7 @@ from torch import nn
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
-from expunge.metrics.base import Evaluated, Metric
+from expunge.metrics.base import Evaluated, Metric, NotDefined
 from expunge.metrics.features import features
 from expunge.training.numerics import Numerics
 
@@ -53,14 +53,10 @@ class ClassMeanProbe(Metric):
     name = "class_mean_probe"
     better = "reference"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
-        """Return the accuracy; ``None`` where no class is forgotten or the model has no linear head."""
-        if not evaluated.has("forget_test"):
-            return None
-        problem = evaluated.problem
+    def __call__(self, evaluated: Evaluated) -> float:
+        """Return the accuracy; not defined where no class is forgotten or the model has no linear head."""
+        train, test = evaluated.problem.split.train, evaluated.examples("forget_test")
         try:
-            return class_mean_probe(
-                evaluated.model, problem.split.train, problem.truth.sets["forget_test"], evaluated.numerics
-            )
-        except InvalidInput:
-            return None
+            return class_mean_probe(evaluated.model, train, test, evaluated.numerics)
+        except InvalidInput as error:
+            raise NotDefined(str(error)) from error

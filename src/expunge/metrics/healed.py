@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from expunge.metrics.base import Evaluated, Metric, mean_right
+from expunge.metrics.base import Evaluated, Metric
 
 
 class Healed(Metric):
@@ -16,14 +16,14 @@ class Healed(Metric):
 
     name = "healed"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
+    def __call__(self, evaluated: Evaluated) -> float:
         """Return accuracy over all corrupted images."""
-        return mean_right(evaluated, "corrupted_known", "corrupted_unknown")
+        return evaluated.accuracy("corrupted_known", "corrupted_unknown")
 
-    def known(self, evaluated: Evaluated) -> float | None:
+    def known(self, evaluated: Evaluated) -> float:
         """Return accuracy over the discovered images."""
         return evaluated.accuracy("corrupted_known")
 
-    def unknown(self, evaluated: Evaluated) -> float | None:
-        """Return accuracy over the undiscovered images, ``None`` if there are none."""
+    def unknown(self, evaluated: Evaluated) -> float:
+        """Return accuracy over the undiscovered images; not defined if there are none."""
         return evaluated.accuracy("corrupted_unknown")

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from expunge.metrics.base import Evaluated, Metric
+from expunge.metrics.base import Evaluated, Metric, NotDefined
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -47,11 +47,9 @@ class EntropyAttack(Metric):
     name = "entropy_attack"
     better = "reference"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
-        """Return the share, ``None`` for tasks without a forget and a retain set to evaluate."""
-        if not (evaluated.has("forget") and evaluated.has("retain")):
-            return None
+    def __call__(self, evaluated: Evaluated) -> float:
+        """Return the share; not defined for tasks without a forget and a retain set to evaluate."""
         members, others, targets = (entropy(evaluated.logits(name)) for name in ("retain", "test", "forget"))
         if not all(bool(part.isfinite().all()) for part in (members, others, targets)):
-            return None
+            raise NotDefined("the model has logits that are not finite")
         return share_called_member(members, others, targets)

@@ -10,13 +10,13 @@ class PerClassAccuracy(Metric):
 
     name = "per_class"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
+    def __call__(self, evaluated: Evaluated) -> float:
         """Return the accuracy of the worst class."""
-        return min((value for value in self.classes(evaluated) if value is not None), default=None)
+        return min((value for value in self.classes(evaluated) if value is not None))
 
     def classes(self, evaluated: Evaluated) -> list[float | None]:
         """Return one accuracy per class, ``None`` for a class without test images."""
-        right, labels = evaluated.right("test"), evaluated.truth.sets["test"].labels
+        right, labels = evaluated.right("test"), evaluated.examples("test").labels
         values: list[float | None] = []
         for label in range(evaluated.problem.n_classes):
             members = right[labels == label]

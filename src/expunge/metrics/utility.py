@@ -13,6 +13,6 @@ class Utility(Metric):
 
     name = "utility"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
+    def __call__(self, evaluated: Evaluated) -> float:
         """Return the accuracy."""
         return evaluated.accuracy("other_classes" if evaluated.truth.swapped else "test")

@@ -15,7 +15,6 @@ class UtilityHealed(Metric):
 
     name = "utility_healed"
 
-    def __call__(self, evaluated: Evaluated) -> float | None:
-        """Return the product, ``None`` if a factor is not defined."""
-        utility, healed = Utility()(evaluated), Healed()(evaluated)
-        return None if utility is None or healed is None else utility * healed
+    def __call__(self, evaluated: Evaluated) -> float:
+        """Return the product; not defined where a factor is not."""
+        return Utility()(evaluated) * Healed()(evaluated)
