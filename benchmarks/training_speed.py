@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from expunge.capacity.route import Router
 from expunge.data.examples import Batch
-from expunge.methods.rem import REM, RepairAndRedirect
+from expunge.methods.redirection import RepairAndRedirect
+from expunge.methods.rem import REM
 from expunge.methods.removal import CachedLoss, RaiseLoss
 from expunge.models.resnet9 import ResNet9
 from expunge.seeding import global_generator

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 import expunge
 from expunge.api import load_method, unlearn
-from expunge.data.examples import examples_from_dataset
+from expunge.data.examples import Examples, MappedSource, examples_from_dataset
 from expunge.errors import DataError, Diverged, InvalidInput, UnknownName
 from expunge.methods.npo import NPO
 from expunge.seeding import generator, global_generator
@@ -118,6 +118,13 @@ def test_examples_are_taken_as_they_are() -> None:
     wrapped = unlearn(dense(), dataset(), **given).model
     direct = unlearn(dense(), examples_from_dataset(dataset(), 3), **given).model
     assert all(torch.equal(a, b) for a, b in zip(wrapped.parameters(), direct.parameters(), strict=True))
+
+
+def test_examples_are_worked_on_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    examples = examples_from_dataset(dataset(), 3)
+    result = unlearn(dense(), examples, forget=[1], method="npo", passes=1, threshold=0.0)
+    assert result.cost.device == "cpu"
 
 
 def test_a_configured_method() -> None:
@@ -252,6 +259,30 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"method": "finetune", "lr": 1e9, "batch_size": 4},
         Diverged,
         r"the training loss became (nan|inf) in epoch \d+ .* lower the learning rate",
+    ),
+    "forget a number": ({"forget": 5}, InvalidInput, r"forget must be positions .*, got 5; give a list, such as"),
+    "forget words": ({"forget": "ab"}, InvalidInput, r"forget must be positions in the training set .*, got 'ab'"),
+    "forget ragged": ({"forget": [[1, 2], [3]]}, InvalidInput, r"forget must be positions .*, got \[\[1, 2\], \[3\]\]"),
+    "a class": (
+        {"method": NPO, "passes": 2},
+        InvalidInput,
+        r"a configured method, got the class NPO; give method=NPO\(passes=2\)$",
+    ),
+    "no method": ({"method": 3}, InvalidInput, "method must be a name or a configured method, got 3; 'expunge list"),
+    "no examples": (
+        {"train_set": examples_from_dataset(dataset(), 3).select(torch.arange(0)), "forget": [0]},
+        DataError,
+        "the training set is empty",
+    ),
+    "examples elsewhere": (
+        {"train_set": examples_from_dataset(dataset(), 3), "device": "meta"},
+        InvalidInput,
+        "train_set is on cpu and the work is to be done on meta; give a device that is the same for all",
+    ),
+    "unseen elsewhere": (
+        {"unseen": Examples.all_of(MappedSource([], "meta"), torch.empty(0), 3), "method": "lotus"},
+        InvalidInput,
+        "unseen is on meta and the work is to be done on cpu",
     ),
     "unknown device": ({"device": "abacus"}, InvalidInput, "device 'abacus' is not one torch knows"),
 }  # fmt: skip

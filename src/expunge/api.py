@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
-from expunge.data.examples import Examples, MappedSource, examples_from_dataset, read_labels
+from expunge.data.examples import (
+    Examples,
+    MappedSource,
+    check_not_empty,
+    examples_from_dataset,
+    read_labels,
+)
 from expunge.errors import DataError, InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
@@ -54,7 +61,8 @@ def unlearn(
         forget: positions in ``train_set`` (integers, or a boolean mask), each once, not all of them.
         method: name of a method ("expunge list methods"), or a configured one.
         seed: of everything random in the method.
-        device: torch device; by default an accelerator where there is one.
+        device: torch device; by default that of ``train_set`` if it is :class:`Examples`, else an
+            accelerator where there is one.
         recipe: how the model was first trained; needed by "retrain".
         unseen: examples the model was not trained on, in the form of ``train_set``; needed by "lotus" and
             "scrub_rewind".
@@ -65,7 +73,8 @@ def unlearn(
     Raises:
         UnknownName: no such method or setting.
         InvalidInput: forget positions that are empty, repeated, out of range or everything; a model whose
-            output is not (B, n_classes); settings outside their range; a need that is not met.
+            output is not (B, n_classes); settings outside their range; a need that is not met;
+            :class:`Examples` on another device.
         DataError: labels out of range, inputs of unequal shape, NaN or inf in an input.
         Diverged: training led to NaN.
 
@@ -78,14 +87,7 @@ def unlearn(
         >>> result.cost.sample_gradients <= 2
         True
     """
-    if isinstance(method, str):
-        chosen = load_method(method, **settings)
-    elif settings:
-        raise InvalidInput(
-            f"settings {sorted(settings)} go with a method's name; {method.name!r} is configured"
-        )
-    else:
-        chosen = method
+    chosen = _configured(method, settings)
     if Needs.TRUTH in chosen.needs:
         raise InvalidInput(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
@@ -95,15 +97,18 @@ def unlearn(
         raise DataError(
             f"a map-style dataset is expected, got {type(train_set).__name__}, which has no length"
         )
-    if len(train_set) == 0:
-        raise DataError("the training set is empty")
-    positions = torch.as_tensor(forget if isinstance(forget, torch.Tensor) else list(forget))
-    positions = check_forget(positions, len(train_set))
+    check_not_empty(train_set)
+    positions = check_forget(_positions(forget), len(train_set))
+    if device is None and isinstance(train_set, Examples):
+        device = str(train_set.device)
     numerics = Numerics.choose(device)
     examples = _examples(model, train_set, numerics)
     held_out = unseen
     if unseen is not None and not isinstance(unseen, Examples):
         held_out = examples_from_dataset(unseen, examples.n_classes, numerics.device)
+    _check_place("train_set", examples, numerics)
+    if held_out is not None:
+        _check_place("unseen", held_out, numerics)
     request = Request(
         Split(examples, positions, held_out),
         seed=seed,
@@ -113,6 +118,48 @@ def unlearn(
         progress=progress,
     )
     return chosen(model, request)
+
+
+def _configured(method: str | Method, settings: dict[str, Any]) -> Method:
+    if isinstance(method, str):
+        return load_method(method, **settings)
+    if isinstance(method, type) and issubclass(method, Method):
+        given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        raise InvalidInput(
+            f"method must be a name or a configured method, got the class {method.__name__}; give "
+            f"method={method.__name__}({given})"
+        )
+    if not isinstance(method, Method):
+        raise InvalidInput(
+            f"method must be a name or a configured method, got {method!r}; 'expunge list methods' has the names"
+        )
+    if settings:
+        raise InvalidInput(
+            f"settings {sorted(settings)} go with a method's name; {method.name!r} is configured"
+        )
+    return method
+
+
+def _positions(forget: Iterable[int] | torch.Tensor) -> torch.Tensor:
+    if isinstance(forget, torch.Tensor):
+        return forget
+    try:
+        return torch.as_tensor(list(forget))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"forget must be positions in the training set (integers, or a boolean mask), got "
+            f"{reprlib.repr(forget)}; give a list, such as forget=[3, 5]"
+        ) from error
+
+
+def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
+    # A tensor's device has the number that "cuda" alone lacks.
+    wanted = torch.empty(0, device=numerics.device).device
+    if examples.labels.device != wanted:
+        raise InvalidInput(
+            f"{name} is on {examples.labels.device} and the work is to be done on {wanted}; give a device that "
+            "is the same for all, or datasets, which are read to the device"
+        )
 
 
 def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from expunge.data import cifar_files
 from expunge.data.cifar100 import load_cifar20, load_cifar100
 from expunge.errors import DataError
 from expunge.tasks.forgetting import ForgetSubclass
@@ -50,6 +51,43 @@ def test_refusals(tmp_path: Path) -> None:
         load_cifar20(tmp_path)
     with pytest.raises(DataError, match="found 4 images, 4 fine and 3 coarse labels; get the file again"):
         load_cifar20(small(tmp_path, coarse_labels=np.zeros(3, dtype=np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"fine_labels": np.zeros(4)}, r"'fine_labels' to be integers \(N,\), found float64 \(4,\)"),
+        (
+            {"coarse_labels": np.zeros((4, 1), int)},
+            r"'coarse_labels' to be integers \(N,\), found int64 \(4, 1\)",
+        ),
+    ],
+)
+def test_labels_of_another_kind(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(DataError, match=rf"test\.npz: expected {message}; get the file again"):
+        load_cifar100(small(tmp_path, **arrays))
+
+
+def test_original_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3072), dtype=np.uint8)
+    contents: dict[str, dict[bytes, object]] = {
+        name: {b"data": pixels, b"fine_labels": fine, b"coarse_labels": [label // 5 for label in fine]}
+        for name, fine in (("train", [99, 3, 3, 7, 0, 1]), ("test", [0, 1, 2, 3, 4, 5]))
+    }
+    for name in contents:
+        (folder / name).touch()
+    monkeypatch.setattr(cifar_files, "read_inert", lambda path: contents[path.name])
+    data = load_cifar20(tmp_path)
+    np.testing.assert_array_equal(data.train_images.numpy(), pixels.reshape(6, 3, 32, 32))
+    assert data.train_fine is not None
+    assert data.train_fine.tolist() == load_cifar100(tmp_path).train_labels.tolist() == [99, 3, 3, 7, 0, 1]
+    assert data.train_labels.tolist() == [19, 0, 0, 1, 0, 0]
+    assert data.test_labels.tolist() == [0, 0, 0, 0, 0, 1]
+    del contents["test"][b"coarse_labels"]
+    with pytest.raises(DataError, match="test: expected 'coarse_labels' to be a list of ints"):
+        load_cifar20(tmp_path)
 
 
 def test_another_shape(tmp_path: Path) -> None:

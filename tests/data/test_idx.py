@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +160,34 @@ def test_files_that_do_not_fit_are_refused(
     write_set(tmp_path / "mnist", arrays, packed=False)
     with pytest.raises(DataError, match=message):
         load_mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("load", "beginning", "message"),
+    [
+        (load_fashion_mnist, "5041921314353617", "of fashion_mnist, found those of mnist"),
+        (load_mnist, "9003027255095579", "of mnist, found those of fashion_mnist"),
+    ],
+)
+def test_files_of_the_sister_set_are_refused(
+    tmp_path: Path, load: Callable[[Path], ImageData], beginning: str, message: str
+) -> None:
+    arrays = small_set()
+    arrays[1][:16] = [int(digit) for digit in beginning]
+    write_set(tmp_path / "files", arrays, packed=True)
+    with pytest.raises(DataError, match=f"train-labels.*expected the labels {message}; put the files of"):
+        load(tmp_path / "files")
+    other = load_mnist if load is load_fashion_mnist else load_fashion_mnist
+    assert other(tmp_path / "files").train_labels[:16].tolist() == arrays[1][:16].tolist()
+
+
+def test_the_real_sets_are_told_apart() -> None:
+    root = os.environ.get("EXPUNGE_DATA")
+    if not root or not all((Path(root) / name).is_dir() for name in ("mnist", "fashion_mnist")):
+        pytest.skip("needs the environment variable EXPUNGE_DATA and both sets in that folder")
+    for load, folder in ((load_mnist, "fashion_mnist"), (load_fashion_mnist, "mnist")):
+        with pytest.raises(DataError, match=f"found those of {folder}"):
+            load(Path(root) / folder)
 
 
 def test_missing_files_are_named_with_both_folders_and_the_remedy(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from expunge.data.examples import Batch, Examples, examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.amnesiac import Amnesiac
 from expunge.methods.base import Request
-from expunge.methods.relabelling import redraw_head, whole_classes, wrong_labels
+from expunge.methods.random_relabelling import wrong_labels
+from expunge.methods.relabelling import redraw_head
 from expunge.seeding import generator
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import MethodContract
@@ -79,10 +80,14 @@ def test_remaining_labels_follow_the_stock() -> None:
 
 
 def test_whole_classes() -> None:
-    examples = train()
-    assert not whole_classes(examples.select(examples.labels < 0), examples)
-    assert whole_classes(examples.select(examples.labels == 1), examples.select(examples.labels != 1))
-    assert not whole_classes(examples.select(torch.arange(9)), examples.select(torch.arange(9, 80)))
+    examples, method = train(), Amnesiac(reinit_head=None)
+
+    def whole_classes(mask: torch.Tensor) -> bool:
+        return method.draws_head(request(Split(examples, mask.nonzero().flatten()), method))
+
+    assert not whole_classes(examples.labels < 0)
+    assert whole_classes(examples.labels == 1)
+    assert not whole_classes(torch.arange(80) < 9)
 
 
 def test_redrawn_head_keeps_its_bias() -> None:

@@ -15,7 +15,7 @@ from expunge.capacity.branches import Branched
 from expunge.capacity.route import Router
 from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
-from expunge.methods import rem
+from expunge.methods import redirection
 from expunge.methods.base import Request
 from expunge.methods.rem import REM, AscentREM, IdealREM, REMWithoutRedirection, REMWithoutRemoval
 from expunge.methods.removal import CachedLoss, RaiseLoss
@@ -134,7 +134,7 @@ def test_repair_and_redirect_equals_a_slow_loop(settings: dict[str, Any]) -> Non
     removal = RaiseLoss(
         method.removal, CachedLoss(reference), method.beta, batch_statistics=method.compat == "official"
     )
-    objective = rem.RepairAndRedirect(method, discovered, router, CachedLoss(reference), removal)
+    objective = redirection.RepairAndRedirect(method, discovered, router, CachedLoss(reference), removal)
     loss = objective(network, batch)
     expected = slow_objective(method, network, batch, found, router, reference)
     # the loss is taken in float32
@@ -148,7 +148,7 @@ def test_a_batch_without_discovered_examples_is_only_repaired() -> None:
     network = widened(case).eval()
     batch = next(case.split.retain.batches(10))
     cached = CachedLoss(torch.ones(192))
-    objective = rem.RepairAndRedirect(
+    objective = redirection.RepairAndRedirect(
         method, case.split.forget_mask, Router(), cached, RaiseLoss("npo", cached)
     )
     loss = objective(network, batch)
@@ -166,7 +166,9 @@ def test_the_routed_path_leaves_running_statistics_alone() -> None:
     for compat, still in ((None, True), ("official", False)):
         method = REM(compat=compat)
         removal = RaiseLoss("npo", cached, batch_statistics=not still)
-        rem.RepairAndRedirect(method, case.split.forget_mask, Router(), cached, removal)(network, batch)
+        redirection.RepairAndRedirect(method, case.split.forget_mask, Router(), cached, removal)(
+            network, batch
+        )
         same = [torch.equal(n.running_mean, old) for n, old in zip(batch_norms(network), before, strict=True)]
         assert all(same) is still
 
@@ -175,7 +177,7 @@ def test_the_published_reference_is_the_frozen_masked_network() -> None:
     case = image_case()
     network, batch = widened(case), next(case.split.train.batches(20))
     router = Router(0.2, 3, shared=42, site_masks=False)
-    reference = rem._MaskedReference(network.train(), router, case.split.forget_mask)
+    reference = redirection._MaskedReference(network.train(), router, case.split.forget_mask)
     values = reference(batch)
     assert network.training
     assert not values.requires_grad
@@ -197,9 +199,9 @@ def test_score(
 ) -> None:
     case = image_case()
     request = case.request(REM()).grant("rem", REM.needs)
-    run = rem._Run(REM(threshold=threshold), case.fresh(), request, case.split.forget_positions)
+    run = redirection.Run(REM(threshold=threshold), case.fresh(), request, case.split.forget_positions)
     measured = {id(run.scored): kept, id(run.forget): remaining}
-    monkeypatch.setattr(rem, "accuracy", lambda network, examples, numerics: measured[id(examples)])
+    monkeypatch.setattr(redirection, "accuracy", lambda network, examples, numerics: measured[id(examples)])
     with request.meter:
         assert run._score(round=3) == pytest.approx(score)
     (row,) = request.meter.log
@@ -237,7 +239,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[
         seen.append(self._snapshot())
         return scores[len(seen) - 1]
 
-    monkeypatch.setattr(rem._Run, "_score", score)
+    monkeypatch.setattr(redirection.Run, "_score", score)
     return seen
 
 
@@ -280,7 +282,7 @@ def test_ideal_is_told_all_of_the_corruption() -> None:
 def test_ideal_flushes_only_what_was_discovered() -> None:
     case, ideal = image_case(), IdealREM(**FAST)
     granted = case.request(ideal).grant("rem_ideal", ideal.needs)
-    run = rem._Run(ideal, case.fresh(), granted, ideal.discovered(granted))
+    run = redirection.Run(ideal, case.fresh(), granted, ideal.discovered(granted))
     assert torch.equal(run.forget.index, case.truth.known)
     assert torch.equal(run.rows.nonzero().flatten(), case.truth.corrupted)
 
@@ -302,7 +304,7 @@ def test_erasure_as_a_mean_over_a_sample_of_the_forget_set() -> None:
     network, batch = widened(case).eval(), next(case.split.train.batches(40, generator(7)))
     cached, forget = CachedLoss(torch.rand(192, generator=generator(8)) * 4), case.split.forget
     removal, mask = RaiseLoss("npo", cached), case.split.forget_mask
-    loss = rem.RepairAndRedirect(
+    loss = redirection.RepairAndRedirect(
         REM(erase_mean=True), mask, Router(), cached, removal, forget, case.numerics, generator(9)
     )(network, batch)
     drawn = forget.sample(10, generator(9))
@@ -320,7 +322,7 @@ def test_erasure_as_a_mean_over_a_sample_of_the_forget_set() -> None:
 def test_the_erasure_term_draws_from_what_was_discovered(kind: type[REM]) -> None:
     case, method = image_case(), kind(erase_mean=True, **FAST)
     granted = case.request(method).grant(method.name, method.needs)
-    run = rem._Run(method, case.fresh(), granted, method.discovered(granted))
+    run = redirection.Run(method, case.fresh(), granted, method.discovered(granted))
     assert run.objective.forget is not None
     expected = case.truth.corrupted if kind is IdealREM else case.truth.known
     assert torch.equal(run.objective.forget.index, expected)

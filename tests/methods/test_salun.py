@@ -8,7 +8,8 @@ from torch.utils.data import TensorDataset
 from expunge.data.examples import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
-from expunge.methods.salun import SalUn, largest, saliency
+from expunge.methods.importance import saliency
+from expunge.methods.salun import SalUn, largest
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import MethodContract, image_case
 from expunge.training.numerics import Numerics
@@ -27,10 +28,10 @@ def test_saliency_is_the_gradient_of_the_mean_loss() -> None:
     split = Split(examples_from_dataset(TensorDataset(x, y), 2), torch.arange(5))
     request = Request(split, seed=0, numerics=Numerics(channels_last=False)).grant("salun", SalUn.needs)
     model = nn.Linear(3, 2)
-    found = saliency(model, request.forget, request, batch_size=2)
+    found = saliency(model, request.forget, request.numerics, request.meter, batch_size=2)
     assert request.meter.sample_gradients == 5
     nn.functional.cross_entropy(model(x[:5]), y[:5]).backward()  # type: ignore[no-untyped-call]
-    for ours, parameter in zip(found, model.parameters(), strict=True):
+    for ours, parameter in zip(found.values(), model.parameters(), strict=True):
         assert parameter.grad is not None
         assert torch.allclose(ours, parameter.grad.abs(), atol=1e-6)
 
@@ -40,7 +41,8 @@ def test_entries_outside_the_mask_stay_bit_for_bit(optimiser: str) -> None:
     case = image_case()
     method = SalUn(keep=0.1, lr=0.01, batch_size=32, epochs=2, weight_decay=0.5, optimiser=optimiser)
     granted = case.request(method).grant(method.name, method.needs)
-    masks = largest(saliency(case.model, granted.forget, granted, 32), 0.1)
+    slopes = saliency(case.model, granted.forget, granted.numerics, granted.meter, batch_size=32)
+    masks = largest(list(slopes.values()), 0.1)
     result = method(case.model, case.request(method)).model
     entries = moved = 0
     for before, after, mask in zip(case.model.parameters(), result.parameters(), masks, strict=True):

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from expunge.data.examples import Batch
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput, UnknownName
 from expunge.seeding import generator
 from expunge.tasks.corruption import CorruptionTask
+from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
-from expunge.training.loop import accuracy
+from expunge.training.loop import Loss, accuracy, cross_entropy
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
 
@@ -95,6 +97,31 @@ def test_model_follows_its_generator_alone() -> None:
     torch.set_rng_state(before)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["conv1.conv.weight"], other["conv1.conv.weight"])
+
+
+def test_codes_are_drawn_once_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = CorruptionTask(n_corrupted=2).build(learnable_images()).split.train
+    recipe, drawn, draw = small(epochs=3, codes=MnemonicCodes(share=0.5)), [], MnemonicCodes.draw
+
+    def counted(self: MnemonicCodes, *given: Any) -> torch.Tensor:
+        drawn.append(draw(self, *given))
+        return drawn[-1]
+
+    monkeypatch.setattr(MnemonicCodes, "draw", counted)
+    seen: list[Batch] = []
+
+    def record(model: nn.Module, batch: Batch) -> Loss:
+        seen.append(batch)
+        return cross_entropy(model, batch)
+
+    model = recipe.build((1, 8, 8), 4, generator(0))
+    recipe.train(model, examples, 7, CPU, Meter(), objective=record)
+    (codes,) = drawn
+    assert torch.equal(codes, draw(MnemonicCodes(share=0.5), 7, 4, (1, 8, 8)))
+    swapped = [(batch.x == codes[batch.y]).flatten(1).all(1) for batch in seen]
+    passes = [torch.cat(swapped[start : start + 8]) for start in (0, 8, 16)]
+    assert [len(each) for each in passes] == [256] * 3
+    assert all(80 < int(each.sum()) < 176 for each in passes)
 
 
 def test_training_is_determined_by_its_seed_and_learns() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -186,12 +186,17 @@ def read_labels(dataset: Any) -> Tensor:
             f"a map-style dataset (with __getitem__ and __len__) is expected, got {type(dataset).__name__}; "
             "an iterable dataset has no example indices to forget"
         )
-    if len(dataset) == 0:
-        raise DataError("the training set is empty")
+    check_not_empty(dataset)
     labels = torch.as_tensor(_labels_of(dataset), dtype=torch.int64).flatten()
     if len(labels) != len(dataset):
         raise DataError(f"{len(dataset)} examples but {len(labels)} labels; give each example one label")
     return labels
+
+
+def check_not_empty(train_set: Sized) -> None:
+    """Raise :class:`DataError` if there is no example to train on."""
+    if len(train_set) == 0:
+        raise DataError("the training set is empty")
 
 
 def _labels_of(dataset: Any) -> Sequence[int] | Tensor:

@@ -32,6 +32,11 @@ _GARMENTS = (
     "Bag",
     "Ankle boot",
 )
+# Both sets have files of the same names and shapes: what tells them apart is how the training labels begin.
+_FIRST_LABELS = {
+    "mnist": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5, 3, 6, 1, 7],
+    "fashion_mnist": [9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9, 5, 5, 7, 9],
+}
 _SUFFIXES = ("", ".gz")
 _UNSIGNED_BYTE = 0x08
 _AGAIN = "download the file again"
@@ -44,7 +49,7 @@ def load_mnist(root: Path | None = None) -> ImageData:
     environment variable ``EXPUNGE_DATA``.
 
     Raises:
-        DataError: a file is missing, truncated or of another shape.
+        DataError: a file is missing, truncated or of another shape; the files are Fashion-MNIST's.
 
     Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
     recognition", Proceedings of the IEEE, 1998.
@@ -59,7 +64,7 @@ def load_fashion_mnist(root: Path | None = None) -> ImageData:
     to the environment variable ``EXPUNGE_DATA``.
 
     Raises:
-        DataError: a file is missing, truncated or of another shape.
+        DataError: a file is missing, truncated or of another shape; the files are MNIST's.
 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
     learning algorithms", arXiv:1708.07747, 2017.
@@ -133,6 +138,12 @@ def _load(root: Path | None, name: str, classes: tuple[str, ...], augmentation: 
     for path, labels in ((paths[1], train_labels), (paths[3], test_labels)):
         if labels.ndim != 1:
             raise DataError(f"{path}: expected labels of shape (N,), found {tuple(labels.shape)}; {_AGAIN}")
+    for other, beginning in _FIRST_LABELS.items():
+        if other != name and train_labels[: len(beginning)].tolist() == beginning:
+            raise DataError(
+                f"{paths[1]}: expected the labels of {name}, found those of {other}; put the files of {name} into "
+                f"a folder {name!r}, or load {other}"
+            )
     mean, std = channel_statistics(train_images[:, None])
     return ImageData(
         name=name,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.data.examples import Examples, check_labels
+from expunge.data.ranks import rank_in_class
 from expunge.errors import DataError, InvalidInput
 from expunge.fingerprint import fingerprint
 
@@ -228,12 +229,8 @@ class ImageData:
     def _balanced(self, seed: int) -> Tensor:
         """A random order of the training images with every prefix class-balanced."""
         order = torch.randperm(len(self.train_labels), generator=torch.Generator().manual_seed(seed))
-        labels = self.train_labels.cpu()[order]
         # The k-th image of every class before the (k+1)-th of any.
-        rank = torch.empty_like(labels)
-        for label in range(len(self.classes)):
-            members = labels == label
-            rank[members] = torch.arange(int(members.sum()))
+        rank = rank_in_class(self.train_labels.cpu()[order])
         return order[torch.sort(rank, stable=True).indices]
 
     def unseen(self) -> Examples | None:

@@ -7,16 +7,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from expunge.methods.base import Reference, Request, searched
-from expunge.methods.relabelling import (
-    Relabelling,
-    check_labels_setting,
-    check_wrong_labels,
-    wrong_labels,
-)
+from expunge.methods.random_relabelling import RandomRelabelling
 
 
 @dataclass(frozen=True, kw_only=True)
-class Amnesiac(Relabelling):
+class Amnesiac(RandomRelabelling):
     """Give every forgotten example one random wrong label and fine-tune on everything.
 
     min_theta  mean over D_r ∪ D_f' of CE(f_theta(x), y), D_f' = {(x, y') : (x, y) in D_f}, y' != y drawn once.
@@ -54,21 +49,9 @@ class Amnesiac(Relabelling):
 
     lr: float = searched(1.8e-5, 1e-5, 1e-3, log=True)
     weight_decay: float = searched(4e-4, 0.0, 1e-3)
-    labels: str = "uniform"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_labels_setting(self.labels)
-
-    def check(self, model: nn.Module, request: Request) -> None:
-        """Refuse a request in which some example could get no wrong label."""
-        super().check(model, request)
-        check_wrong_labels(self.name, self.labels, request)
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
-        forget = request.forget
-        wrong = wrong_labels(forget, request.retain, self.labels, request.generator("labels"))
         self.prepare_head(model, request)
-        self.learn(model, request, forget.relabel(wrong))
+        self.learn(model, request, self.relabelled(request))
         return model

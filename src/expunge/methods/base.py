@@ -1,4 +1,4 @@
-"""The contract of an unlearning method: settings, needs, request, result."""
+"""The contract of an unlearning method: settings in, an unlearned model and its cost out."""
 
 from __future__ import annotations
 
@@ -8,47 +8,28 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Flag, auto
 from typing import Any, ClassVar, final
 
 import torch
 from torch import nn
 
-from expunge.data.examples import Examples
-from expunge.errors import Diverged, ExpungeError, InvalidInput, UndeclaredNeed, UnknownName
-from expunge.registry import METHODS
-from expunge.seeding import generator
-from expunge.tasks.base import Split, Truth
+from expunge.errors import Diverged, ExpungeError, InvalidInput, UnknownName
+from expunge.methods.request import Needs, Request
 from expunge.training.cost import Meter
-from expunge.training.loop import Progress, silent
-from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
-
-class Needs(Flag):
-    """What a method reads; a request refuses everything else.
-
-    Attributes:
-        FORGET: the examples to be forgotten, with their stored labels.
-        RETAIN: all other training examples, with their stored labels.
-        RECIPE: how the model was first trained.
-        TRUTH: what really happened to the data; oracles only.
-        CLASSES: which classes are to be forgotten, and no example of them.
-        CODES: the mnemonic codes the model was trained with.
-        UNSEEN: examples the model was not trained on, apart from the test set.
-    """
-
-    NOTHING = 0
-    FORGET = auto()
-    RETAIN = auto()
-    RECIPE = auto()
-    TRUTH = auto()
-    CLASSES = auto()
-    CODES = auto()
-    UNSEEN = auto()
-
-    def __str__(self) -> str:
-        return ", ".join(part.name.lower() for part in Needs if part in self and part.name) or "nothing"
+# What a method is written with comes from this one module.
+__all__ = [
+    "Method",
+    "Needs",
+    "Reference",
+    "Request",
+    "Search",
+    "Unlearned",
+    "chance_threshold",
+    "positive",
+    "searched",
+]
 
 
 @dataclass(frozen=True)
@@ -59,146 +40,6 @@ class Reference:
     authors: str
     year: int
     where: str
-
-
-class Request:
-    """What a method is given: the data it declared to need, a seed, and where to compute.
-
-    Args:
-        split: training examples and the forget set among them.
-        seed: of everything random in the method.
-        numerics: device, precision, memory format.
-        recipe: how the model was first trained, if known.
-        truth: what really happened to the data; for oracles.
-        codes: float32 (n_classes, ...), one model-ready input per class that it was trained with.
-        progress: receives the share of the work that is done.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        *,
-        seed: int,
-        numerics: Numerics,
-        recipe: Recipe | None = None,
-        truth: Truth | None = None,
-        codes: torch.Tensor | None = None,
-        progress: Progress = silent,
-    ) -> None:
-        self._split, self._recipe, self._truth, self._codes = split, recipe, truth, codes
-        self._granted = Needs.NOTHING
-        self._method = ""
-        self.seed, self.numerics, self.progress = seed, numerics, progress
-        self.n_classes = split.train.n_classes
-        self.meter = Meter(numerics.device)
-
-    def grant(self, method: str, needs: Needs) -> Request:
-        """Return this request, cut to what ``method`` declared.
-
-        Raises:
-            InvalidInput: something is needed that this request does not have.
-        """
-        lacking = needs & ~self.available
-        if lacking:
-            raise InvalidInput(
-                f"method {method!r} needs what this request does not have: "
-                f"{'; '.join(_ABSENT[need] for need in Needs if need in lacking)}. Methods that would do: "
-                f"{', '.join(suitable(self.available)) or 'none'}"
-            )
-        other = Request(
-            self._split,
-            seed=self.seed,
-            numerics=self.numerics,
-            recipe=self._recipe,
-            truth=self._truth,
-            codes=self._codes,
-            progress=self.progress,
-        )
-        other._granted, other._method = needs, method
-        return other
-
-    @property
-    def available(self) -> Needs:
-        """Everything this request could grant."""
-        found = Needs.FORGET | Needs.RETAIN
-        for need, there in (
-            (Needs.RECIPE, self._recipe is not None),
-            (Needs.TRUTH, self._truth is not None),
-            (Needs.CLASSES, bool(self._split.forget_classes)),
-            (Needs.CODES, self._codes is not None),
-            (Needs.UNSEEN, self._split.unseen is not None),
-        ):
-            if there:
-                found |= need
-        return found
-
-    def _require(self, need: Needs) -> None:
-        if need not in self._granted:
-            raise UndeclaredNeed(
-                f"method {self._method!r} reads '{need}' but declares only '{self._granted}'; add it to `needs`"
-            )
-
-    @property
-    def forget(self) -> Examples:
-        """The forget set with its stored labels."""
-        self._require(Needs.FORGET)
-        return self._split.forget
-
-    @property
-    def retain(self) -> Examples:
-        """All that was not named, with its stored labels."""
-        self._require(Needs.RETAIN)
-        return self._split.retain
-
-    @property
-    def train(self) -> Examples:
-        """The whole training set with its stored labels."""
-        self._require(Needs.FORGET | Needs.RETAIN)
-        return self._split.train
-
-    @property
-    def forget_mask(self) -> torch.Tensor:
-        """Bool (N,) over :attr:`train`: the forget set."""
-        self._require(Needs.FORGET)
-        return self._split.forget_mask
-
-    @property
-    def recipe(self) -> Recipe:
-        """How the model was first trained."""
-        self._require(Needs.RECIPE)
-        assert self._recipe is not None
-        return self._recipe
-
-    @property
-    def truth(self) -> Truth:
-        """What really happened to the data."""
-        self._require(Needs.TRUTH)
-        assert self._truth is not None
-        return self._truth
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The classes to be forgotten, ascending; the forget set is all of their examples."""
-        self._require(Needs.CLASSES)
-        return self._split.forget_classes
-
-    @property
-    def codes(self) -> torch.Tensor:
-        """Float32 (n_classes, ...): the mnemonic code of every class, as the model reads it."""
-        self._require(Needs.CODES)
-        assert self._codes is not None
-        return self._codes
-
-    @property
-    def unseen(self) -> Examples:
-        """Examples with labels that the model was not trained on; never the test set."""
-        self._require(Needs.UNSEEN)
-        assert self._split.unseen is not None
-        return self._split.unseen
-
-    def generator(self, *roles: str | int) -> torch.Generator:
-        """Return a fresh CPU generator for a role, derived from the seed."""
-        return generator(self.seed, "unlearning", *roles)
 
 
 @dataclass(frozen=True)
@@ -359,22 +200,3 @@ class Search:
 def searched(default: Any, low: float, high: float, *, log: bool = False) -> Any:
     """A dataclass field with a default and the range in which ``expunge tune`` searches it."""
     return field(default=default, metadata={"search": Search(low, high, log)})
-
-
-_ABSENT = {
-    Needs.RECIPE: "the recipe the model was first trained by (recipe=Recipe(...))",
-    Needs.TRUTH: "the truth about the data, which only an experiment knows",
-    Needs.CLASSES: "a forget set that is every training example of some classes, and not of all",
-    Needs.CODES: "the mnemonic codes the model was trained with (codes=...; they are saved with its checkpoint)",
-    Needs.UNSEEN: "examples the model was not trained on (unseen=...)",
-}
-
-
-def suitable(available: Needs) -> list[str]:
-    """Names of the methods that need no more than ``available``, oracles and preparations apart."""
-    found = []
-    for name in METHODS.names():
-        kind = METHODS.get(name)
-        if not kind.needs & ~available and kind.needs and not kind.preparation:
-            found.append(name)
-    return found

@@ -49,9 +49,10 @@ def fisher_importances(
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, batch.y)
 
-    return _mean_over_batches(
+    sums = _sum_over_batches(
         model, examples, numerics, meter, loss, torch.square, batch_size, order, progress
     )
+    return _mean(sums, examples, batch_size)
 
 
 def label_free_importances(
@@ -84,10 +85,36 @@ def label_free_importances(
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return logits.square().sum(1).mean() if squared else torch.linalg.vector_norm(logits, dim=1).mean()
 
-    return _mean_over_batches(model, examples, numerics, meter, loss, torch.abs, batch_size, order, progress)
+    sums = _sum_over_batches(model, examples, numerics, meter, loss, torch.abs, batch_size, order, progress)
+    return _mean(sums, examples, batch_size)
 
 
-def _mean_over_batches(
+def saliency(
+    model: nn.Module, examples: Examples, numerics: Numerics, meter: Meter, *, batch_size: int
+) -> Importances:
+    """|gradient of the mean cross-entropy over all examples|, evaluation mode, without augmentation.
+
+    Args:
+        model: left as it is; no gradient stays on it.
+        examples: with the labels of the cross-entropy.
+        numerics: precision and memory format of the forward passes.
+        meter: counts sample gradients.
+        batch_size: examples a forward pass; the values do not depend on it.
+
+    Raises:
+        InvalidInput: no examples, or no parameter that requires a gradient.
+    """
+
+    def loss(logits: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(logits, batch.y, reduction="sum") / len(examples)
+
+    sums = _sum_over_batches(
+        model, examples, numerics, meter, loss, lambda gradient: gradient, batch_size, None, silent
+    )
+    return {name: total.abs() for name, total in sums.items()}
+
+
+def _sum_over_batches(
     model: nn.Module,
     examples: Examples,
     numerics: Numerics,
@@ -118,6 +145,11 @@ def _mean_over_batches(
                     total += size(gradient.float())
             meter.count(len(batch))
             progress((number + 1) / count)
+    return sums
+
+
+def _mean(sums: Importances, examples: Examples, batch_size: int) -> Importances:
+    count = math.ceil(len(examples) / batch_size)
     return {name: total / count for name, total in sums.items()}
 
 

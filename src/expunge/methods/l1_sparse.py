@@ -12,13 +12,14 @@ from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
+from expunge.methods.importance import trainable
 from expunge.training.loop import Loss, cross_entropy
 from expunge.training.recipe import Recipe
 
 
 def l1_norm(model: nn.Module) -> Tensor:
     """Sum of the absolute values of all trainable parameters."""
-    return torch.stack([p.abs().sum() for p in model.parameters() if p.requires_grad]).sum()
+    return torch.stack([parameter.abs().sum() for parameter in trainable(model).values()]).sum()
 
 
 @dataclass

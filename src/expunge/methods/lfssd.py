@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
-from expunge.methods.importance import dampen, label_free_importances
-from expunge.training.recipe import Recipe
+from expunge.data.examples import Examples
+from expunge.methods.base import Reference, Request, positive
+from expunge.methods.dampening import Dampening
+from expunge.methods.importance import Importances, label_free_importances
+from expunge.training.loop import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class LFSSD(Method):
+class LFSSD(Dampening):
     """Shrink the parameters to which the outputs on the forget set are far more sensitive than elsewhere.
 
     w <- w * min(lambda I_D / I_F, 1)  where  I_F > alpha I_D, else w stays.
@@ -40,8 +42,6 @@ class LFSSD(Method):
     """
 
     name = "lfssd"
-    needs = Needs.FORGET | Needs.RETAIN
-    touches = "parameters important to the forget set"
     reference = Reference(
         "Loss-Free Machine Unlearning",
         "Foster, Schoepf, Brintrup",
@@ -49,29 +49,18 @@ class LFSSD(Method):
         "ICLR 2024 Tiny Papers; arXiv 2402.19308",
     )
 
-    alpha: float = searched(10.0, 1.0, 100.0, log=True)
-    dampening: float = searched(1.0, 0.1, 5.0, log=True)
     squared: bool = True
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        positive(alpha=self.alpha, dampening=self.dampening, batch_size=self.batch_size)
+        super().__post_init__()
+        positive(batch_size=self.batch_size)
 
-    def typical_epochs(self, recipe: Recipe | None) -> float:
-        """One pass over the training set and one over the forget set."""
-        return 1.0
-
-    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
-        """Dampen in place and return ``model``."""
-        small = label_free_importances(
-            model, request.forget, request.numerics, request.meter,
-            batch_size=self.batch_size, squared=self.squared,
+    def importances(
+        self, model: nn.Module, examples: Examples, request: Request, progress: Progress
+    ) -> Importances:
+        """Return those of the outputs' norm, which reads no label."""
+        return label_free_importances(
+            model, examples, request.numerics, request.meter,
+            batch_size=self.batch_size, squared=self.squared, progress=progress,
         )  # fmt: skip
-        full = label_free_importances(
-            model, request.train, request.numerics, request.meter,
-            batch_size=self.batch_size, squared=self.squared, progress=request.progress,
-        )  # fmt: skip
-        share = dampen(model, small, full, threshold=self.alpha, strength=self.dampening)
-        request.meter.write(share=share)
-        request.progress(1.0)
-        return model

@@ -16,7 +16,7 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.teacher import frozen
 from expunge.objectives.distillation import divergence
-from expunge.training.loop import Loss, Progress, accuracy
+from expunge.training.loop import Loss, accuracy
 from expunge.training.recipe import Recipe
 
 _TINY = torch.finfo(torch.float32).tiny
@@ -161,7 +161,7 @@ class LoTUS(GradientMethod):
             objective = SmoothedTeacher(teacher, len(forget), tau, self.retain_temperature, draw)
             loss = self.fit(
                 model, examples, objective, request, epochs=1, optimizer=optimizer, order=order,
-                progress=_part(request.progress, epoch, self.epochs),
+                progress=request.stage(epoch / self.epochs, (epoch + 1) / self.epochs),
             )  # fmt: skip
             request.meter.write(epoch=epoch + 1, temperature=tau, forget_accuracy=now, loss=loss)
         return model
@@ -175,7 +175,3 @@ class LoTUS(GradientMethod):
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """The passes over a tenth to forget and the share of the rest, which the original sees too."""
         return self.epochs * (0.1 + 0.9 * self.retain_share) * 4 / 3
-
-
-def _part(progress: Progress, number: int, of: int) -> Progress:
-    return lambda share: progress((number + share) / of)

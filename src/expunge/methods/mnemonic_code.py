@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
+from expunge.methods.importance import trainable
 from expunge.training.loop import training_mode
 
 _FLOOR = 1e-16
@@ -75,12 +76,10 @@ class MnemonicCode(Method):
                 f"codes must be finite and one for each of the {n_classes} classes, (n_classes, ...), got "
                 f"{tuple(codes.shape)}; give those the model was trained with"
             )
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if not trainable:
-            raise InvalidInput("no parameter requires a gradient; unfreeze what is to be changed")
+        first = next(iter(trainable(model).values()))
         try:
             with torch.no_grad(), training_mode(model, False):
-                logits = model(codes[:1].to(trainable[0]))
+                logits = model(codes[:1].to(first))
         except (RuntimeError, ValueError, IndexError) as error:
             raise InvalidInput(
                 f"codes of shape {tuple(codes.shape[1:])} are no inputs of {type(model).__name__}: {error}"
@@ -95,7 +94,7 @@ class MnemonicCode(Method):
         codes = request.numerics.place_inputs(request.codes.float())
         forget = list(request.classes)
         retain = [label for label in range(request.n_classes) if label not in forget]
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        parameters = trainable(model)
         with training_mode(model, False):
             forgotten = _mean_square_gradients(model, parameters, codes, forget)
             retained = _mean_square_gradients(model, parameters, codes, retain)

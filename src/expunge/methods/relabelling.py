@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from expunge.data.examples import Examples
 from expunge.data.joined import join
-from expunge.errors import InvalidInput
-from expunge.methods.base import Needs, Request, positive, suitable
+from expunge.methods.base import Needs, Request, positive
 from expunge.methods.gradient import GradientMethod
+from expunge.methods.request import suitable
 from expunge.models.head import find_head
 from expunge.training.loop import Objective, cross_entropy
 from expunge.training.recipe import Recipe
@@ -67,7 +67,7 @@ class Relabelling(GradientMethod):
     def draws_head(self, request: Request) -> bool:
         """Whether the head is drawn anew for this request."""
         if self.reinit_head is None:
-            return whole_classes(request.forget, request.retain)
+            return request.whole_classes
         return self.reinit_head
 
     def learn(
@@ -105,11 +105,6 @@ class Relabelling(GradientMethod):
         return ", ".join(name for name in suitable(needs) if name != self.name) or "none"
 
 
-def whole_classes(forget: Examples, retain: Examples) -> bool:
-    """Whether no class has examples in both sets and the forget set has some."""
-    return len(forget) > 0 and not bool(torch.isin(forget.labels, retain.labels).any())
-
-
 @torch.no_grad()
 def redraw_head(head: nn.Linear, draw: torch.Generator) -> None:
     """Draw the weight Xavier-normal with gain sqrt 2, in place; the bias stays."""
@@ -117,60 +112,3 @@ def redraw_head(head: nn.Linear, draw: torch.Generator) -> None:
     weight = torch.empty(head.weight.shape)
     nn.init.xavier_normal_(weight, gain=math.sqrt(2), generator=draw)
     head.weight.copy_(weight)
-
-
-LABELS = ("uniform", "remaining")
-"""Ways to draw a wrong label: see :func:`wrong_labels`."""
-
-
-def check_labels_setting(labels: str) -> None:
-    """Raise :class:`InvalidInput` unless ``labels`` is one of :data:`LABELS`."""
-    if labels not in LABELS:
-        raise InvalidInput(f"labels must be one of {', '.join(map(repr, LABELS))}, got {labels!r}")
-
-
-def check_wrong_labels(name: str, labels: str, request: Request) -> None:
-    """Raise :class:`InvalidInput` if some forgotten example could get no wrong label."""
-    if request.n_classes < 2:
-        raise InvalidInput(
-            f"method {name!r} gives forgotten examples a wrong label, which takes 2 classes; there is "
-            f"{request.n_classes}. Train with n_classes=2 or more"
-        )
-    if labels == "uniform":
-        return
-    there = set(request.retain.labels.tolist())
-    stuck = [label for label in sorted(set(request.forget.labels.tolist())) if not there - {label}]
-    if stuck:
-        raise InvalidInput(
-            f"method {name!r} with labels='remaining' takes wrong labels from the {len(request.retain)} "
-            f"remaining examples, but none has a label other than {stuck[0]}; use labels='uniform'"
-        )
-
-
-def wrong_labels(forget: Examples, retain: Examples, labels: str, draw: torch.Generator) -> Tensor:
-    """Return one wrong label int64 (F,) for each forgotten example, on the CPU.
-
-    Args:
-        forget: the forget set with its stored labels.
-        retain: the remaining data; read only by "remaining".
-        labels: "uniform" over the other classes, or "remaining": that of a random remaining example of
-            another class, each example used at most once as long as they last.
-        draw: CPU generator.
-    """
-    own, n_classes = forget.labels.cpu(), forget.n_classes
-    if labels == "uniform":
-        return (own + torch.randint(1, n_classes, own.shape, generator=draw)) % n_classes
-    full = torch.bincount(retain.labels.cpu(), minlength=n_classes).double()
-    stock, found = full.clone(), torch.empty_like(own)
-    for position, label in enumerate(own.tolist()):
-        # a class in proportion to its unused examples: the label of one of them drawn uniformly
-        others = stock.clone()
-        others[label] = 0
-        if not bool(others.any()):
-            stock = full.clone()
-            others = stock.clone()
-            others[label] = 0
-        chosen = int(torch.multinomial(others, 1, generator=draw))
-        stock[chosen] -= 1
-        found[position] = chosen
-    return found

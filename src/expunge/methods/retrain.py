@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge.data.examples import Examples
 from expunge.methods.base import Method, Needs, Reference, Request
 from expunge.training.initialisation import reinitialise
 from expunge.training.recipe import Recipe
@@ -16,6 +17,8 @@ class Retrain(Method):
     """Train a new model on the retain set, by the recipe of the first.
 
     The reference for removing samples; where corruption is undiscovered it is learned again.
+
+    Parameters that the caller froze are drawn anew and trained with the rest; they come back frozen.
 
     Departures: the recipe's own learning rate; the published script retrains at the lower unlearning rate.
     The last model is returned, not the best one on test data.
@@ -34,7 +37,19 @@ class Retrain(Method):
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Reset ``model`` and train it."""
-        reinitialise(model, request.generator("initialisation"))
-        return request.recipe.train(
-            model, request.retain, request.seed, request.numerics, request.meter, request.progress
-        )
+        return train_anew(model, request.retain, request)
+
+
+def train_anew(model: nn.Module, examples: Examples, request: Request) -> nn.Module:
+    """Draw every parameter of ``model`` anew, train them on ``examples`` by the request's recipe; in place.
+
+    Raises:
+        InvalidInput: a module owns parameters and cannot reset them.
+        Diverged: the loss of an epoch is not finite.
+    """
+    reinitialise(model, request.generator("initialisation"))
+    # What the caller froze has been drawn anew too: if it stayed frozen, it would stay random.
+    model.requires_grad_(True)
+    return request.recipe.train(
+        model, examples, request.seed, request.numerics, request.meter, request.progress
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from expunge.methods.base import Method, Needs, Request
-from expunge.training.initialisation import reinitialise
+from expunge.methods.retrain import train_anew
 from expunge.training.recipe import Recipe
 
 
@@ -28,8 +28,4 @@ class RetrainCorrected(Method):
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Reset ``model`` and train it."""
-        reinitialise(model, request.generator("initialisation"))
-        corrected = request.train.relabel(request.truth.true_labels)
-        return request.recipe.train(
-            model, corrected, request.seed, request.numerics, request.meter, request.progress
-        )
+        return train_anew(model, request.train.relabel(request.truth.true_labels), request)

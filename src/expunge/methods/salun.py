@@ -8,20 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.methods.base import Reference, Request, searched
-from expunge.methods.relabelling import (
-    Relabelling,
-    check_labels_setting,
-    check_wrong_labels,
-    wrong_labels,
-)
-from expunge.training.loop import training_mode
+from expunge.methods.importance import saliency, trainable
+from expunge.methods.random_relabelling import RandomRelabelling
 
 
 @dataclass(frozen=True, kw_only=True)
-class SalUn(Relabelling):
+class SalUn(RandomRelabelling):
     """Give forgotten examples random labels and fine-tune only the entries with the largest forget gradient.
 
     m = 1(|grad_theta L_f(theta_o)| >= gamma), L_f = mean over D_f of CE(f_theta(x), y);
@@ -62,50 +56,22 @@ class SalUn(Relabelling):
 
     lr: float = searched(5e-5, 1e-5, 1e-3, log=True)
     weight_decay: float = searched(3e-4, 0.0, 1e-3)
-    labels: str = "uniform"
     keep: float = searched(0.5, 0.01, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_labels_setting(self.labels)
         if not 0 < self.keep <= 1:
             raise InvalidInput(f"keep must lie in (0, 1], the share of entries to train, got {self.keep}")
 
-    def check(self, model: nn.Module, request: Request) -> None:
-        """Refuse a request in which some example could get no wrong label."""
-        super().check(model, request)
-        check_wrong_labels(self.name, self.labels, request)
-
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
-        forget = request.forget
-        wrong = wrong_labels(forget, request.retain, self.labels, request.generator("labels"))
-        masks = largest(saliency(model, forget, request, self.batch_size), self.keep)
+        slopes = saliency(model, request.forget, request.numerics, request.meter, batch_size=self.batch_size)
+        masks = largest(list(slopes.values()), self.keep)
         self.prepare_head(model, request)
         optimizer = self.optimiser_over(model)
-        _hold(optimizer, _trainable(model), masks)
-        self.learn(model, request, forget.relabel(wrong), optimizer=optimizer)
+        _hold(optimizer, list(trainable(model).values()), masks)
+        self.learn(model, request, self.relabelled(request), optimizer=optimizer)
         return model
-
-
-def saliency(model: nn.Module, forget: Examples, request: Request, batch_size: int) -> list[Tensor]:
-    """Return |gradient| of the mean cross-entropy over ``forget``, one tensor per trainable parameter.
-
-    In evaluation mode and without augmentation: it belongs to the function that is to be changed.
-    """
-    parameters = _trainable(model)
-    total = [torch.zeros_like(parameter) for parameter in parameters]
-    with training_mode(model, False):
-        for batch in forget.batches(batch_size):
-            with request.numerics.autocast():
-                logits = model(request.numerics.place_inputs(batch.x)).float()
-            loss = nn.functional.cross_entropy(logits, batch.y, reduction="sum") / len(forget)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for sum_, gradient in zip(total, gradients, strict=True):
-                if gradient is not None:
-                    sum_ += gradient
-            request.meter.count(len(batch))
-    return [sum_.abs() for sum_ in total]
 
 
 def largest(values: list[Tensor], share: float) -> list[Tensor]:
@@ -119,10 +85,6 @@ def largest(values: list[Tensor], share: float) -> list[Tensor]:
     mask[torch.sort(flat, descending=True, stable=True).indices[:count]] = True
     sizes = [value.numel() for value in values]
     return [part.view(value.shape) for part, value in zip(torch.split(mask, sizes), values, strict=True)]
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _hold(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], masks: list[Tensor]) -> None:

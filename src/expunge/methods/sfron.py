@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,9 @@ from expunge.data.examples import Batch, Examples
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
+from expunge.methods.importance import fisher_importances, trainable
 from expunge.training.batchnorm import running_statistics
-from expunge.training.loop import Loss, cross_entropy, silent, training_mode
+from expunge.training.loop import Loss, cross_entropy, silent
 from expunge.training.recipe import Optimiser, Recipe
 
 _FLOOR = 1e-6
@@ -147,7 +147,7 @@ class SFRon(GradientMethod):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
         forget, retain = request.forget, request.retain
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        trained = list(trainable(model).values())
         forget_rows = drawn(len(forget), min(self.batch_size, len(forget)), request.generator("forget rows"))
         retain_rows = drawn(len(retain), self.inner_steps * self.batch_size, request.generator("retain rows"))
         order = request.generator("order")
@@ -187,23 +187,11 @@ class SFRon(GradientMethod):
     def _fisher(
         self, model: nn.Module, examples: Examples, size: int, request: Request, role: str
     ) -> list[Tensor]:
-        """Mean of the squared gradients of batches of ``size``: no step is made."""
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        sums = [torch.zeros_like(parameter) for parameter in trained]
-        whole = (batch for batch in examples.batches(size, request.generator(role)) if len(batch) == size)
-        number = 0
-        with training_mode(model, False):
-            for batch in islice(whole, self.fisher_batches):
-                with request.numerics.autocast():
-                    placed = Batch(request.numerics.place_inputs(batch.x), batch.y, batch.index)
-                    loss = cross_entropy(model, placed)
-                slopes = torch.autograd.grad(loss.value, trained, allow_unused=True)
-                for total, slope in zip(sums, slopes, strict=True):
-                    if slope is not None:
-                        total += slope.square()
-                request.meter.count(loss.gradients)
-                number += 1
-        return [total / number for total in sums]
+        """Mean of the squared gradients of ``fisher_batches`` batches of ``size``, of as many as there are."""
+        drawn = torch.randperm(len(examples), generator=request.generator(role))
+        taken = examples.select(drawn[: size * min(self.fisher_batches, len(examples) // size)])
+        found = fisher_importances(model, taken, request.numerics, request.meter, batch_size=size)
+        return list(found.values())
 
     def _masked(
         self, model: nn.Module, trained: list[nn.Parameter], masks: list[Tensor]

@@ -123,7 +123,7 @@ class UNSIR(GradientMethod):
             request,
             epochs=self.impair_epochs,
             order=request.generator("impair"),
-            progress=lambda share: request.progress(0.6 * share),
+            progress=request.stage(0.0, 0.6),
         )
         self.fit(
             model,
@@ -139,7 +139,7 @@ class UNSIR(GradientMethod):
                 weight_decay=self.weight_decay,
             ).over(model),
             order=request.generator("repair"),
-            progress=lambda share: request.progress(0.6 + 0.4 * share),
+            progress=request.stage(0.6, 1.0),
         )
         return model
 

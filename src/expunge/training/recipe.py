@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -168,12 +168,11 @@ class Recipe:
             if objective is not cross_entropy:
                 raise InvalidInput("example-tied dropout has an objective of its own; leave objective out")
             objective = self.example_tied.objective(seed)
-        order = generator(seed, "order")
         steps = self.epochs * math.ceil(len(examples) / self.batch_size)
         numerics.place(model)
         fit(
             model,
-            (self._epoch(examples, seed, number, order) for number in range(self.epochs)),
+            self._epochs(examples, seed),
             objective,
             self.optimiser.over(model),
             numerics,
@@ -184,10 +183,14 @@ class Recipe:
         )
         return model
 
-    def _epoch(self, examples: Examples, seed: int, number: int, order: torch.Generator) -> Iterable[Batch]:
-        batches = examples.batches(self.batch_size, order, augment=self.augment)
+    def _epochs(self, examples: Examples, seed: int) -> Iterator[Iterable[Batch]]:
+        order = generator(seed, "order")
+        passes = (examples.batches(self.batch_size, order, augment=self.augment) for _ in range(self.epochs))
         if self.codes is None:
-            return batches
+            return passes
         shape = tuple(next(examples.batches(1)).x.shape[1:])
         codes = self.codes.draw(seed, examples.n_classes, shape).to(examples.device)
-        return self.codes.mix(batches, codes, generator(seed, "code replacement", number))
+        return (
+            self.codes.mix(batches, codes, generator(seed, "code replacement", number))
+            for number, batches in enumerate(passes)
+        )
