@@ -1,14 +1,22 @@
-"""What enters the last layer of a classifier."""
+"""What the layers of a classifier make of its inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from expunge.data.examples import Examples
-from expunge.models.head import head_inputs
+from expunge.errors import InvalidInput
+from expunge.models.head import find_head, head_inputs
 from expunge.training.loop import predict, training_mode
 from expunge.training.numerics import Numerics
+
+_GRID = 4
+"""Feature maps are averaged down to at most this many rows and columns."""
 
 
 @torch.no_grad()
@@ -25,3 +33,96 @@ def features(model: nn.Module, examples: Examples, numerics: Numerics) -> Tensor
         with training_mode(model, False):
             predict(forward, examples, numerics)
     return torch.cat(found)
+
+
+def layer_names(model: nn.Module, n_classes: int) -> list[str]:
+    """Return the names of the model's parts that own parameters, in order, without the one with the head.
+
+    A part is a direct child of the model; lists and sequences of modules are taken apart.
+
+    Raises:
+        InvalidInput: the model has no linear head, or nothing before it.
+    """
+    head = find_head(model, n_classes)
+    names = [
+        name
+        for name, part in _parts(model)
+        if any(True for _ in part.parameters()) and not _holds(part, head)
+    ]
+    if not names:
+        raise InvalidInput(f"{type(model).__name__} has no layer with parameters before its head")
+    return names
+
+
+def _parts(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    found: list[tuple[str, nn.Module]] = []
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList | nn.Sequential):
+            found += _parts(child, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, child))
+    return found
+
+
+def _holds(module: nn.Module, part: nn.Module) -> bool:
+    return any(inner is part for inner in module.modules())
+
+
+@torch.no_grad()
+def layer_features(
+    model: nn.Module, examples: Examples, numerics: Numerics, layers: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return name of the layer -> what it puts out for each example, in evaluation mode: float32 (N, D).
+
+    Feature maps (N, C, H, W) are averaged over areas down to 4 x 4 at most, tokens (N, T, D) over T.
+
+    Args:
+        model: any module.
+        examples: whose features are wanted, at least one.
+        numerics: where to compute.
+        layers: names as in ``model.named_modules()``.
+
+    Raises:
+        InvalidInput: no example, a name the model does not have, or a layer that puts out no tensor or does
+            not run.
+    """
+    modules = dict(model.named_modules())
+    unknown = [name for name in layers if name not in modules]
+    if unknown:
+        raise InvalidInput(
+            f"{type(model).__name__} has no layer {unknown[0]!r}; it has {', '.join(filter(None, modules))}"
+        )
+    if len(examples) == 0:
+        raise InvalidInput("features of no examples were asked for; check that the set is not empty first")
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+
+    def keeper(name: str) -> RemovableHandle:
+        def keep(module: nn.Module, inputs: object, output: object) -> None:
+            if not isinstance(output, Tensor):
+                raise InvalidInput(f"layer {name!r} puts out {type(output).__name__}; name one with a tensor")
+            found[name].append(_flat(output.float()))
+
+        handle: RemovableHandle = modules[name].register_forward_hook(keep)
+        return handle
+
+    handles = [keeper(name) for name in layers]
+    try:
+        predict(model, examples, numerics)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, parts in found.items():
+        if sum(len(part) for part in parts) != len(examples):
+            raise InvalidInput(
+                f"layer {name!r} does not run once for each example; name one that a forward pass runs once"
+            )
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _flat(output: Tensor) -> Tensor:
+    if output.ndim == 4:
+        size = (min(_GRID, output.shape[2]), min(_GRID, output.shape[3]))
+        output = F.adaptive_avg_pool2d(output, size)
+    elif output.ndim == 3:
+        output = output.mean(1)
+    return output.flatten(1)

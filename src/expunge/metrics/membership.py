@@ -6,15 +6,10 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn import functional as F
 
-from expunge.metrics.base import Evaluated, Metric, NotDefined
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits) in nats: float64 (N,)."""
-    log_p = F.log_softmax(logits.double(), dim=1)
-    return -(log_p.exp() * log_p).sum(1)
+from expunge.metrics.attack_scores import entropy
+from expunge.metrics.base import Evaluated, Metric
+from expunge.metrics.undefined import undefined_where_invalid
 
 
 def share_called_member(members: Tensor, others: Tensor, targets: Tensor) -> float:
@@ -49,7 +44,7 @@ class EntropyAttack(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the share; not defined for tasks without a forget and a retain set to evaluate."""
-        members, others, targets = (entropy(evaluated.logits(name)) for name in ("retain", "test", "forget"))
-        if not all(bool(part.isfinite().all()) for part in (members, others, targets)):
-            raise NotDefined("the model has logits that are not finite")
+        logits = [evaluated.logits(name) for name in ("retain", "test", "forget")]
+        with undefined_where_invalid():
+            members, others, targets = map(entropy, logits)
         return share_called_member(members, others, targets)

@@ -12,7 +12,7 @@ class PerClassAccuracy(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the accuracy of the worst class."""
-        return min((value for value in self.classes(evaluated) if value is not None))
+        return min(value for value in self.classes(evaluated) if value is not None)
 
     def classes(self, evaluated: Evaluated) -> list[float | None]:
         """Return one accuracy per class, ``None`` for a class without test images."""

@@ -1,0 +1,126 @@
+"""Linear probes: what can be read off each layer, whatever the head answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+from expunge.metrics.base import Evaluated, Metric, Value
+from expunge.metrics.class_mean_probe import few_of_each_class, nearest_mean_accuracy
+from expunge.metrics.features import layer_features, layer_names
+from expunge.metrics.undefined import undefined_where_invalid
+from expunge.training.numerics import Numerics
+
+
+def linear_probe_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers: Tensor) -> float:
+    """Accuracy, in [0, 1], of a logistic regression fitted on ``known`` features.
+
+    Features are scaled to mean 0 and standard deviation 1; L2 penalty with C = 1, no held-out part.
+
+    Args:
+        known: features (K, D) to fit on.
+        labels: int64 (K,), their classes, at least two different ones.
+        asked: features (N, D).
+        answers: int64 (N,), their classes.
+
+    Raises:
+        InvalidInput: one class only, no example, or features that are not finite.
+    """
+    n_classes = len(set(labels.tolist()))
+    if len(asked) == 0 or n_classes < 2:
+        raise InvalidInput(
+            "a linear probe needs examples of two classes at least to fit and one example to answer, got "
+            f"{n_classes} classes and {len(asked)} examples"
+        )
+    if not bool(known.isfinite().all() and asked.isfinite().all()):
+        raise InvalidInput("the features hold NaN or inf; the model has diverged, lower its learning rate")
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    probe.fit(known.double().cpu().numpy(), labels.cpu().numpy())
+    predicted = probe.predict(asked.double().cpu().numpy())
+    return float((predicted == answers.cpu().numpy()).mean())
+
+
+def probe_layers(
+    model: nn.Module,
+    train: Examples,
+    test: Examples,
+    numerics: Numerics,
+    *,
+    layers: Sequence[str] = (),
+    per_class: int = 100,
+) -> dict[str, tuple[float, float]]:
+    """Return layer -> accuracy on ``test`` of (linear probe, nearest class mean), both in [0, 1].
+
+    Args:
+        model: ends in a linear layer with one output per class.
+        train: examples to fit on, with true labels, the forgotten class included.
+        test: examples to answer, with true labels; none may be in ``train``.
+        numerics: where to compute.
+        layers: names as in ``model.named_modules()``; none: every part of the model before the head.
+        per_class: at most this many training examples a class.
+
+    Raises:
+        InvalidInput: no example, one class only, ``per_class`` below one, or no such layer.
+    """
+    chosen = few_of_each_class(train, test, per_class)
+    names = list(layers) or layer_names(model, train.n_classes)
+    known = layer_features(model, chosen, numerics, names)
+    asked = layer_features(model, test, numerics, names)
+    return {
+        name: (
+            linear_probe_accuracy(known[name], chosen.labels, asked[name], test.labels),
+            nearest_mean_accuracy(known[name], chosen.labels, asked[name], test.labels),
+        )
+        for name in names
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe(Metric):
+    """Accuracy of linear probes on test images of a forgotten class, layer by layer.
+
+    The value is that of the last layer before the head; "linear_probe_" + layer and "nearest_mean_" + layer
+    follow for every layer. Only the distance to the retrained model's value says something: a network that never saw a
+    class has features that tell it apart, too.
+
+    Args:
+        layers: names as in ``model.named_modules()``; none: every part of the model before the head.
+        per_class: at most this many training examples a class.
+    """
+
+    name = "linear_probe"
+    better = "reference"
+    source = "Alain and Bengio, ICLR 2017 workshop"
+
+    layers: tuple[str, ...] = ()
+    per_class: int = 100
+
+    def __call__(self, evaluated: Evaluated) -> float:
+        """Return the accuracy of the linear probe on the last layer."""
+        return self.values(evaluated)[self.name].value
+
+    def values(self, evaluated: Evaluated) -> dict[str, Value]:
+        """Accuracies by layer; not defined where no class is forgotten or the model has no linear head."""
+        train, test = evaluated.problem.split.train, evaluated.examples("forget_test")
+        with undefined_where_invalid():
+            found = probe_layers(
+                evaluated.model,
+                train,
+                test,
+                evaluated.numerics,
+                layers=self.layers,
+                per_class=self.per_class,
+            )
+        last = list(found)[-1]
+        values = {self.name: Value(found[last][0])}
+        for layer, (linear, mean) in found.items():
+            values[f"{self.name}_{layer}"] = Value(linear)
+            values[f"nearest_mean_{layer}"] = Value(mean)
+        return values

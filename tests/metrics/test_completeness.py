@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from trained_models import Trained
+
+from expunge.errors import InvalidInput
+from expunge.metrics.base import NotDefined
+from expunge.metrics.completeness import Completeness, agreement
+
+
+def test_agreement_by_hand() -> None:
+    first = torch.tensor([[2.0, 1], [1, 2], [5, 0], [0, 1]])
+    second = torch.tensor([[9.0, 1], [3, 2], [1, 0], [0, 7]])
+    assert agreement(first, second) == 0.75
+
+
+def test_refusals() -> None:
+    with pytest.raises(InvalidInput, match="at least one example"):
+        agreement(torch.zeros(0, 2), torch.zeros(0, 2))
+    with pytest.raises(InvalidInput, match="on the same examples"):
+        agreement(torch.zeros(2, 2), torch.zeros(2, 3))
+
+
+def test_of_models(forgotten_class: Trained, diverged: nn.Module) -> None:
+    metric = Completeness()
+    same = metric.values(forgotten_class.of(forgotten_class.retrained))
+    assert {name: value.value for name, value in same.items()} == {
+        "completeness": 1,
+        "completeness_retain": 1,
+        "completeness_test": 1,
+    }
+    before = {
+        name: value.value
+        for name, value in metric.values(forgotten_class.of(forgotten_class.original)).items()
+    }
+    assert before["completeness"] < 0.1
+    assert before["completeness_retain"] > 0.95
+    # a quarter of the test images is of the forgotten class
+    assert 0.7 < before["completeness_test"] < 0.8
+    with pytest.raises(NotDefined, match="NaN"):
+        metric(forgotten_class.of(diverged))
