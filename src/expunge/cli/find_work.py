@@ -1,0 +1,177 @@
+"""The work of ``expunge find``: from what the user names to what is detected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from expunge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from expunge.detection.out_of_sample import FreshModel
+    from expunge.detection.result import Detection
+    from expunge.repair.training_data import TrainingData
+    from expunge.training.loop import Progress
+    from expunge.training.numerics import Numerics
+    from expunge.training.recipe import Recipe
+
+
+def load_model(
+    arch: str, checkpoint: Path | None, data: TrainingData, numerics: Numerics
+) -> tuple[nn.Module, TrainingData]:
+    """Build the network, with the checkpoint's weights if there is one; the data gets its number of classes.
+
+    Raises:
+        InvalidInput: an architecture that does not fit the checkpoint, or a model that cannot read the data.
+        StoreError: the checkpoint cannot be read.
+    """
+    from expunge.repair.architecture import build_architecture
+    from expunge.repair.checkpoint import read_checkpoint
+    from expunge.repair.weights import load_weights
+
+    model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
+    if checkpoint is not None:
+        load_weights(model, read_checkpoint(checkpoint))
+    numerics.place(model)
+    return model, data.with_n_classes(_count_logits(model, data, numerics))
+
+
+def _count_logits(model: nn.Module, data: TrainingData, numerics: Numerics) -> int:
+    import torch
+
+    from expunge.training.loop import training_mode
+
+    batch = next(data.examples.batches(2))
+    try:
+        with torch.no_grad(), training_mode(model, False), numerics.autocast():
+            outputs = model(numerics.place_inputs(batch.x))
+    # A user's own module can fail in any way.
+    except Exception as error:
+        raise InvalidInput(
+            f"the model cannot read inputs of shape {tuple(batch.x.shape[1:])}: {error}; give the data as the model "
+            "reads it: --size, --channels, --inputs or --tokenizer"
+        ) from error
+    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != len(batch):
+        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise InvalidInput(
+            f"the model returns {shape} for {len(batch)} inputs, expected logits ({len(batch)}, C)"
+        )
+    return outputs.shape[1]
+
+
+def read_features(model: nn.Module, data: TrainingData, numerics: Numerics) -> Tensor:
+    """Return what enters the head of the trained model, float32 (N, D).
+
+    Raises:
+        InvalidInput: no linear head, or a model that has not learned this data.
+    """
+    from expunge.metrics.features import features
+    from expunge.repair.scores import chance
+    from expunge.training.loop import accuracy
+
+    right = accuracy(model, data.examples, numerics)
+    guess = chance(data.examples.labels, data.examples.n_classes)
+    # A model that has learned nothing of this data says nothing about it.
+    if right <= guess + 0.1 * (1 - guess):
+        raise InvalidInput(
+            f"the checkpoint's accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance; check "
+            "that it is read in the same way: --normalise, --mean, --std, --size, --classes"
+        )
+    return features(model, data.examples, numerics)
+
+
+def wrong_labels(
+    arch: str,
+    data: TrainingData,
+    numerics: Numerics,
+    recipe: Recipe,
+    folds: int,
+    seed: int,
+    kept: Path,
+    progress: Progress,
+) -> Detection:
+    """Train one model per fold and compare its predictions with the stored labels.
+
+    Raises:
+        InvalidInput: too few examples of a class, or one class only.
+        Diverged: a training became NaN.
+    """
+    from expunge.detection.label_errors import label_errors
+    from expunge.detection.out_of_sample import out_of_sample
+    from expunge.store.weights import WeightStore
+
+    probabilities = out_of_sample(
+        _fresh(arch, data),
+        data.examples,
+        numerics,
+        recipe=recipe,
+        folds=folds,
+        seed=seed,
+        kept=WeightStore(kept),
+        key=_key(arch, data),
+        progress=progress,
+    )
+    return label_errors(data.examples.labels, probabilities)
+
+
+def _fresh(arch: str, data: TrainingData) -> FreshModel:
+    from expunge.repair.architecture import build_architecture
+    from expunge.seeding import global_generator
+
+    def make(source: torch.Generator) -> nn.Module:
+        with global_generator(source):
+            return build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
+
+    return make
+
+
+def _key(arch: str, data: TrainingData) -> str:
+    from expunge.fingerprint import fingerprint
+    from expunge.repair.provenance import code_hash, data_hash, file_hash
+
+    source = Path(arch.partition("?")[0].rpartition(":")[0]).expanduser()
+    own = file_hash(source) if source.suffix == ".py" and source.is_file() else ""
+    return fingerprint(arch, own, data_hash(data), code_hash())
+
+
+def wrong_labels_fast(
+    features: Tensor, data: TrainingData, folds: int, seed: int, progress: Progress
+) -> Detection:
+    """Compare the stored labels with what a classifier on the checkpoint's features says.
+
+    Raises:
+        InvalidInput: too few examples of a class, or one class only.
+    """
+    from dataclasses import replace
+
+    from expunge.detection.feature_probabilities import feature_probabilities
+    from expunge.detection.label_errors import label_errors
+
+    labels = data.examples.labels
+    probabilities = feature_probabilities(
+        features, labels, len(data.classes), folds=folds, seed=seed, progress=progress
+    )
+    found = label_errors(labels, probabilities)
+    warning = (
+        "--fast: features of a model that has memorised a wrong label hide it; without --fast more is found"
+    )
+    return replace(found, notes=(warning, *found.notes))
+
+
+def poison(
+    chosen: Sequence[str], features: Tensor, data: TrainingData, share: float, seed: int
+) -> list[Detection]:
+    """Run the chosen detectors of poison."""
+    from expunge.detection.poison import activation_clustering, spectral_signatures
+
+    labels, n_classes = data.examples.labels, len(data.classes)
+    found = []
+    if "activation" in chosen:
+        found.append(activation_clustering(features, labels, n_classes, seed=seed))
+    if "spectral" in chosen:
+        found.append(spectral_signatures(features, labels, n_classes, share=share))
+    return found

@@ -1,0 +1,1 @@
+"""Which training examples are bad, where nobody has said it yet."""
