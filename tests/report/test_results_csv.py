@@ -35,17 +35,30 @@ def test_exact_text(tmp_path: Path) -> None:
             uxh=0.1 + 0.2,
             seconds=1234567.5,
             sample_gradients=10**12,
+            task_settings={"regularity": 0.5, "swap_classes": (3, 5)},
         ),
         make(method="none", regularity=1.0, discovery=1 / 3, seed=2**40, status="failed", error="a, b"),
         make(method="my.pack,age:Thing", regularity=0, asr=4e-6, seconds=1e-7, status="skipped"),
+        make(
+            method="natmu",
+            task="random",
+            regularity=None,
+            discovery=None,
+            task_settings={"share": 0.1},
+            metrics={"forget_accuracy": 0.5, "entropy_attack": None},
+        ),
+        make(method="natmu", task="classes", regularity=None, discovery=None, metrics={"a_name": 1}),
     ]
     write_csv(iter(records), tmp_path / "out" / "results.csv")
     assert (tmp_path / "out" / "results.csv").read_bytes().decode() == (
         "method,regularity,discovery,seed,healed,healed_known,healed_unknown,utility,uxh,asr,seconds,"
-        "sample_gradients,status\n"
-        "rem,0.5,0.1,3,0.933333,1,0,0.25,0.3,,1234567.5,1000000000000,done\n"
-        "none,1,0.333333,1099511627776,,,,,,,,,failed\n"
-        '"my.pack,age:Thing",0,0.1,3,,,,,,0.000004,0,,skipped\n'
+        "sample_gradients,status,data,model,task,task_settings,a_name,entropy_attack,forget_accuracy\n"
+        "rem,0.5,0.1,3,0.933333,1,0,0.25,0.3,,1234567.5,1000000000000,done,digits,resnet9,corruption,"
+        '"{""regularity"": 0.5, ""swap_classes"": [3, 5]}",,,\n'
+        "none,1,0.333333,1099511627776,,,,,,,,,failed,digits,resnet9,corruption,{},,,\n"
+        '"my.pack,age:Thing",0,0.1,3,,,,,,0.000004,0,,skipped,digits,resnet9,corruption,{},,,\n'
+        'natmu,,,3,,,,,,,,,done,digits,resnet9,random,"{""share"": 0.1}",,,0.5\n'
+        "natmu,,,3,,,,,,,,,done,digits,resnet9,classes,{},1,,\n"
     )
 
 

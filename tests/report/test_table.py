@@ -5,8 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from expunge.errors import InvalidInput
 from expunge.report.table import cost_table, map_table
@@ -27,7 +26,7 @@ def make(**changed: Any) -> Record:
     return Record(**(values | changed))
 
 
-def printed(table: Table, *, width: int = 100, colour: bool = False) -> str:
+def printed(table: RenderableType, *, width: int = 100, colour: bool = False) -> str:
     console = Console(
         file=io.StringIO(), width=width, force_terminal=colour, color_system="truecolor" if colour else None
     )
@@ -97,6 +96,44 @@ def test_no_spread_no_word_of_it() -> None:
     text = printed(map_table([make(uxh=0.5)]))
     assert "±" not in text
     assert "failed" not in text
+
+
+@pytest.mark.parametrize("make_table", [map_table, cost_table])
+def test_eighty_columns_break_no_line(make_table: Any) -> None:
+    long = ("rem_without_redirection", "retrain_corrected")
+    records = [*full_map(2), *(make(method=name, uxh=0.5, oracle=name in long[1:]) for name in long)]
+    text = printed(make_table(records), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    for name in ("rem_without_redirection", "retrain_corrected (oracle)"):
+        assert [row for row in text.splitlines() if row.startswith(f"{name}  ")]
+    tables = text.split("ideal (oracle)")[:-1]
+    for row in (row for table in tables for row in table.splitlines() if row.startswith("finetune")):
+        assert len(row.split()) >= 4
+
+
+def test_a_map_below_its_width_is_one_table_for_each_regularity() -> None:
+    text = printed(map_table(full_map(2)), width=80)
+    headings = [row.split() for row in text.splitlines() if row.startswith("method")]
+    assert headings == [["method", "10%", "50%", "100%"]] * 2 + [
+        ["method", "10%", "50%", "100%", "the", "map"]
+    ]
+    assert [row.split()[0] for row in text.splitlines() if row.strip() in ("random", "interclass")] == [
+        "random",
+        "interclass",
+    ]
+    assert len([row for row in text.splitlines() if row.startswith("rem_ideal (oracle)")]) == 3
+    assert text.count("Utility x Healed, %") == 1
+    assert text.count("Columns: share") == 1
+
+
+def test_many_rates_are_cut_to_the_width() -> None:
+    rates = [number / 10 for number in range(1, 11)]
+    records = [make(method=name, discovery=rate, uxh=0.5) for name in ("none", "rem") for rate in rates]
+    text = printed(map_table(records), width=50)
+    assert max(map(len, text.splitlines())) <= 50
+    shown = [word for row in text.splitlines() if row.startswith("method") for word in row.split()]
+    assert [word for word in shown if word.endswith("%")] == [f"{10 * number}%" for number in range(1, 11)]
+    assert text.count("50.0") == 2 * 11
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,8 @@ from expunge.store.atomic import write_atomically
 from expunge.store.record import Record
 
 FORMATS = ("svg", "png", "pdf")
-ABSENT = "×"
+ABSENT, UNLEARNED = "×", "°"
+Chart = alt.ConcatChart | alt.HConcatChart | alt.LayerChart
 
 # Pixels. Narrower heat maps than the least width would cut the names above them.
 _CELL_WIDTH, _CELL_HEIGHT, _LEAST_WIDTH, _GAP, _HEADING = 66, 38, 190, 24, 46
@@ -28,10 +29,13 @@ _INKS = ("white", "black", _FAINT)
 _DARK_TEXT_FROM = 45
 
 
-def map_chart(records: Iterable[Record]) -> alt.ConcatChart:
+def map_chart(
+    records: Iterable[Record], unlearned: Collection[tuple[str, float, float]] = ()
+) -> alt.ConcatChart:
     """Return one heat map of mean Utility x Healed per method: discovery rate by regularity.
 
-    All share one scale from 0 to 100 %. Cells without a value are grey with a cross.
+    All share one scale from 0 to 100 %. Cells without a value are grey with a cross; the (method,
+    regularity, discovery) in ``unlearned``, whose first model had not learned the corruption, get a mark.
 
     Raises:
         InvalidInput: no records, or of several data sets, models or settings (see ``summarise``).
@@ -47,6 +51,7 @@ def map_chart(records: Iterable[Record]) -> alt.ConcatChart:
             summary,
             method,
             width,
+            unlearned,
             leftmost=number % columns == 0,
             lowest=number + columns >= len(summary.methods),
         )
@@ -54,7 +59,7 @@ def map_chart(records: Iterable[Record]) -> alt.ConcatChart:
     ]
     title = alt.TitleParams(
         text="Utility × Healed",
-        subtitle=_subtitle(summary),
+        subtitle=_subtitle(summary, unlearned),
         anchor="start",
         fontSize=20,
         subtitleFontSize=14,
@@ -84,13 +89,20 @@ def map_chart(records: Iterable[Record]) -> alt.ConcatChart:
     return chart
 
 
-def write_map(records: Iterable[Record], path: str | Path) -> None:
-    """Write :func:`map_chart` as SVG, PNG or PDF, as the suffix of ``path`` says; needs no network.
+def write_map(
+    records: Iterable[Record], path: str | Path, unlearned: Collection[tuple[str, float, float]] = ()
+) -> None:
+    """Write :func:`map_chart`; see :func:`write_chart`."""
+    write_chart(map_chart(records, unlearned), path)
+
+
+def write_chart(chart: Chart, path: str | Path) -> None:
+    """Write ``chart`` as SVG, PNG or PDF, as the suffix of ``path`` says; needs no network.
 
     The file appears whole or not at all.
 
     Raises:
-        InvalidInput: another suffix, or records that make no map.
+        InvalidInput: another suffix.
         StoreError: the file cannot be written.
     """
     path = Path(path)
@@ -100,7 +112,7 @@ def write_map(records: Iterable[Record], path: str | Path) -> None:
             f"a figure cannot be written as {path.name!r}; its name must end in "
             f"{', '.join(f'.{form}' for form in FORMATS)}"
         )
-    content = _render(map_chart(records), suffix)
+    content = _render(chart, suffix)
     try:
         write_atomically(path, content)
     except OSError as error:
@@ -109,7 +121,7 @@ def write_map(records: Iterable[Record], path: str | Path) -> None:
         ) from error
 
 
-def _render(chart: alt.ConcatChart, form: str) -> bytes:
+def _render(chart: Chart, form: str) -> bytes:
     if form == "svg":
         text = io.StringIO()
         chart.save(text, format="svg")
@@ -121,10 +133,16 @@ def _render(chart: alt.ConcatChart, form: str) -> bytes:
 
 
 def _panel(
-    summary: Summary, method: MethodSummary, width: int, *, leftmost: bool, lowest: bool
+    summary: Summary,
+    method: MethodSummary,
+    width: int,
+    unlearned: Collection[tuple[str, float, float]],
+    *,
+    leftmost: bool,
+    lowest: bool,
 ) -> alt.LayerChart:
     rows, columns = summary.regularity_labels, summary.discovery_labels
-    values = [_value(summary, method.method, *place) for place in summary.places]
+    values = [_value(summary, method.method, *place, unlearned) for place in summary.places]
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X(
             "discovery:O",
@@ -170,16 +188,23 @@ def _panel(
     )
 
 
-def _value(summary: Summary, method: str, regularity: float, discovery: float) -> dict[str, Any]:
+def _value(
+    summary: Summary,
+    method: str,
+    regularity: float,
+    discovery: float,
+    unlearned: Collection[tuple[str, float, float]],
+) -> dict[str, Any]:
     cell = summary.cells.get((method, regularity, discovery))
     percent = None if cell is None or cell.uxh is None else 100 * cell.uxh.mean
     partly = cell is not None and percent is not None and cell.failed > 0
     light = percent is not None and percent < _DARK_TEXT_FROM
+    marks = ("!" if partly else "") + (UNLEARNED if (method, regularity, discovery) in unlearned else "")
     return {
         "regularity": summary.regularity_labels[regularity],
         "discovery": summary.discovery_labels[discovery],
         "percent": percent,
-        "label": ABSENT if percent is None else f"{percent:.0f}{'!' if partly else ''}",
+        "label": ABSENT if percent is None else f"{percent:.0f}{marks}",
         "ink": _FAINT if percent is None else "white" if light else "black",
     }
 
@@ -194,7 +219,7 @@ def _caption(summary: Summary, method: MethodSummary) -> str:
     return f"{kind}mean {100 * method.uxh:.1f}{of_all}"
 
 
-def _subtitle(summary: Summary) -> str:
+def _subtitle(summary: Summary, unlearned: Collection[tuple[str, float, float]]) -> str:
     count = len(summary.seeds)
     cells = [
         summary.cells.get((method.method, *place)) for method in summary.methods for place in summary.places
@@ -208,4 +233,6 @@ def _subtitle(summary: Summary) -> str:
         parts.append(f"{ABSENT} failed or not run")
     if any(cell is not None and cell.uxh is not None and cell.failed for cell in cells):
         parts.append("! some seeds failed")
+    if unlearned:
+        parts.append(f"{UNLEARNED} first model had not learned the corruption")
     return ", ".join(parts)

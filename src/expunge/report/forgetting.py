@@ -26,7 +26,7 @@ GAPS = (
     "entropy_attack",
 )
 """Measurements whose absolute differences to the reference make the average gap, where a task has them."""
-_SHOWN = {
+SHOWN = {
     "remaining_test_accuracy": "test",
     "retain_accuracy": "retain",
     "forget_accuracy": "forget",
@@ -36,6 +36,7 @@ _SHOWN = {
     "class_mean_probe": "probe",
     "average_gap": "avg.\ngap",
 }
+"""Measurement -> heading, in the order of the columns."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,13 @@ def summarise_forgetting(records: Iterable[Record]) -> list[ForgettingSummary]:
     if not taken:
         raise InvalidInput("there are no records of forgetting tasks; run some first ('expunge bench')")
     reference = {
-        (_task(record), record.seed): record.metrics
+        (task_text(record), record.seed): record.metrics
         for record in taken
         if record.method == REFERENCE and record.status == "done"
     }
     grouped: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in taken:
-        grouped[_task(record), record.method].append(record)
+        grouped[task_text(record), record.method].append(record)
     order = {BASELINE: 0, REFERENCE: 1}
     return [
         _summary(task, method, found, reference)
@@ -116,7 +117,7 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
     tables = []
     for task in dict.fromkeys(summary.task for summary in summaries):
         rows = [summary for summary in summaries if summary.task == task]
-        names = [name for name in _SHOWN if any(name in row.values for row in rows)]
+        names = [name for name in SHOWN if any(name in row.values for row in rows)]
         table = Table(
             title=f"Forget {printable(task)}, %",
             title_justify="left",
@@ -129,9 +130,9 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
         )
         table.add_column("method", no_wrap=True)
         for name in names:
-            table.add_column(_SHOWN[name], justify="right", no_wrap=True)
+            table.add_column(SHOWN[name], justify="right", no_wrap=True)
         table.add_column("s", justify="right")
-        for row in sorted(rows, key=_rank):
+        for row in sorted(rows, key=rank):
             # Eight columns of intervals do not fit beside each other on a terminal of 80.
             between = "\n" if len(names) > 6 else ""
             cells = [row.values[name].percent(between) if name in row.values else "–" for name in names]
@@ -170,7 +171,8 @@ def _summary(
     )
 
 
-def _task(record: Record) -> str:
+def task_text(record: Record) -> str:
+    """Return kind and settings of a record's task, seed apart, on one line."""
     settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
     shown = ", ".join(
         f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
@@ -179,6 +181,7 @@ def _task(record: Record) -> str:
     return f"{record.task} {shown}" if len(shown) < 80 else f"{record.task} ({record.task_key[:8]})"
 
 
-def _rank(row: ForgettingSummary) -> tuple[bool, bool, float, str]:
+def rank(row: ForgettingSummary) -> tuple[bool, bool, float, str]:
+    """Sort key of a task's rows: the reference, doing nothing, then by rising average gap."""
     gap = row.values.get("average_gap")
     return row.method != REFERENCE, row.method != BASELINE, gap.mean if gap else 2.0, row.method

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -13,43 +15,91 @@ from expunge.store.record import Record
 
 BEST, PARTLY, MISSING = "•", "!", "–"
 """Marks behind the best value, behind one with failed seeds, and in place of an absent one."""
+_LONGEST_NAME = 32
+"""Characters of a method's name that are kept on one line."""
 
 
-def map_table(records: Iterable[Record]) -> Table:
+def map_table(records: Iterable[Record]) -> MapTable:
     """Return Utility x Healed in percent, a row per method, grouped by regularity, then discovery rate.
 
     Raises:
         InvalidInput: no records, or of several data sets, models or settings (see ``summarise``).
     """
-    summary = summarise(records)
-    table = _table("Utility x Healed, %", _map_caption(summary))
-    table.add_column("\nmethod", overflow="fold")
-    rates = summary.discovery_labels
-    columns = {
-        place: [_cell(summary, method.method, *place) for method in summary.methods]
-        for place in summary.places
-    }
-    # Rich has no column that spans others, so the rates of one regularity share a column, aligned by hand.
-    widths = {
-        place: max(len(rates[place[1]]) + 1, *(text.cell_len for text in texts))
-        for place, texts in columns.items()
-    }
-    for regularity, label in summary.regularity_labels.items():
-        rate_line = " ".join(
-            f"{rates[rate]:>{widths[regularity, rate] - 1}} " for rate in summary.discoveries
-        )
-        table.add_column(Text(f"{label:^{len(rate_line)}}\n{rate_line}"), overflow="fold")
-    table.add_column("\n mean", overflow="fold")
-    for number, method in enumerate(summary.methods):
-        groups = [
-            Text(" ").join(
-                _right(columns[regularity, rate][number], widths[regularity, rate])
-                for rate in summary.discoveries
-            )
-            for regularity in summary.regularities
-        ]
-        _add(table, summary, method, [*groups, _mean(summary, method)])
-    return table
+    return MapTable(summarise(records))
+
+
+@dataclass(frozen=True)
+class MapTable:
+    """The map for a terminal: one table if that fits, else one below the other for each regularity.
+
+    A regularity with more rates than fit is cut further. The mean over the whole map stands in the last table.
+
+    Args:
+        summary: what is shown.
+    """
+
+    summary: Summary
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the tables for the width there is."""
+        summary = self.summary
+        regularities, rates = summary.regularities, summary.discoveries
+        whole = self._table([(regularity, rates) for regularity in regularities], stacked=False)
+        if _fits(whole, console, options):
+            yield whole
+            return
+        parts: list[tuple[float, Sequence[float]]] = []
+        for regularity in regularities:
+            left: Sequence[float] = rates
+            while left:
+                count = len(left)
+                while count > 1 and not _fits(self._table([(regularity, left[:count])]), console, options):
+                    count -= 1
+                parts.append((regularity, left[:count]))
+                left = left[count:]
+        for number, part in enumerate(parts):
+            table = self._table([part], mean=number == len(parts) - 1)
+            table.caption = None
+            if number:
+                table.title = None
+            yield table
+            yield Text()
+        yield Text(_map_caption(summary), style="table.caption")
+
+    def _table(
+        self, groups: Sequence[tuple[float, Sequence[float]]], *, stacked: bool = True, mean: bool = True
+    ) -> Table:
+        summary = self.summary
+        table = _table("Utility x Healed, %", _map_caption(summary))
+        _add_names(table, summary)
+        labels = summary.discovery_labels
+        lines: list[list[Text]] = [[] for _ in summary.methods]
+        for regularity, rates in groups:
+            # Rich has no column that spans others, so the rates of one regularity share one, aligned by hand.
+            heading, cells = "", [Text() for _ in summary.methods]
+            for rate in rates:
+                texts = [_cell(summary, method.method, regularity, rate) for method in summary.methods]
+                width = max(len(labels[rate]) + 1, *(text.cell_len for text in texts))
+                gap = " " if heading else ""
+                heading += gap + f"{labels[rate]:>{width - 1}} "
+                cells = [
+                    before + gap + _right(text, width) for before, text in zip(cells, texts, strict=True)
+                ]
+            label = summary.regularity_labels[regularity]
+            table.add_column(Text(f"{label:^{len(heading)}}\n{heading}"), no_wrap=True)
+            for line, cell in zip(lines, cells, strict=True):
+                line.append(cell)
+        if mean:
+            table.add_column("mean of\nthe map" if stacked else "\n mean", no_wrap=True)
+            for line, method in zip(lines, summary.methods, strict=True):
+                line.append(_mean(summary, method))
+        for method, line in zip(summary.methods, lines, strict=True):
+            _add(table, summary, method, line)
+        return table
+
+
+def _fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
+    return console.measure(table, options=options.update(max_width=10_000)).maximum <= options.max_width
 
 
 def cost_table(records: Iterable[Record]) -> Table:
@@ -64,13 +114,13 @@ def cost_table(records: Iterable[Record]) -> Table:
         "Means over the cells that are done; memory is the largest.",
         "ASR: triggered test images that reach the attacker's class, over the cells with poison; lower is "
         "better.",
-        "Gradients are counted per example.",
+        "Grads: gradients of single examples.",
     )
     table = _table("Quality and cost", caption)
-    table.add_column("\nmethod", overflow="fold")
+    _add_names(table, summary)
     for heading in ("U x H\n%", "Healed\n%", "Utility\n%", "ASR\n%"):
         table.add_column(heading, justify="right")
-    for heading in ("seconds\nper run", "gradients\nper run", "memory\nMB"):
+    for heading in ("s per\nrun", "grads\nper run", "memory\nMB"):
         table.add_column(heading, justify="right")
     for method in summary.methods:
         cells = [
@@ -103,10 +153,16 @@ def _add(table: Table, summary: Summary, method: MethodSummary, cells: list[Text
     first_oracle = next((other for other in summary.methods if other.oracle), None)
     if method is first_oracle and table.row_count:
         table.add_section()
-    name = Text(printable(method.method))
-    if method.oracle:
-        name.append(" (oracle)")
-    table.add_row(name, *cells, style="dim" if method.oracle else None)
+    table.add_row(_name(method), *cells, style="dim" if method.oracle else None)
+
+
+def _add_names(table: Table, summary: Summary) -> None:
+    longest = max(_name(method).cell_len for method in summary.methods)
+    table.add_column("\nmethod", overflow="fold", min_width=min(longest, _LONGEST_NAME))
+
+
+def _name(method: MethodSummary) -> Text:
+    return Text(printable(method.method) + (" (oracle)" if method.oracle else ""))
 
 
 def _cell(summary: Summary, method: str, regularity: float, discovery: float) -> Text:

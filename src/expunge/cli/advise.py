@@ -1,0 +1,186 @@
+"""``expunge advise``: which method to use, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from expunge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from expunge.report.advise import Advice, Candidate
+    from expunge.report.method_facts import MethodFacts
+
+UNKNOWN = "unknown"
+_SHOWN = 3
+
+
+def advise_command(
+    discovery: str = typer.Option(
+        UNKNOWN, help="Share of the corruption that is known, in (0, 1], or 'unknown'."
+    ),
+    regularity: str = typer.Option(
+        UNKNOWN,
+        help="What the bad examples have in common: random (independent label errors), interclass (two classes "
+        "confused), poison (a shared trigger), a number in 0..1, or 'unknown'.",
+    ),
+    retain: bool = typer.Option(True, help="Whether the remaining training data is still there."),
+    forget_data: bool = typer.Option(True, help="Whether the known bad examples are still there."),
+    budget: float | None = typer.Option(None, help="Most to be spent, as a share of a retraining: 0.25."),
+    store: str | None = typer.Option(
+        None, help="Judge by the records of this store; by default by figures that come with expunge."
+    ),
+) -> None:
+    """Say which method to use, why, and what the advice rests on."""
+    from expunge.cli.report import read_store
+    from expunge.report.advise import Situation, advise
+    from expunge.report.evidence import Evidence, packaged_evidence
+    from expunge.report.method_facts import method_facts
+    from expunge.tasks.regularity import regularity_value
+
+    situation = Situation(
+        discovery=_share(discovery),
+        regularity=None if regularity == UNKNOWN else regularity_value(regularity),
+        retain=retain,
+        forget=forget_data,
+        budget=budget,
+    )
+    evidence = (
+        packaged_evidence()
+        if store is None
+        else Evidence(source=f"store {store}", records=read_store(store)[0])
+    )
+    advice = advise(situation, evidence, method_facts)
+    console = Console(highlight=False)
+    _verdict(console, advice, None if advice.choice is None else method_facts(advice.choice.method))
+    _cells(console, advice)
+    _excluded(console, advice)
+    console.print(f"\n[bold]Evidence[/]  {escape(evidence.source)}")
+    for sentence in (*advice.thin, *evidence.reservations):
+        console.print(f"[yellow]caution:[/] {escape(sentence)}")
+
+
+def _share(text: str) -> float | None:
+    if text == UNKNOWN:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(f"--discovery takes a number in (0, 1] or 'unknown', got {text!r}") from None
+
+
+def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> None:
+    from expunge.report.advise import WORKS, tied
+
+    choice, other = advice.choice, advice.runner_up
+    if choice is None or not advice.works:
+        console.print("[bold]Retrain[/]: no method that can be used here works.")
+        if choice is not None:
+            console.print(
+                f"The best of them, {escape(choice.method)}, reaches {_percent(choice.mean)} % Utility x Healed on "
+                f"average, under the {_percent(WORKS)} % that count as working."
+            )
+        if advice.retrain is not None:
+            reached = (
+                f"Retraining without the known part reaches {_percent(advice.retrain.mean)} % in these cells"
+            )
+            console.print(
+                f"{reached}."
+                if advice.retrain.mean >= WORKS
+                else f"{reached}: it learns again what is not known to be bad. Find or correct more of that first."
+            )
+        if "retrain" in advice.excluded:
+            console.print(f"Retraining itself {escape(advice.excluded['retrain'])}.")
+    else:
+        console.print(f"[bold]Use[/] [bold cyan]{escape(choice.method)}[/]: {_standing(choice)}.")
+        if facts is not None:
+            console.print(f"It reads: {', '.join(facts.needs) or 'nothing'}. {_cost(choice)}")
+        if other is not None:
+            console.print(f"Runner-up: [bold]{escape(other.method)}[/], {_standing(other)}. {_cost(other)}")
+            console.print(
+                {
+                    True: f"Over the seeds the two are not told apart (paired t-test, p = {advice.p or 0:.2g}).",
+                    False: f"Over the seeds the difference holds (paired t-test, p = {advice.p or 0:.2g}).",
+                    None: "With these records no test can say whether the difference is more than chance.",
+                }[tied(advice)]
+            )
+        if advice.cheaper is not None:
+            console.print(
+                f"Nearly as good and cheaper: [bold]{escape(advice.cheaper.method)}[/], "
+                f"{_standing(advice.cheaper)}, at {_cost_number(advice.cheaper)} % of a retraining."
+            )
+    if advice.safer is not None:
+        console.print(
+            f"Safer if the worst case counts: [bold]{escape(advice.safer.method)}[/], {_standing(advice.safer)}."
+        )
+
+
+def _cells(console: Console, advice: Advice) -> None:
+    shown = list(advice.ranking[:_SHOWN])
+    if advice.retrain is not None and advice.retrain not in shown:
+        shown.append(advice.retrain)
+    if not shown:
+        return
+    table = Table(
+        title="\nCells this rests on: Utility x Healed, %",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("cell", no_wrap=True)
+    for candidate in shown:
+        table.add_column(escape(candidate.method), justify="right", overflow="fold")
+    several = len({spot.sweep for spot in shown[0].spots}) > 1
+    for number, spot in enumerate(shown[0].spots):
+        name = f"{spot.sweep}: {spot}" if several else str(spot)
+        table.add_row(escape(name), *(_percent(candidate.spots[number].uxh) for candidate in shown))
+    table.add_section()
+    table.add_row("mean", *(_percent(candidate.mean) for candidate in shown))
+    table.add_row("cost, % of retrain", *(_cost_number(candidate) for candidate in shown))
+    console.print(table)
+
+
+def _excluded(console: Console, advice: Advice) -> None:
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for method, reason in advice.excluded.items():
+        by_reason[reason].append(method)
+    if by_reason:
+        console.print("[bold]Left out[/]")
+    for reason, methods in sorted(by_reason.items()):
+        console.print(f"  {escape(reason)}: {escape(', '.join(methods))}", soft_wrap=False)
+
+
+def _standing(candidate: Candidate) -> str:
+    if len(candidate.spots) == 1:
+        return f"{_percent(candidate.mean)} % Utility x Healed at {escape(str(candidate.worst))}"
+    return (
+        f"{_percent(candidate.mean)} % Utility x Healed on average over {len(candidate.spots)} cells, at worst "
+        f"{_percent(candidate.worst.uxh)} % ({escape(str(candidate.worst))})"
+    )
+
+
+def _cost(candidate: Candidate) -> str:
+    if candidate.cost is None:
+        return "Its cost is not known."
+    how = (
+        "the larger of its shares of seconds and sample gradients"
+        if candidate.measured
+        else "declared by the method"
+    )
+    return f"Cost: {_cost_number(candidate)} % of a retraining ({how})."
+
+
+def _cost_number(candidate: Candidate) -> str:
+    if candidate.cost is None:
+        return "–"
+    return "under 1" if candidate.cost < 0.01 else f"{100 * candidate.cost:.0f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"

@@ -1,0 +1,93 @@
+"""``expunge report``: a store as one HTML page, and its figures and tables for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from expunge.errors import StoreError
+
+if TYPE_CHECKING:
+    from expunge.store.record import Record
+    from expunge.store.weights import WeightStore
+
+
+def report_command(
+    store: str = typer.Argument(
+        ..., help="Folder written by map or bench, an SQLite file of records, or a database URL."
+    ),
+    out: Path = typer.Option(Path("report.html"), help="The page to write."),
+    figures: Path | None = typer.Option(None, help="Also write the maps and fronts here, as SVG and PDF."),
+    tables: Path | None = typer.Option(
+        None, help="Also write tables here, as LaTeX and CSV, and as Parquet where pyarrow is installed."
+    ),
+    title: str = typer.Option("expunge report", help="Heading of the page."),
+) -> None:
+    """Make one HTML page of a store: map, costs, tables, methods, failures, provenance.
+
+    The page opens without a server and sends no request. It is built from the store alone; nothing is run.
+    """
+    console = Console()
+    records, weights = read_store(store)
+
+    from expunge.report.export_figures import write_figures
+    from expunge.report.export_tables import write_tables
+    from expunge.report.first_models import learned_shares
+    from expunge.report.method_facts import method_facts
+    from expunge.report.page import build_page
+    from expunge.store.atomic import write_atomically
+
+    learned = learned_shares(records, weights)
+    facts = {name: method_facts(name) for name in sorted({record.method for record in records})}
+    page = build_page(records, facts, learned=learned, title=title).encode("utf-8")
+    try:
+        write_atomically(out, page)
+    except OSError as error:
+        raise StoreError(
+            f"report {out} cannot be written: {error}; choose a path that can be written"
+        ) from error
+    console.print(
+        f"wrote {escape(str(out))}: {len(records)} records, {len(page) / 1e6:.1f} MB", highlight=False
+    )
+    if figures is not None:
+        written = write_figures(records, figures, learned)
+        console.print(f"wrote {len(written)} figures to {escape(str(figures))}", highlight=False)
+    if tables is not None:
+        written = write_tables(records, tables)
+        console.print(f"wrote {len(written)} tables to {escape(str(tables))}", highlight=False)
+        if not any(path.suffix == ".parquet" for path in written):
+            console.print(
+                "no Parquet files: they need pyarrow; install it with: pip install pyarrow", highlight=False
+            )
+
+
+def read_store(store: str) -> tuple[list[Record], WeightStore | None]:
+    """Return the records of a store, and its weights where it is a folder that has some.
+
+    Raises:
+        StoreError: there is no such store, or it cannot be read.
+    """
+    from expunge.store.database import Database
+
+    weights = None
+    place: str | Path = store
+    if "://" not in store:
+        path = Path(store).expanduser()
+        place = path / "store.sqlite" if path.is_dir() else path
+        # Opened without a look, a misspelt path would become an empty store.
+        if not place.is_file():
+            raise StoreError(
+                f"there is no store {store!r}: expected a folder with store.sqlite as 'expunge map --out' writes "
+                "it, an SQLite file, or a database URL"
+            )
+        folder = place.parent / "weights"
+        if folder.is_dir():
+            from expunge.store.weights import WeightStore
+
+            weights = WeightStore(folder)
+    with Database(place) as database:
+        return database.records(), weights

@@ -1,0 +1,129 @@
+"""Which differences between methods the seeds bear out."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from expunge.report.forgetting import Interval
+from expunge.report.summary import Place, Spread, Summary
+from expunge.store.record import Record
+
+LEVEL = 0.05
+"""Two methods whose paired test has a larger p-value count as tied."""
+
+_SAME = 1e-12
+
+Mark = Literal["best", "second", ""]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One method in one column: its mean over a part of the map.
+
+    Args:
+        interval: mean over the cells, then over the seeds, and its 95 % t-interval over the seeds; None
+            where no cell is done.
+        mark: "best" or "second" by the mean.
+        tied: whether the test against the best does not tell the two apart.
+        p: two-sided p-value of the paired t-test against the best; None where it cannot be made.
+    """
+
+    interval: Interval | None
+    mark: Mark = ""
+    tied: bool = False
+    p: float | None = None
+
+
+def half_width(spread: Spread) -> float | None:
+    """Return the half-width of the 95 % t-interval over the seeds; None for a single one."""
+    if spread.sd is None:
+        return None
+    return float(stats.t.ppf(0.975, spread.n - 1)) * spread.sd / math.sqrt(spread.n)
+
+
+def standings(
+    summary: Summary, records: Sequence[Record], places: Collection[Place] | None = None
+) -> dict[str, Standing]:
+    """Return every method's standing in Utility x Healed over ``places``, by default the whole map.
+
+    The test: d_s = mean over the cells that both methods have for seed s of (method - best), and a paired
+    t-test of d_s against 0 over the seeds, at least two. Cells of one seed share their first model, so
+    seeds are the unit and cells are not. Oracles and methods that lack a cell which another one has get
+    no mark.
+    """
+    wanted = set(summary.places if places is None else places)
+    values: dict[str, dict[int, dict[Place, float]]] = {}
+    for record in records:
+        if record.status != "done" or record.uxh is None:
+            continue
+        for place in wanted & {(record.regularity, record.discovery)}:
+            values.setdefault(record.method, {}).setdefault(record.seed, {})[place] = record.uxh
+    oracles = {method.method for method in summary.methods if method.oracle}
+    means = {method: _mean_of_cells(of_seeds) for method, of_seeds in values.items()}
+    coverage = {
+        method: len({place for cells in values[method].values() for place in cells}) for method in values
+    }
+    fullest = max((count for method, count in coverage.items() if method not in oracles), default=0)
+    ranked = sorted(
+        (method for method in values if method not in oracles and coverage[method] == fullest),
+        key=lambda method: (-means[method], method),
+    )
+    found: dict[str, Standing] = {}
+    for method in (item.method for item in summary.methods):
+        if method not in values:
+            found[method] = Standing(None)
+            continue
+        interval = _interval(means[method], values[method])
+        if method not in ranked:
+            found[method] = Standing(interval)
+        elif means[method] >= means[ranked[0]] - _SAME:
+            found[method] = Standing(interval, "best")
+        else:
+            p = paired_p(values[method], values[ranked[0]])
+            second = means[method] >= _second(ranked, means) - _SAME
+            found[method] = Standing(interval, "second" if second else "", p is not None and p >= LEVEL, p)
+    return found
+
+
+def paired_p(
+    ours: Mapping[int, Mapping[Place, float]], theirs: Mapping[int, Mapping[Place, float]]
+) -> float | None:
+    """Return the two-sided p-value of the paired t-test over the seeds, or None for fewer than two."""
+    differences = []
+    for seed in sorted(set(ours) & set(theirs)):
+        both = sorted(set(ours[seed]) & set(theirs[seed]))
+        if both:
+            differences.append(statistics.fmean(ours[seed][place] - theirs[seed][place] for place in both))
+    if len(differences) < 2:
+        return None
+    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
+    if sd < _SAME:  # the same difference for every seed: t is infinite, or nothing differs
+        return 1.0 if abs(mean) < _SAME else 0.0
+    t = mean / (sd / math.sqrt(len(differences)))
+    return float(2 * stats.t.sf(abs(t), len(differences) - 1))
+
+
+def _mean_of_cells(of_seeds: Mapping[int, Mapping[Place, float]]) -> float:
+    by_place: dict[Place, list[float]] = {}
+    for cells in of_seeds.values():
+        for place, value in cells.items():
+            by_place.setdefault(place, []).append(value)
+    return statistics.fmean(statistics.fmean(by_place[place]) for place in sorted(by_place))
+
+
+def _interval(mean: float, of_seeds: Mapping[int, Mapping[Place, float]]) -> Interval:
+    # A seed that lacks cells has another mean, and would widen the interval for no reason of its own.
+    fullest = max(len(cells) for cells in of_seeds.values())
+    whole = [statistics.fmean(cells.values()) for cells in of_seeds.values() if len(cells) == fullest]
+    return Interval(mean, Interval.of(whole).half_width, len(whole))
+
+
+def _second(ranked: Sequence[str], means: Mapping[str, float]) -> float:
+    top = means[ranked[0]]
+    return max((means[method] for method in ranked if means[method] < top - _SAME), default=-math.inf)

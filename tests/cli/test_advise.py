@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from expunge.cli.advise import advise_command
+from expunge.errors import InvalidInput, StoreError, UnknownName
+from expunge.store.record import Record
+from expunge.store.store import Store
+
+app = typer.Typer()
+app.command()(advise_command)
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False, env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_a_method_with_reasons() -> None:
+    told = run("--discovery", "0.1", "--regularity", "poison")
+    assert told.startswith("Use rem: 84.3 % Utility x Healed at poison, 10% known.")
+    assert "It reads: forget, retain. Cost: 47 % of a retraining" in told
+    assert "Runner-up: lfssd, 84.2 %" in told
+    assert "no test can say" in told
+    assert "Nearly as good and cheaper: npo" in told
+    assert "caution: It rests on one data set (digits)" in told
+    assert "caution: It rests on one seed" in told
+    assert "docs/results/digits-all.csv" in told
+    assert "is an oracle: retrain_corrected" in told
+
+
+def test_nothing_known_rests_on_the_whole_map() -> None:
+    told = run()
+    assert "on average over 9 cells, at worst 84.3 % (poison, 10% known)" in told
+
+
+def test_when_nothing_works() -> None:
+    told = run("--no-retain", "--regularity", "random", "--discovery", "0.1")
+    assert told.startswith(
+        "Retrain: no method that can be used here works. The best of them, delete, reaches 34.9 %"
+    )
+    assert "Retraining without the known part reaches 9.3 % in these cells: it learns again" in told
+    assert "Retraining itself needs the remaining training data." in told
+
+
+def test_retraining_over_the_budget() -> None:
+    told = run("--no-forget-data", "--discovery", "1.0", "--budget", "0.5")
+    assert "Retraining without the known part reaches 94.8 % in these cells." in told
+    assert "Retraining itself is over the budget." in told
+    assert run("--no-forget-data", "--discovery", "1.0").startswith("Use retrain: 94.8 %")
+
+
+def test_a_store_of_ones_own(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for method, base in (("rem", 0.9), ("[b]npo", 0.8), ("npo", 0.7)):
+            for seed in range(3):
+                store.database.add(
+                    Record(
+                        key=f"{method}{seed}", status="done", data="mine", regularity=0.0, discovery=0.1,
+                        model="mlp", method=method, seed=seed, uxh=base + 0.01 * seed, seconds=1.0,
+                    )
+                )  # fmt: skip
+    told = run("--store", str(tmp_path))
+    assert told.startswith("Use rem: 91.0 %")
+    assert "Over the seeds the difference holds" in told
+    assert "is not installed here: [b]npo" in told
+    assert f"store {tmp_path}" in told.replace(" /", "/") or str(tmp_path) in told.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "message"),
+    [
+        (["--discovery", "some"], InvalidInput, "takes a number in .* or 'unknown', got 'some'"),
+        (["--discovery", "10"], InvalidInput, "divide a percentage by 100"),
+        (["--regularity", "posion"], UnknownName, "unknown regularity 'posion'"),
+        (["--budget", "-1"], InvalidInput, "must be positive"),
+        (["--store", "/no/such/store"], StoreError, "there is no store"),
+    ],
+)
+def test_bad_options(words: list[str], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        run(*words)
