@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 
 import pytest
 
 from expunge.benchmark.grid import Grid
 from expunge.benchmark.plan import DataChoice
+from expunge.benchmark.preset import packaged_presets
+from expunge.cli.bench import GRIDS
 from expunge.errors import InvalidInput
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import ForgetClasses, ForgetRandom
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
 
 WHOLE = """
 run = ["none", "natmu"]
@@ -45,10 +51,11 @@ def test_a_whole_grid() -> None:
         ForgetRandom(share=0.1),
         CorruptionTask(regularity=1.0, discovery=0.5, n_corrupted=50),
     )
-    assert grid.recipe.epochs == 2
-    assert [method.name for method in grid.methods] == ["none", "natmu"]
-    assert grid.methods[1].settings()["delta"] == -0.1
-    assert grid.methods[1].settings()["batch_size"] == 32
+    setup = grid.single()
+    assert setup.recipe.epochs == 2
+    assert [method.name for method in setup.methods] == ["none", "natmu"]
+    assert setup.methods[1].settings()["delta"] == -0.1
+    assert setup.methods[1].settings()["batch_size"] == 32
     assert grid.seeds == (0, 2)
 
 
@@ -95,3 +102,163 @@ def test_files(tmp_path: Path) -> None:
         Grid.read("nowhere")
     with pytest.raises(InvalidInput, match="is not valid TOML"):
         Grid.parse("run = [", "here")
+
+
+def test_a_list_stands_for_a_task_each() -> None:
+    grid = Grid.parse(
+        """
+run = ["none"]
+seeds = [0]
+[data]
+name = "digits"
+[task]
+n_corrupted = 7
+[[tasks]]
+kind = "corruption"
+regularity = ["random", 1.0]
+discovery = [0.1, 0.5]
+swap_classes = [1, 2]
+[[tasks]]
+kind = "random"
+share = [0.1, 0.2]
+[[tasks]]
+kind = "classes"
+classes = [1, 2]
+""",
+        "here",
+    )
+    assert grid.tasks == (
+        *(
+            CorruptionTask(regularity=regularity, discovery=discovery, n_corrupted=7, swap_classes=(1, 2))
+            for regularity in (0.0, 1.0)
+            for discovery in (0.1, 0.5)
+        ),
+        ForgetRandom(share=0.1),
+        ForgetRandom(share=0.2),
+        ForgetClasses(classes=(1, 2)),
+    )
+
+
+RECIPES = """
+run = ["finetune", "rem"]
+seeds = [0]
+[data]
+name = "digits"
+[[tasks]]
+kind = "random"
+[recipe]
+batch_size = 64
+model_settings = { width = 8 }
+[methods."*"]
+lr = 0.5
+[methods."rem*"]
+lr = 0.25
+rounds = 3
+[[recipes]]
+epochs = 3
+[[recipes]]
+model = "mlp"
+[recipes.methods."*"]
+batch_size = 32
+[recipes.methods.rem]
+lr = 0.125
+"""
+
+
+def test_several_recipes_with_methods_of_their_own() -> None:
+    first, second = Grid.parse(RECIPES, "here").setups
+    assert first.recipe == Recipe(epochs=3, batch_size=64, model_settings={"width": 8})
+    # another model does not take the settings of the first
+    assert second.recipe == Recipe(model="mlp", batch_size=64)
+    assert [method.settings()["lr"] for method in first.methods] == [0.5, 0.25]
+    assert [method.settings()["lr"] for method in second.methods] == [0.5, 0.125]
+    # a recipe's own pattern adds to the general ones, and undoes none that it does not name
+    assert [method.settings()["batch_size"] for method in second.methods] == [32, 32]
+    assert [setup.methods[1].settings()["rounds"] for setup in (first, second)] == [3, 3]
+    with pytest.raises(InvalidInput, match=r"one recipe is expected, but the grid has 2 \(resnet9, mlp\)"):
+        Grid.parse(RECIPES, "here").single()
+
+
+def test_recipes_share_what_is_the_same(easy: DataChoice) -> None:
+    text = RECIPES.replace('model = "mlp"', "epochs = 3").replace("digits", easy.name)
+    first, second = Grid.parse(text, "here").plans(Numerics(channels_last=False))
+    assert len(first.cells) == len(second.cells) == 2
+    assert first.trainings == second.trainings
+    assert not {cell.key for cell in first.cells} & {cell.key for cell in second.cells}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('kind = "random"', "share = 0.1", "task 1: unknown kind None (known: corruption, classes"),
+        ('kind = "random"', "kind = [1]", "task 1: unknown kind [1]"),
+        (
+            'kind = "random"',
+            'kind = "random"\nshare = "a"',
+            "task 1: 'random' cannot be made with {'share': 'a'}",
+        ),
+        ('kind = "random"', 'kind = "random"\nshare = []', "task 1: share is an empty list"),
+        ('kind = "random"', 'kind = "subclass"\nfine = "x"', "fine takes a whole number, got 'x'"),
+        ('kind = "random"', 'kind = "indices"\nindices = 3', "task 1: 'indices' cannot be made with"),
+        ('name = "digits"', 'name = "digits"\nn_train = "all"', "[data]: data cannot be made with"),
+        ('name = "digits"', "name = 3", "name takes text, got 3"),
+        (
+            'name = "digits"',
+            'name = "digits"\nsize = 3',
+            "[data]: data has no setting 'size' (settings: name,",
+        ),
+        ("epochs = 3", "epochs = 0", "recipe 1: epochs and batch size must be at least 1"),
+        ("epochs = 3", "epoch = 3", "recipe 1: Recipe has no setting 'epoch'"),
+        (
+            "[recipes.methods.rem]",
+            "[recipes.methods.rme]",
+            "recipe 2: its settings: [methods.rme] matches no method",
+        ),
+        ("lr = 0.125", "rate = 1", "recipe 2, method rem: method 'rem' has no setting 'rate'"),
+        ("[[recipes]]\nepochs", "[recipes]\nepochs", "is not valid TOML"),
+        ("seeds = [0]", "seeds = [0.5]", "'seeds' must be a list of at least one of: whole numbers"),
+    ],
+)
+def test_faults_say_where_and_what(old: str, new: str, message: str) -> None:
+    assert old in RECIPES
+    with pytest.raises(InvalidInput) as caught:
+        Grid.parse(RECIPES.replace(old, new, 1), "here")
+    assert message in str(caught.value)
+
+
+CELLS = {
+    "digits": 324,
+    "digits-forgetting": 63,
+    "cifar10-forgetting": 63,
+    "cifar10-small": 162,
+    "paper": 2160,
+}
+SETTINGS_ALONE = {"cifar10", "cifar10-10k"}
+
+
+def test_every_packaged_file_is_known() -> None:
+    assert set(packaged_presets()) == set(CELLS) | SETTINGS_ALONE
+    assert set(GRIDS) == set(CELLS)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_packaged_grids(name: str) -> None:
+    grid = Grid.read(name)
+    counts = [len(grid.tasks) * len(setup.methods) * len(grid.seeds) for setup in grid.setups]
+    assert sum(counts) == CELLS[name]
+    assert f"{CELLS[name]:,} cells" in packaged_presets()[name].replace("\n# ", " ")
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_packaged_grids_can_be_planned(name: str) -> None:
+    grid = Grid.read(name)
+    if grid.data.name != "digits" and "EXPUNGE_DATA" not in os.environ:
+        pytest.skip("needs CIFAR-10 in the folder that EXPUNGE_DATA names")
+    if name == "paper":  # with fewer images planned sooner, and enough to carry every task
+        data = dataclasses.replace(grid.data, n_train=6000)
+        grid = dataclasses.replace(grid, data=data, seeds=(0,))
+    plans = grid.plans(Numerics())
+    cells = {cell.key: cell for plan in plans for cell in plan.cells}
+    assert len(cells) == CELLS[name] / (3 if name == "paper" else 1)
+    trainings = {cell.training.key for cell in cells.values()}
+    assert len(trainings) == {"digits": 9, "cifar10-small": 6, "paper": 18 / 3}.get(name, 3)

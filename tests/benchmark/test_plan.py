@@ -114,8 +114,10 @@ def test_one_training_for_all_methods_and_discovery_rates(easy: DataChoice) -> N
         assert cell.task.regularity == cell.training.task.regularity
         assert cell.task.seed == cell.training.task.seed == cell.seed == cell.training.seed
     work = {cell.method.name: cell.work for cell in made.cells}
-    # the evaluation is a fifth of a pass; a doubled width is four times the work
-    assert work == pytest.approx({"none": 0.2, "finetune": 2.2, "rem": 12.2})
+    # the evaluation reads 96 + 2 * 64 images forward, each a third of a training step's work; a doubled width is
+    # four times the work
+    measuring = (96 + 2 * 64) / 3 / 96
+    assert work == pytest.approx({"none": measuring, "finetune": 2 + measuring, "rem": 12 + measuring})
     assert {training.work for training in made.trainings} == {1.0}
 
 
@@ -168,9 +170,26 @@ def test_what_cannot_be_done_is_found_before_any_work(
     def build(*_: object) -> None:
         raise AssertionError("a task was built before all of them had been checked")
 
-    monkeypatch.setattr(module, "build_problem", build)
+    monkeypatch.setattr(module, "training_problem", build)
     with pytest.raises(error, match=message):
         plan(easy, **changed)
+
+
+def test_all_faults_on_the_data_are_told_at_once(easy: DataChoice) -> None:
+    tasks = [task(n_corrupted=96), task(n_corrupted=97), task(n_corrupted=97, discovery=1.0), task()]
+    with pytest.raises(InvalidInput) as caught:
+        plan(easy, tasks=tasks, recipe=Recipe(model="resnet8"))
+    assert str(caught.value).splitlines()[0].startswith("the grid has 3 faults on ")
+    assert str(caught.value).count("97 corrupted images") == 1
+    assert "unknown model 'resnet8'" in str(caught.value)
+
+
+def test_a_part_of_a_plan_keeps_what_it_needs(easy: DataChoice) -> None:
+    made = plan(easy, tasks=[task(), task(regularity=1.0)], methods=[NoUnlearning(), FineTune()])
+    part = Plan.of([*made.cells[2:], made.cells[3]])
+    assert part.cells == made.cells[2:]
+    assert part.trainings == made.trainings[1:]
+    assert Plan.of(made.cells) == made
 
 
 def test_planning_leaves_the_global_generator_alone(easy: DataChoice) -> None:

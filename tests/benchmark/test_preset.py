@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,8 @@ from expunge.methods.finetune import FineTune
 from expunge.methods.rem import REM
 from expunge.registry import METHODS
 from expunge.tasks.corruption import CorruptionTask
+from expunge.training.codes import MnemonicCodes
+from expunge.training.example_tied import ExampleTied
 from expunge.training.recipe import Optimiser, Recipe
 
 
@@ -135,10 +138,16 @@ def test_optimiser_is_a_table() -> None:
     ("text", "message"),
     [
         ("[recipes]\nepochs = 3", r"mine.toml: unknown section \[recipes\] \(known: task, recipe, methods\)"),
+        ("[[recipe]]\nepochs = 3", r"mine.toml: settings belong in a table \[recipe\], got"),
         ("[recipe\nepochs = 3", r"mine.toml is not valid TOML: .*line 1"),
         ("task = 3", r"mine.toml: settings belong in a table \[task\], got 3"),
         ("[methods]\nlr = 0.1", r"mine.toml: settings belong in a table \[methods.NAME\], got 0.1"),
         ("methods = [1]", r"mine.toml: settings belong in a table \[methods.NAME\], got \[1\]"),
+        (
+            "[methods.nattmu]\nlr = 1",
+            r"mine.toml: \[methods.nattmu\] matches no method; did you mean 'natmu'\? \(known: none",
+        ),
+        ('[methods."remm*"]\nlr = 1', r"mine.toml: \[methods.remm\*\] matches no method"),
     ],
 )
 def test_unreadable_presets(text: str, message: str) -> None:
@@ -159,6 +168,45 @@ def test_unknown_settings_list_the_known_ones() -> None:
         Preset().make_method("npo", {"rounds": 1})
     with pytest.raises(UnknownName, match=r"unknown method 'rme'; did you mean 'rem'\?"):
         Preset().make_method("rme")
+
+
+def test_settings_of_ones_own_methods_are_not_looked_up() -> None:
+    assert settings(parse(f'[methods."{__name__}:*"]\nstrength = 3'), f"{__name__}:Demanding") == {
+        "strength": 3
+    }
+
+
+def test_preparations_are_tables() -> None:
+    preset = parse("[recipe]\ncodes = { share = 0.2 }")
+    assert preset.make_recipe().codes == MnemonicCodes(share=0.2)
+    tied = parse("[recipe]\nexample_tied = { share = 0.3 }").make_recipe().example_tied
+    assert tied == ExampleTied(share=0.3)
+    with pytest.raises(InvalidInput, match=r"recipe.codes takes a table such as \{ share = 0.1 \}, got True"):
+        parse("[recipe]\ncodes = true").make_recipe()
+    with pytest.raises(InvalidInput, match=r"recipe.model_settings takes a table such as .* got 3"):
+        parse("[recipe]\nmodel_settings = 3").make_recipe()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: parse("[recipe]\nepochs = 2.5").make_recipe(), "epochs takes a whole number, got 2.5"),
+        (lambda: parse("[recipe]\nepochs = true").make_recipe(), "epochs takes a whole number, got True"),
+        (lambda: parse("[recipe]\nmodel = 3").make_recipe(), "model takes text, got 3"),
+        (lambda: Preset().make_task(n_corrupted=1.5), "n_corrupted takes a whole number, got 1.5"),
+        (lambda: Preset().make_task(discovery="half"), "could not convert string to float: 'half'"),
+        (lambda: Preset().make_task(regularity=[0.5]), "CorruptionTask cannot be made with .*wrong type"),
+        (lambda: Preset().make_method("rem", {"rounds": 1.5}), "rounds takes a whole number, got 1.5"),
+        (lambda: Preset().make_method("potion", {"tries": "x"}), "tries takes a whole number, got 'x'"),
+    ],
+)
+def test_values_that_a_constructor_would_take_unseen(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        make()
+
+
+def test_none_is_a_value_where_it_is_declared() -> None:
+    assert settings(Preset(), "potion", tries=None)["tries"] is None
 
 
 def test_values_of_the_wrong_type() -> None:
@@ -186,6 +234,8 @@ def test_named_presets(tmp_path: Path) -> None:
     assert Preset.named("digits") == Preset.of("digits")
     path = tmp_path / "mine.toml"
     path.write_text("[recipe]\nepochs = 3", encoding="utf-8")
+    assert Preset.named(str(path)) == Preset(recipe={"epochs": 3})
+    path.write_text("[recipe]\nepochs = 3\n[[recipes]]\nmodel = 'vit'", encoding="utf-8")
     assert Preset.named(str(path)) == Preset(recipe={"epochs": 3})
     with pytest.raises(InvalidInput, match=r"preset 'digit' is neither packaged \(.*digits.*\) nor a file"):
         Preset.named("digit")

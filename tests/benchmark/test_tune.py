@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-import expunge.benchmark.tune as tuning
-from expunge.benchmark.grid import Grid
+from expunge.benchmark.grid import Grid, Setup
 from expunge.benchmark.plan import DataChoice
-from expunge.benchmark.tune import Tuned, TuneStatus, tune
+from expunge.benchmark.tune import Tuned, tune
+from expunge.benchmark.tuning.held_out import hold_out, renumbered, validation_for
+from expunge.benchmark.tuning.progress import TuneStatus
 from expunge.errors import Diverged, InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, searched
 from expunge.tasks.base import Task
@@ -80,7 +81,8 @@ class Cheat(Toy):
 
 
 def make_grid(easy: DataChoice, *tasks: Task, **settings: Any) -> Grid:
-    return Grid(easy, tasks or (ForgetClasses(classes=(1,)),), RECIPE, (Toy(**settings),), (0, 1))
+    setup = Setup(RECIPE, (Toy(**settings),))
+    return Grid(easy, tasks or (ForgetClasses(classes=(1,)),), (setup,), (0, 1))
 
 
 def quick(grid: Grid, name: str = TOY, **options: Any) -> Tuned:
@@ -182,6 +184,34 @@ def test_a_study_in_which_nothing_works(easy: DataChoice) -> None:
         quick(make_grid(easy, breaks_above=0.0), trials=2)
 
 
+def test_an_interruption_keeps_the_finished_trials(easy: DataChoice) -> None:
+    def interrupt(status: TuneStatus) -> None:
+        if len(status.trials) == 3 and status.doing:
+            raise KeyboardInterrupt
+
+    tuned = quick(make_grid(easy), trials=5, report=interrupt)
+    whole = quick(make_grid(easy), trials=3)
+    assert tuned.interrupted
+    assert not whole.interrupted
+    assert comparable(tuned) == comparable(whole)
+    assert (tuned.settings, tuned.score) == (whole.settings, whole.score)
+
+
+def test_an_interruption_before_a_trial_is_finished(easy: DataChoice) -> None:
+    def interrupt(status: TuneStatus) -> None:
+        if status.doing.startswith("trial"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quick(make_grid(easy), report=interrupt)
+
+
+def test_several_recipes(easy: DataChoice) -> None:
+    grid = make_grid(easy)
+    with pytest.raises(InvalidInput, match="one recipe is expected, but the grid has 2"):
+        quick(dataclasses.replace(grid, setups=grid.setups * 2))
+
+
 def test_defaults_outside_the_range_are_tried_as_they_are(easy: DataChoice) -> None:
     assert quick(make_grid(easy, push=0.01), trials=2).trials[0].settings["push"] == 0.01
 
@@ -200,7 +230,7 @@ def test_every_kind_of_task(easy: DataChoice, monkeypatch: pytest.MonkeyPatch) -
     tuned = quick(grid, trials=2)
     assert all(0 < trial.score <= 1 for trial in tuned.trials)
 
-    images, kept, fine = tuning._held_out(grid, "cpu")
+    images, kept, fine = hold_out(grid, "cpu")
     assert kept is not None
     assert fine is not None
     assert images.unseen_labels is not None
@@ -209,19 +239,19 @@ def test_every_kind_of_task(easy: DataChoice, monkeypatch: pytest.MonkeyPatch) -
     assert images.train_fine is not None
     assert torch.equal(images.train_fine // 2, images.train_labels)
     original = load(easy, "cpu")
-    indices = tuning._renumbered(tasks[1], kept)
+    indices = renumbered(tasks[1], kept)
     assert isinstance(indices, ForgetIndices)
     assert 0 < len(indices.indices) <= 12
     assert torch.equal(kept[list(indices.indices)], kept[kept < 12])
     assert torch.equal(images.train_images[list(indices.indices)], original.train_images[kept[kept < 12]])
-    validation = tuning._validation(Toy(), tasks[2], images, fine)
+    validation = validation_for(Toy(), tasks[2], images, fine)
     assert validation.siblings is not None
     assert set(validation.siblings.labels.tolist()) == {1}
     assert len(validation.kept) == 10 - int((fine == 3).sum())
 
 
 def test_indices_that_are_all_held_out(easy: DataChoice) -> None:
-    _, kept, _ = tuning._held_out(make_grid(easy), "cpu")
+    _, kept, _ = hold_out(make_grid(easy), "cpu")
     assert kept is not None
     apart = next(number for number in range(96) if number not in kept.tolist())
     with pytest.raises(InvalidInput, match=r"all 1 indices .* are among the validation images"):
@@ -231,14 +261,15 @@ def test_indices_that_are_all_held_out(easy: DataChoice) -> None:
 def test_a_method_that_reads_unseen_images_is_scored_on_others(easy: DataChoice) -> None:
     SEEN.clear()
     choice = dataclasses.replace(easy, n_unseen=20)
-    grid = dataclasses.replace(make_grid(choice, ForgetRandom(share=0.1)), methods=(Greedy(),))
+    setups = (Setup(RECIPE, (Greedy(),)),)
+    grid = dataclasses.replace(make_grid(choice, ForgetRandom(share=0.1)), setups=setups)
     quick(grid, f"{__name__}:Greedy", trials=1)
     assert SEEN == [(8.0, 0)]  # of five images a class, two are given and three are kept
-    images, kept, _ = tuning._held_out(grid, "cpu")
+    images, kept, _ = hold_out(grid, "cpu")
     assert kept is None
     assert images.unseen_images is not None
     assert torch.equal(images.train_images, choice.load("cpu").train_images)
-    validation = tuning._validation(Greedy(), grid.tasks[0], images, None)
+    validation = validation_for(Greedy(), grid.tasks[0], images, None)
     assert validation.given is not None
     assert not set(validation.given.index.tolist()) & set(validation.kept.index.tolist())
 

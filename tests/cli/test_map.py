@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,7 +29,7 @@ from expunge.store.store import Store
 
 HEADER = (
     "method,regularity,discovery,seed,healed,healed_known,healed_unknown,utility,uxh,asr,seconds,"
-    "sample_gradients,status"
+    "sample_gradients,status,data,model,task,task_settings"
 )
 PRESET = """
 [task]
@@ -69,16 +68,6 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["map", "--data", str(folder / "tiny.npz"), "--preset", str(folder / "quick.toml")]
 
 
-@pytest.fixture
-def threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the cells on a thread of this process; starting a worker process takes seconds."""
-
-    def pool(*_: Any, **__: Any) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(1)
-
-    monkeypatch.setattr(execution, "ProcessPoolExecutor", pool)
-
-
 def invoke(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
 
@@ -96,7 +85,7 @@ def records(out: Path) -> list[Record]:
 
 def check_outputs(out: Path, cells: set[tuple[str, float, float, int]]) -> None:
     text = (out / "results.csv").read_text(encoding="utf-8")
-    assert text.splitlines()[0] == HEADER
+    assert text.splitlines()[0].startswith(HEADER)
     rows = list(csv.DictReader(text.splitlines()))
     found = [
         (row["method"], float(row["regularity"]), float(row["discovery"]), int(row["seed"])) for row in rows
@@ -161,14 +150,35 @@ def test_failed_cells_are_named(common: list[str], tmp_path: Path, threads: None
         "--set", "finetune.lr=1e6", "--out", str(tmp_path),
     ]  # fmt: skip
     result = invoke(*arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 3, result.output
     assert "failed: finetune, regularity 0, discovery 0.5, seed 0: Diverged: " in result.output
     assert "0 cells run, 0 were there, 1 failed" in result.output
     check_outputs(tmp_path, {("finetune", 0, 0.5, 0)})
     row = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()[1]
-    assert row == "finetune,0,0.5,0,,,,,,,,,failed"
-    assert "0 cells run, 1 were there, 0 failed" in invoke(*arguments).output
+    assert row.startswith("finetune,0,0.5,0,,,,,,,,,failed,")
+    again = invoke(*arguments)
+    assert "0 cells run, 1 were there, 0 failed" in again.output
+    assert "1 of those that were there had failed; --retry-failed runs them again" in again.output
+    assert again.exit_code == 3
     assert "0 cells run, 0 were there, 1 failed" in invoke(*arguments, "--retry-failed").output
+
+
+def test_the_exit_codes_are_documented() -> None:
+    for command in ("map", "bench"):
+        assert "Exit code 3: some cell has failed." in " ".join(invoke(command, "--help").output.split())
+
+
+def test_methods_that_need_unseen_images(common: list[str], tmp_path: Path, threads: None) -> None:
+    arguments = [
+        *common, "--methods", "lotus", "--regularity", "random", "--discovery", "1", "--workers", "1",
+        "--set", "lotus.epochs=1", "--set", "lotus.batch_size=16",
+    ]  # fmt: skip
+    without = invoke(*arguments, "--out", tmp_path / "without")
+    assert without.exit_code == 3
+    result = invoke(*arguments, "--n-unseen", "16", "--out", tmp_path / "with")
+    assert result.exit_code == 0, result.output
+    assert "80 training images" in result.output
+    assert records(tmp_path / "with")[0].data.endswith("tiny.npz-16")
 
 
 def test_an_interruption(

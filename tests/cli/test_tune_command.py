@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from expunge.benchmark.grid import Grid
 from expunge.benchmark.preset import Preset
 from expunge.cli import app
-from expunge.cli.tune import replace_table, table_text
+from expunge.cli.method_table import replace_table, table_text
 from expunge.data.synthetic import learnable_images
 from expunge.errors import ExpungeError, InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, searched
@@ -114,6 +114,47 @@ def test_a_new_file(grid: Path) -> None:
     result = invoke(TOY, "--grid", grid, "--device", "cpu", "--trials", "1", "--write", fresh)
     assert result.exit_code == 0, result.output
     assert list(tomllib.loads(fresh.read_text(encoding="utf-8"))) == ["methods"]
+
+
+def test_an_interruption_shows_the_best_so_far(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+    unlearn = Toy.unlearn
+
+    def interrupt(self: Toy, model: nn.Module, request: Request) -> nn.Module:
+        calls.append(self.push)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return unlearn(self, model, request)
+
+    monkeypatch.setattr(Toy, "unlearn", interrupt)
+    fresh = tmp_path / "fresh.toml"
+    result = invoke(
+        TOY, "--grid", grid, "--device", "cpu", "--trials", "5", "--tuning-seeds", "7", "--write", fresh
+    )
+    assert result.exit_code == 130
+    assert "interrupted after 2 of 5 trials: this is the best of them" in result.output
+    assert "was not touched" in result.output
+    assert f'[methods."{TOY}"]\n# tuned by 2 trials (' in result.output
+    assert not fresh.exists()
+
+
+def test_an_interruption_before_the_first_trial(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> nn.Module:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Toy, "unlearn", interrupt)
+    result = invoke(TOY, "--grid", grid, "--device", "cpu", "--tuning-seeds", "7")
+    assert result.exit_code == 130
+    assert "interrupted before a trial was finished; nothing was kept" in result.output
+
+
+def test_a_grid_of_several_recipes(grid: Path) -> None:
+    text = grid.read_text(encoding="utf-8") + "\n[[recipes]]\nepochs = 2\n[[recipes]]\nepochs = 3\n"
+    grid.write_text(text, encoding="utf-8")
+    result = invoke(TOY, "--grid", grid, "--device", "cpu")
+    assert "one recipe is expected, but the grid has 2" in str(result.exception)
 
 
 @pytest.mark.parametrize(

@@ -1,43 +1,88 @@
-"""A whole sweep in one TOML file: data, tasks, recipe, methods, seeds."""
+"""A whole sweep in one TOML file: data, tasks, recipes, methods, seeds."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from expunge.benchmark.plan import DataChoice
-from expunge.benchmark.preset import Preset, packaged_presets
+from expunge.benchmark.plan import DataChoice, Plan, make_plan
+from expunge.benchmark.preset import Preset, make_settings, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.methods.base import Method
 from expunge.tasks.base import Task
+from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import FORGET_TASKS
+from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
-_SECTIONS = ("data", "run", "seeds", "tasks", "task", "recipe", "methods")
-_DATA = tuple(entry.name for entry in dataclasses.fields(DataChoice))
+_SECTIONS = ("data", "run", "seeds", "tasks", "task", "recipe", "recipes", "methods")
+_FORMS = {
+    "tasks": "[[tasks]] tables",
+    "run": "method names, run = ['retrain', 'natmu']",
+    "seeds": "whole numbers, seeds = [0, 1, 2]",
+    "recipes": "[[recipes]] tables",
+}
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How first models are trained, and the methods as they are set for them.
+
+    Args:
+        recipe: of the first models.
+        methods: with their settings.
+    """
+
+    recipe: Recipe
+    methods: tuple[Method, ...]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is to be run; every combination of task, method and seed is a cell.
+    """What is to be run; every combination of task, setup, its methods and seed is a cell.
 
     Args:
         data: which data.
         tasks: what is to be forgotten.
-        recipe: how the first model is trained.
-        methods: with their settings.
+        setups: at least one.
         seeds: of data, training and unlearning.
     """
 
     data: DataChoice
     tasks: tuple[Task, ...]
-    recipe: Recipe
-    methods: tuple[Method, ...]
+    setups: tuple[Setup, ...]
     seeds: tuple[int, ...]
+
+    def single(self) -> Setup:
+        """Return the only setup.
+
+        Raises:
+            InvalidInput: there are several.
+        """
+        if len(self.setups) > 1:
+            raise InvalidInput(
+                f"one recipe is expected, but the grid has {len(self.setups)} "
+                f"({', '.join(setup.recipe.model for setup in self.setups)}); leave one [[recipes]] table"
+            )
+        return self.setups[0]
+
+    def plans(self, numerics: Numerics) -> tuple[Plan, ...]:
+        """Lay out the cells of each setup; setups of one recipe share first models.
+
+        Raises:
+            InvalidInput: see :func:`make_plan`.
+        """
+        return tuple(
+            make_plan(self.data, self.tasks, setup.recipe, setup.methods, self.seeds, numerics)
+            for setup in self.setups
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> Grid:
@@ -64,8 +109,13 @@ class Grid:
         """Read a grid from TOML.
 
         The tables ``[data]``, ``[recipe]``, ``[task]`` (defaults of corruption tasks) and
-        ``[methods.NAME]`` hold settings; ``[[tasks]]`` names a task each, by ``kind``; ``run`` lists the
-        methods and ``seeds`` the seeds.
+        ``[methods.NAME]`` hold settings; ``run`` lists the methods and ``seeds`` the seeds.
+
+        ``[[tasks]]`` names a task each, by ``kind``. A list given for a setting that takes one value stands for
+        a task for each of its values; several lists, for every combination.
+
+        ``[[recipes]]``, where there are some, are the setups: each holds deviations from ``[recipe]`` and, in
+        ``[recipes.methods.NAME]``, deviations from ``[methods]``. Without any, ``[recipe]`` is the only one.
 
         Raises:
             InvalidInput: see :meth:`read`.
@@ -74,80 +124,101 @@ class Grid:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
-        faults: list[str] = []
+        faults = _Faults()
         for section in content:
             if section not in _SECTIONS:
                 hint = near_miss(section, _SECTIONS)
-                faults.append(f"unknown section {section!r}{hint} (known: {', '.join(_SECTIONS)})")
-        preset, data, recipe = Preset(), DataChoice("digits"), Recipe()
-
-        def attempt(what: str, make: Any) -> Any:
-            try:
-                return make()
-            except (ExpungeError, TypeError, ValueError, AttributeError) as error:
-                faults.append(f"{what}: {error}")
-                return None
-
+                faults.found.append(f"unknown section {section!r}{hint} (known: {', '.join(_SECTIONS)})")
         settings: dict[str, Any] = {
             name: content[name] for name in ("task", "recipe", "methods") if name in content
         }
-        preset = attempt("settings", lambda: Preset.of_content(settings, origin)) or preset
-        data = attempt("[data]", lambda: _data(content.get("data", {}))) or data
-        recipe = attempt("[recipe]", preset.make_recipe) or recipe
-        tasks = _list(content, "tasks", dict, faults)
-        made_tasks = [
-            attempt(f"task {number}", lambda entry=entry: _task(entry, preset))
-            for number, entry in enumerate(tasks, 1)
-        ]
-        methods = [
-            attempt(f"method {name}", lambda name=name: preset.make_method(name))
-            for name in _list(content, "run", str, faults)
-        ]
-        seeds = _list(content, "seeds", int, faults)
-        if faults:
-            raise InvalidInput(
-                f"{origin} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:\n"
-                + "\n".join(f"- {fault}" for fault in faults)
-            )
-        return cls(data, tuple(made_tasks), recipe, tuple(methods), tuple(seeds))
+        preset = faults.unless("settings", lambda: Preset.of_content(settings, origin)) or Preset()
+        data = faults.unless("[data]", lambda: _data(content.get("data", {})))
+        tasks: list[Task] = []
+        for number, entry in enumerate(faults.list_of(content, "tasks", dict), 1):
+            tasks += faults.unless(f"task {number}", partial(_tasks, entry, preset)) or []
+        names = faults.list_of(content, "run", str)
+        entries = faults.list_of(content, "recipes", dict) if "recipes" in content else [{}]
+        setups = []
+        for number, entry in enumerate(entries, 1):
+            where = f"recipe {number}" if "recipes" in content else ""
+            setups.append(_setup(entry, preset, names, faults, where))
+        seeds = faults.list_of(content, "seeds", int)
+        faults.check(origin)
+        assert data is not None
+        return cls(data, tuple(tasks), tuple(setups), tuple(seeds))
 
 
-def _list(content: Mapping[str, Any], name: str, kind: type, faults: list[str]) -> list[Any]:
-    found = content.get(name)
-    if not isinstance(found, list) or not found or not all(type(entry) is kind for entry in found):
-        form = {"tasks": "[[tasks]] tables", "run": "method names, run = ['retrain', 'natmu']"}.get(
-            name, "whole numbers, seeds = [0, 1, 2]"
-        )
-        faults.append(f"{name!r} must be a list of at least one of: {form}; got {found!r}")
+class _Faults:
+    """Collects what is wrong, so that it is told at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def unless(self, what: str, make: Callable[[], _Made]) -> _Made | None:
+        try:
+            return make()
+        except ExpungeError as error:
+            self.found.append(f"{what}: {error}")
+            return None
+
+    def list_of(self, content: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+        found = content.get(name)
+        if isinstance(found, list) and found and all(type(entry) is kind for entry in found):
+            return found
+        self.found.append(f"{name!r} must be a list of at least one of: {_FORMS[name]}; got {found!r}")
         return []
-    return found
+
+    def check(self, origin: str) -> None:
+        if self.found:
+            raise InvalidInput(
+                f"{origin} has {len(self.found)} fault{'s' if len(self.found) > 1 else ''}:\n"
+                + "\n".join(f"- {fault}" for fault in self.found)
+            )
 
 
 def _data(content: Any) -> DataChoice:
     if not isinstance(content, dict) or "name" not in content:
         raise InvalidInput(f"a table with at least a name is expected, got {content!r}")
-    for name in content:
-        if name not in _DATA:
-            raise InvalidInput(
-                f"unknown setting {name!r}{near_miss(name, _DATA)} (known: {', '.join(_DATA)})"
-            )
-    return DataChoice(**content)
+    return make_settings(DataChoice, content, "data")
 
 
-def _task(content: dict[str, Any], preset: Preset) -> Task:
+def _setup(entry: Mapping[str, Any], preset: Preset, names: list[str], faults: _Faults, where: str) -> Setup:
+    content = {**preset.recipe, **entry}
+    if "model" in entry and entry["model"] != preset.recipe.get("model", Recipe.model):
+        content["model_settings"] = entry.get("model_settings", {})
+    methods = content.pop("methods", {})
+    settings = {"recipe": content, "methods": methods}
+    own = faults.unless(where, lambda: Preset.of_content(settings, "its settings")) or Preset()
+    recipe = faults.unless(where or "[recipe]", own.make_recipe)
+    prefix = f"{where}, " if where else ""
+    made = [faults.unless(f"{prefix}method {name}", partial(_method, preset, own, name)) for name in names]
+    return Setup(recipe or Recipe(), tuple(method for method in made if method is not None))
+
+
+def _method(general: Preset, own: Preset, name: str) -> Method:
+    return general.make_method(name, own.of_method(name))
+
+
+def _tasks(content: Mapping[str, Any], preset: Preset) -> list[Task]:
     given = dict(content)
     kind = given.pop("kind", None)
-    if kind == "corruption":
-        return preset.make_task(**given)
-    if kind not in FORGET_TASKS:
-        known = ("corruption", *FORGET_TASKS)
+    known = ("corruption", *FORGET_TASKS)
+    if not isinstance(kind, str) or kind not in known:
         raise InvalidInput(f"unknown kind {kind!r}{near_miss(str(kind), known)} (known: {', '.join(known)})")
-    made = FORGET_TASKS[kind]
-    fields = [entry.name for entry in dataclasses.fields(made)]
-    for name in given:
-        if name not in fields:
-            raise InvalidInput(f"{kind!r} has no setting {name!r} (settings: {', '.join(fields)})")
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
-    }
-    return made(**values)
+    made: type[Any] = CorruptionTask if kind == "corruption" else FORGET_TASKS[kind]
+    plural = {entry.name for entry in dataclasses.fields(made) if isinstance(entry.default, tuple)}
+    choices: dict[str, list[Any]] = {}
+    for name, value in given.items():
+        listed = isinstance(value, list)
+        choices[name] = value if listed and name not in plural else [tuple(value) if listed else value]
+        if not choices[name]:
+            raise InvalidInput(f"{name} is an empty list; give at least one value")
+    found: list[Task] = []
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        if kind == "corruption":
+            found.append(preset.make_task(**chosen))
+        else:
+            found.append(make_settings(made, chosen, repr(kind)))
+    return found

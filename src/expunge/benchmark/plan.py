@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -96,6 +96,13 @@ class Plan:
     trainings: tuple[Training, ...]
     cells: tuple[Cell, ...]
 
+    @classmethod
+    def of(cls, cells: Iterable[Cell]) -> Plan:
+        """Return the plan of some cells, each key once, with the first models they start from."""
+        taken = {cell.key: cell for cell in cells}
+        trainings = {cell.training.key: cell.training for cell in taken.values()}
+        return cls(tuple(trainings.values()), tuple(taken.values()))
+
 
 def make_plan(
     data: DataChoice,
@@ -125,9 +132,8 @@ def make_plan(
             if entry in given[:position]:
                 raise InvalidInput(f"the grid names one of its {kind} twice: {entry}")
     images = data.load(numerics.device)
-    for task in tasks:
-        task.check(images)
-    recipe.build(images.shape, len(images.classes), torch.Generator())  # a misspelt model is found now
+    _check(images, tasks, recipe)
+    evaluation = evaluation_epochs(images)
     trainings: dict[str, Training] = {}
     cells = []
     for seed in seeds:
@@ -143,28 +149,62 @@ def make_plan(
                 # The hardest samples are those of one first model.
                 own_task = fingerprint(task_key, model_key) if task.needs_difficulty else task_key
                 key = fingerprint(task_key, model_key, method.name, method, seed, KEY_VERSION)
-                work = method.typical_epochs(own) + 0.2  # and the evaluation
+                work = method.typical_epochs(own) + evaluation
                 cells.append(Cell(key, training, task, own_task, method, seed, work))
     return Plan(tuple(trainings.values()), tuple(cells))
 
 
+def evaluation_epochs(images: ImageData) -> float:
+    """Work of measuring a model once, in training epochs: a forward pass is a third of a training step."""
+    n_train = len(images.train_labels)
+    return (2 * len(images.test_labels) + n_train) / (3 * n_train)
+
+
+def _check(images: ImageData, tasks: Sequence[Task], recipe: Recipe) -> None:
+    """Raise what is wrong with the tasks and the model on this data, all of it at once."""
+    faults: dict[str, InvalidInput] = {}
+    checks: list[Callable[[], object]] = [partial(task.check, images) for task in tasks]
+    checks.append(partial(recipe.build, images.shape, len(images.classes), torch.Generator()))
+    for check in checks:
+        try:
+            check()
+        except InvalidInput as error:
+            faults.setdefault(str(error), error)
+    if len(faults) == 1:
+        raise next(iter(faults.values()))
+    if faults:
+        raise InvalidInput(
+            f"the grid has {len(faults)} faults on {images.name}:\n"
+            + "\n".join(f"- {fault}" for fault in faults)
+        )
+
+
 def _keys(data: DataChoice, task: Task, device: str) -> tuple[str, str]:
     """Return a task's training key and key; neither depends on how hard an example was to learn."""
-    images = data.load(device)
-    stand_in = torch.zeros(len(images.train_labels)) if task.needs_difficulty else None
-    problem = task.build(images, stand_in)
+    problem = training_problem(data, task, device)
     return problem.training_key, problem.key
+
+
+def training_problem(data: DataChoice, task: Task, device: str) -> Problem:
+    """Carry out a task as far as it is known before the first training: its training set and its keys."""
+    return _build(data, task, device)
+
+
+def build_before_training(task: Task, images: ImageData) -> Problem:
+    """Carry out a task on ``images``; one that takes the hardest examples finds all of them equally hard."""
+    stand_in = torch.zeros(len(images.train_labels)) if task.needs_difficulty else None
+    return task.build(images, stand_in)
 
 
 def build_problem(training: Training, task: Task, folder: Path) -> Problem:
     """Carry out a task on the data of a first model, which is in ``folder`` if the task depends on it."""
     device = training.numerics.device
     if not task.needs_difficulty:
-        return _build(training.data, task, device)
+        return training_problem(training.data, task, device)
     difficulty = WeightStore(folder).load(training.key, device)[DIFFICULTY]
     return task.build(training.data.load(device), difficulty)
 
 
 @lru_cache(maxsize=32)
 def _build(data: DataChoice, task: Task, device: str) -> Problem:
-    return task.build(data.load(device))
+    return build_before_training(task, data.load(device))

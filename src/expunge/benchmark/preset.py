@@ -12,15 +12,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from expunge.api import load_method
-from expunge.errors import InvalidInput, UnknownName
+from expunge.errors import ExpungeError, InvalidInput, UnknownName, near_miss
 from expunge.methods.base import Method
 from expunge.registry import METHODS
 from expunge.tasks.corruption import CorruptionTask
+from expunge.training.codes import MnemonicCodes
+from expunge.training.example_tied import ExampleTied
 from expunge.training.recipe import Optimiser, Recipe
 
 _SECTIONS = ("task", "recipe", "methods")
 _SWEEP = ("data", "run", "seeds", "tasks")
-_Settings = TypeVar("_Settings", CorruptionTask, Recipe, Optimiser)
+_PLAIN: dict[str, tuple[type, str]] = {"int": (int, "a whole number"), "str": (str, "text")}
+_TABLES: dict[str, tuple[type[Any] | None, str]] = {
+    "optimiser": (Optimiser, "{ name = 'adam', lr = 0.001 }"),
+    "codes": (MnemonicCodes, "{ share = 0.1 }"),
+    "example_tied": (ExampleTied, "{ share = 0.2 }"),
+    "model_settings": (None, "{ width = 32 }"),
+}
+_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
@@ -41,10 +50,8 @@ class Preset:
     @classmethod
     def of(cls, data: str) -> Preset:
         """Return the preset packaged for a data set; an empty one if there is none."""
-        file = resources.files("expunge.grids").joinpath(f"{data}.toml")
-        if "/" in data or not file.is_file():
-            return cls()
-        return cls.parse(file.read_text(encoding="utf-8"), str(file))
+        text = packaged_presets().get(data)
+        return cls() if text is None else cls.parse(text, data)
 
     @classmethod
     def named(cls, name: str) -> Preset:
@@ -69,13 +76,19 @@ class Preset:
 
         Raises:
             InvalidInput: not TOML, a section that is not known, or one that is not a table.
+            UnknownName: settings of methods that no method's name matches.
         """
         try:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
-        # The parts of a sweep that are not settings are read by Grid.
-        return cls.of_content({key: value for key, value in content.items() if key not in _SWEEP}, origin)
+        # The parts of a sweep that are not settings are read by Grid; a table [recipes] is a misspelt [recipe].
+        settings = {
+            key: value
+            for key, value in content.items()
+            if key not in _SWEEP and not (key == "recipes" and isinstance(value, list))
+        }
+        return cls.of_content(settings, origin)
 
     @classmethod
     def of_content(cls, content: Mapping[str, Any], origin: str) -> Preset:
@@ -90,25 +103,27 @@ class Preset:
                     raise InvalidInput(
                         f"{origin}: settings belong in a table {form}, got {table!r} outside one"
                     )
+        for pattern in content.get("methods", {}):
+            _check_pattern(pattern, origin)
         return cls(**content)
 
     def make_task(self, **overrides: Any) -> CorruptionTask:
         """Return the task with this preset's and the caller's deviations."""
-        return _make(CorruptionTask, {**self.task, **overrides})
+        return make_settings(CorruptionTask, {**self.task, **overrides})
 
     def make_recipe(self, model: str | None = None) -> Recipe:
         """Return the training recipe; ``model`` replaces the preset's and drops its model settings."""
         content = dict(self.recipe)
-        if "optimiser" in content:
-            if not isinstance(content["optimiser"], Mapping):
-                raise InvalidInput(
-                    "recipe.optimiser takes a table such as { name = 'adam', lr = 0.001 }, "
-                    f"got {content['optimiser']!r}"
-                )
-            content["optimiser"] = _make(Optimiser, content["optimiser"])
+        for name, (kind, example) in _TABLES.items():
+            if name not in content:
+                continue
+            if not isinstance(content[name], Mapping):
+                raise InvalidInput(f"recipe.{name} takes a table such as {example}, got {content[name]!r}")
+            if kind is not None:
+                content[name] = make_settings(kind, content[name])
         if model is not None and model != content.get("model", Recipe.model):
             content = {**content, "model": model, "model_settings": {}}
-        return _make(Recipe, content)
+        return make_settings(Recipe, content)
 
     def make_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> Method:
         """Return a method with this preset's and the caller's deviations.
@@ -118,6 +133,18 @@ class Preset:
             InvalidInput: a value of the wrong type or outside its range.
         """
         kind = METHODS.get(name)
+        settings = {**self.of_method(name), **(overrides or {})}
+        _check_types(name, kind, settings)
+        try:
+            return load_method(name, **settings)
+        except ExpungeError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise _wrong_type(name, settings, error) from error
+
+    def of_method(self, name: str) -> dict[str, Any]:
+        """Return the settings this preset gives a method."""
+        kind = METHODS.get(name)
         known = (
             {entry.name for entry in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
         )
@@ -126,12 +153,7 @@ class Preset:
             if fnmatchcase(name, pattern):
                 exact = pattern == name
                 settings.update({key: value for key, value in values.items() if exact or key in known})
-        settings.update(overrides or {})
-        _check_switches(name, kind, settings)
-        try:
-            return load_method(name, **settings)
-        except TypeError as error:
-            raise _wrong_type(name, settings, error) from error
+        return settings
 
 
 def packaged_presets() -> dict[str, str]:
@@ -144,25 +166,55 @@ def packaged_presets() -> dict[str, str]:
     }
 
 
-def _make(kind: type[_Settings], content: Mapping[str, Any]) -> _Settings:
-    known = [entry.name for entry in dataclasses.fields(kind)]
+def make_settings(kind: type[_Settings], content: Mapping[str, Any], owner: str | None = None) -> _Settings:
+    """Return the settings class ``kind`` with the values of a table; ``owner`` names it in messages.
+
+    Raises:
+        UnknownName: a setting it does not have.
+        InvalidInput: a value of the wrong type or outside its range.
+    """
+    owner = owner or kind.__name__
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in content:
         if name not in known:
-            raise UnknownName(f"{kind.__name__} has no setting {name!r} (settings: {', '.join(known)})")
-    _check_switches(kind.__name__, kind, content)
+            raise UnknownName(f"{owner} has no setting {name!r} (settings: {', '.join(known)})")
+    _check_types(owner, kind, content)
     try:
         return kind(**content)
-    except TypeError as error:
-        raise _wrong_type(kind.__name__, content, error) from error
+    except ExpungeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise _wrong_type(owner, content, error) from error
 
 
-def _check_switches(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
-    # Any text, "False" included, would pass for true.
+def _check_pattern(pattern: str, origin: str) -> None:
+    # A path to a class of one's own is not in the table of methods.
+    if ":" in pattern or "." in pattern or any(fnmatchcase(name, pattern) for name in METHODS.names()):
+        return
+    raise UnknownName(
+        f"{origin}: [methods.{pattern}] matches no method{near_miss(pattern, METHODS.names())} "
+        f"(known: {', '.join(METHODS.names())})"
+    )
+
+
+def _check_types(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
+    # What a constructor takes without a look would fail late, or never: any text passes for true.
     for entry in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
-        value = settings.get(entry.name, entry.default)
+        if entry.name not in settings:
+            continue
+        value = settings[entry.name]
         if isinstance(entry.default, bool) and not isinstance(value, bool):
             raise InvalidInput(f"{owner}: {entry.name} must be true or false, got {value!r}")
+        declared = str(getattr(entry.type, "__name__", entry.type))
+        plain = declared.removesuffix(" | None")
+        if plain not in _PLAIN or (value is None and plain != declared):
+            continue
+        wanted, said = _PLAIN[plain]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise _wrong_type(owner, settings, f"{entry.name} takes {said}, got {value!r}")
 
 
-def _wrong_type(owner: str, settings: Mapping[str, Any], error: TypeError) -> InvalidInput:
-    return InvalidInput(f"{owner} cannot be made with {dict(settings)}: a value has the wrong type ({error})")
+def _wrong_type(owner: str, settings: Mapping[str, Any], reason: object) -> InvalidInput:
+    return InvalidInput(
+        f"{owner} cannot be made with {dict(settings)}: a value has the wrong type ({reason})"
+    )

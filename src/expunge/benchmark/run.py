@@ -13,17 +13,14 @@ import torch
 from torch import Tensor, nn
 
 import expunge
-from expunge.benchmark.plan import CODES, DIFFICULTY, Cell, Training, build_problem
+from expunge.benchmark.first_model import train_first
+from expunge.benchmark.plan import CODES, DIFFICULTY, Cell, Training, build_problem, training_problem
 from expunge.errors import ExpungeError
 from expunge.evaluation import evaluate
 from expunge.methods.base import Request, Unlearned
 from expunge.metrics.base import Evaluated
-from expunge.seeding import generator
 from expunge.store.record import Record
 from expunge.store.weights import WeightStore
-from expunge.training.cost import Meter
-from expunge.training.difficulty import LossRecorder
-from expunge.training.loop import cross_entropy
 
 
 def run_training(job: Training, folder: Path) -> float | None:
@@ -38,28 +35,19 @@ def run_training(job: Training, folder: Path) -> float | None:
     weights = WeightStore(folder)
     if weights.has(job.key):
         return learned_corruption(weights, job.key)
-    images = job.data.load(job.numerics.device)
-    stand_in = torch.zeros(len(images.train_labels)) if job.task.needs_difficulty else None
-    problem = job.task.build(images, stand_in)
-    model = job.recipe.build(problem.shape, problem.n_classes, generator(job.seed, "initialisation"))
+    problem = training_problem(job.data, job.task, job.numerics.device)
+    first = train_first(job.recipe, problem, job.seed, job.numerics)
     extra: dict[str, Tensor] = {}
-    recorder = LossRecorder(len(problem.split.train), job.numerics.device)
-    tied = job.recipe.example_tied is not None
-    with Meter(job.numerics.device) as meter:
-        job.recipe.train(
-            model, problem.split.train, job.seed, job.numerics, meter,
-            objective=cross_entropy if tied else recorder,
-        )  # fmt: skip
-    if not tied:
-        extra[DIFFICULTY] = recorder.means()
+    if first.difficulty is not None:
+        extra[DIFFICULTY] = first.difficulty
     codes = job.recipe.draw_codes(job.seed, problem.shape, problem.n_classes)
     if codes is not None:
         extra[CODES] = codes
-    learned = Evaluated(model, problem, job.numerics).corruption_learned
+    learned = Evaluated(first.model, problem, job.numerics).corruption_learned
     weights.save(
         job.key,
-        {**model.state_dict(), **extra},
-        {"corruption_learned": repr(learned), "seconds": f"{meter.seconds:.3f}"},
+        {**first.model.state_dict(), **extra},
+        {"corruption_learned": repr(learned), "seconds": f"{first.seconds:.3f}"},
     )
     return learned
 

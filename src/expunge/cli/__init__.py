@@ -9,10 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 
 import expunge
+from expunge.cli.advise import advise_command
 from expunge.cli.bench import bench
 from expunge.cli.describe import describe
+from expunge.cli.find import find_command
 from expunge.cli.list import list_names
 from expunge.cli.map import map_command
+from expunge.cli.report import report_command
 from expunge.cli.tune import tune_command
 from expunge.errors import ExpungeError
 
@@ -26,6 +29,9 @@ app = typer.Typer(
 app.command("map")(map_command)
 app.command("bench")(bench)
 app.command("tune")(tune_command)
+app.command("report")(report_command)
+app.command("advise")(advise_command)
+app.command("find")(find_command)
 app.command("list")(list_names)
 app.command("describe")(describe)
 
@@ -53,4 +59,6 @@ def main() -> None:
         Console(stderr=True).print(
             f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
         )
+        for note in getattr(error, "__notes__", ()):
+            Console(stderr=True).print(escape(note), highlight=False, soft_wrap=True)
         sys.exit(1)

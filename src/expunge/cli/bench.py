@@ -2,89 +2,132 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from expunge.cli.progress import run_with_progress
+from expunge.cli.plan import Outlook, count_of, split_items
+from expunge.cli.sweep import check_workers, default_workers, finish, run_sweep
 from expunge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from expunge.store.record import Record
+
+GRIDS = ("cifar10-forgetting", "cifar10-small", "digits", "digits-forgetting", "paper")
+"""The packaged grids; the other packaged files hold settings alone."""
 
 
 def bench(
-    grid: str = typer.Argument(..., help="A TOML file, or the name of a packaged grid."),
-    out: Path = typer.Option(Path("out/bench"), help="Folder of the store and results.csv."),
+    grid: str = typer.Argument(..., help=f"A TOML file, or a packaged grid: {', '.join(GRIDS)}."),
+    out: Path = typer.Option(Path("out/bench"), help="Folder of the store, the weights and results.csv."),
+    store: str | None = typer.Option(
+        None, help="SQLAlchemy URL of a database that holds the records instead, for several machines."
+    ),
+    weights: str | None = typer.Option(
+        None, help="Folder or fsspec URL of the weights instead of OUT/weights."
+    ),
     data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
     workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
+    only: list[str] = typer.Option(
+        [],
+        help="Run a part: names of methods, tasks or regularities, or KEY=VALUE (seed=0, discovery=0.1), "
+        "separated by commas. Values of one key add up, keys narrow down.",
+    ),
+    limit: int | None = typer.Option(None, help="Run at most so many of the missing cells."),
     keep_weights: bool = typer.Option(False, help="Also store every unlearned model."),
     retry_failed: bool = typer.Option(False, help="Run failed cells again."),
     dry_run: bool = typer.Option(False, help="Check the grid and show the plan; run nothing."),
 ) -> None:
-    """Run every task x method x seed of a grid file; the same command again runs what is missing."""
+    """Run every task x recipe x method x seed of a grid file.
+
+    The same command again runs what is missing. Exit code 3: some cell has failed.
+    """
     console = Console()
-    if workers is not None and workers < 1:
-        raise InvalidInput(f"--workers must be at least 1, got {workers}")
+    check_workers(workers)
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"--limit must be at least 1, got {limit}")
+    selection = split_items(only)
 
     from dataclasses import replace
 
-    from expunge.benchmark.execute import execute
     from expunge.benchmark.grid import Grid
-    from expunge.benchmark.plan import make_plan
-    from expunge.report.forgetting import forgetting_tables
-    from expunge.report.results_csv import write_csv
-    from expunge.report.table import map_table
+    from expunge.benchmark.plan import Plan
+    from expunge.benchmark.select import select
     from expunge.store.store import Store
     from expunge.training.numerics import Numerics
 
     chosen = Grid.read(grid)
     data = replace(chosen.data, root=str(data_root)) if data_root else chosen.data
-    images = data.load("cpu")
-    numerics = Numerics.choose(device, images.shape[1])
-    plan = make_plan(data, chosen.tasks, chosen.recipe, chosen.methods, chosen.seeds, numerics)
-    if workers is None:
-        workers = 1 if numerics.device != "cpu" else os.cpu_count() or 1
-    console.print(
-        f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {chosen.recipe.model}, "
-        f"{len(chosen.tasks)} tasks x {len(chosen.methods)} methods x {len(chosen.seeds)} seeds = "
-        f"{len(plan.cells)} cells, {len(plan.trainings)} first models, {numerics.device} {numerics.dtype}, "
-        f"{workers} worker{'s' if workers > 1 else ''}"
-    )
-    if dry_run:
-        return
-    with Store(out) as store:
-        status = run_with_progress(
+    chosen = replace(chosen, data=data)
+    numerics = Numerics.choose(device, data.load("cpu").shape[1])
+    whole = Plan.of(cell for plan in chosen.plans(numerics) for cell in plan.cells)
+    wanted = select(whole, selection) if selection else whole
+    workers = default_workers(workers, numerics.device)
+    opened = None if dry_run and not _exists(out, store) else Store(out, store, weights)
+    try:
+        recorded = set() if opened is None else opened.database.keys("done" if retry_failed else None)
+        missing = [cell for cell in wanted.cells if cell.key not in recorded]
+        to_run = Plan.of(missing[:limit])
+        Outlook(grid, chosen, numerics, workers, whole, wanted, len(missing), to_run, opened).show(console)
+        if dry_run or opened is None:
+            return
+        swept = run_sweep(
             console,
-            lambda report: execute(
-                plan,
-                store,
-                workers=workers,
-                keep_weights=keep_weights,
-                retry_failed=retry_failed,
-                report=report,
-            ),
+            wanted,
+            opened,
+            out,
+            workers=workers,
+            keep_weights=keep_weights,
+            retry_failed=retry_failed,
+            limit=limit,
         )
-        wanted = {cell.key for cell in plan.cells}
-        records = [record for record in store.database.records() if record.key in wanted]
-    write_csv(records, out / "results.csv")
-    corruption = [record for record in records if record.task == "corruption"]
-    if corruption:
-        console.print(map_table(corruption))
-    if len(corruption) < len(records):
-        for table in forgetting_tables(records):
+    finally:
+        if opened is not None:
+            opened.close()
+    _tables(console, swept.records)
+    left = len(wanted.cells) - len(swept.records)
+    if left:
+        console.print(
+            f"{count_of(left, 'cell')} still missing; the same command goes on with them", highlight=False
+        )
+    finish(console, swept, f"{out / 'results.csv'} and the store beside it")
+
+
+def _exists(out: Path, url: str | None) -> bool:
+    """Whether there is a store to look at; opening one makes it."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if url is None:
+        return (out / "store.sqlite").is_file()
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return True  # for the store to complain about
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
+
+
+def _tables(console: Console, records: list[Record]) -> None:
+    from expunge.report.forgetting import forgetting_tables
+    from expunge.report.sweeps import sort_into_sweeps
+    from expunge.report.table import cost_table, map_table
+
+    sweeps = sort_into_sweeps(records)
+    for sweep in sweeps:
+        console.print()
+        if len(sweeps) > 1:
+            console.print(f"[bold]{escape(sweep.title)}[/]", highlight=False)
+        for note in sweep.notes:
+            console.print(escape(note), highlight=False)
+        if sweep.corruption:
+            console.print(map_table(sweep.corruption))
             console.print()
-            console.print(table)
-    for warning in status.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}; the cells that start from it say little")
-    for record in records:
-        if record.status == "failed":
-            last = record.error.strip().splitlines()[-1]
-            console.print(
-                f"[red]failed:[/] {escape(record.method)}, {escape(record.task)}, seed {record.seed}: {escape(last)}"
-            )
-    console.print(
-        f"\n{status.done} cells run, {status.present} were there, {status.failed} failed", highlight=False
-    )
-    console.print(f"wrote {out / 'results.csv'} and the store beside it", highlight=False)
+            console.print(cost_table(sweep.corruption))
+        if sweep.forgetting:
+            for table in forgetting_tables(sweep.forgetting):
+                console.print(table)
+                console.print()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from expunge.cli.progress import run_with_progress
+from expunge.cli.sweep import check_workers, default_workers, finish, run_sweep
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ def map_command(
     out: Path = typer.Option(Path("out/map"), help="Folder of the store, results.csv and map.svg."),
     data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
     n_train: int | None = typer.Option(None, help="Use a class-balanced part of the training images."),
+    n_unseen: int | None = typer.Option(
+        None, help="Hold out so many training images for methods that need unseen ones (lotus, scrub_rewind)."
+    ),
     n_corrupted: int | None = typer.Option(None, help="Number of corrupted images."),
     settings: list[str] = typer.Option(
         [],
@@ -52,7 +54,7 @@ def map_command(
 ) -> None:
     """Run methods over regularity x discovery rate, and draw the map.
 
-    The same command again runs only what is missing.
+    The same command again runs only what is missing. Exit code 3: some cell has failed.
     """
     console = Console()
     overrides = _overrides(settings)
@@ -60,14 +62,11 @@ def map_command(
     names = _items(methods, "methods")
     rates = [_number(item, float, "discovery") for item in _items(discovery, "discovery")]
     numbers = [_number(item, int, "seeds") for item in _items(seeds, "seeds")]
-    if workers is not None and workers < 1:
-        raise InvalidInput(f"--workers must be at least 1, got {workers}")
+    check_workers(workers)
 
-    from expunge.benchmark.execute import execute
     from expunge.benchmark.plan import DataChoice, make_plan
     from expunge.benchmark.preset import Preset
     from expunge.report.figure import write_map
-    from expunge.report.results_csv import write_csv
     from expunge.report.table import cost_table, map_table
     from expunge.store.store import Store
     from expunge.training.numerics import Numerics
@@ -88,45 +87,32 @@ def map_command(
                 f"({', '.join(names)})"
             )
     built: list[Method] = [chosen.make_method(name, overrides.get(name)) for name in names]
-    choice = DataChoice(data, str(data_root) if data_root else None, n_train)
+    choice = DataChoice(data, str(data_root) if data_root else None, n_train, n_unseen)
     images = choice.load("cpu")
     numerics = Numerics.choose(device, images.shape[1])
     plan = make_plan(choice, tasks, recipe, built, numbers, numerics)
-    if workers is None:
-        workers = 1 if numerics.device != "cpu" else os.cpu_count() or 1
-
+    workers = default_workers(workers, numerics.device)
     console.print(
         f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {recipe.model}, "
         f"{len(plan.cells)} cells, {len(plan.trainings)} first models, {numerics.device} {numerics.dtype}, "
         f"{workers} worker{'s' if workers > 1 else ''}"
     )
     with Store(out) as store:
-        status = run_with_progress(console, lambda report: execute(
-            plan, store, workers=workers, keep_weights=keep_weights, retry_failed=retry_failed, report=report
-        ))  # fmt: skip
-        wanted = {cell.key for cell in plan.cells}
-        records = [record for record in store.database.records() if record.key in wanted]
-    write_csv(records, out / "results.csv")
-    write_map(records, out / "map.svg")
+        swept = run_sweep(
+            console,
+            plan,
+            store,
+            out,
+            workers=workers,
+            keep_weights=keep_weights,
+            retry_failed=retry_failed,
+        )
+    write_map(swept.records, out / "map.svg")
     console.print()
-    console.print(map_table(records))
+    console.print(map_table(swept.records))
     console.print()
-    console.print(cost_table(records))
-    for warning in status.warnings:
-        console.print(f"[yellow]warning:[/] {escape(warning)}; the cells that start from it say little")
-    for record in records:
-        if record.status == "failed":
-            last = record.error.strip().splitlines()[-1]
-            console.print(
-                f"[red]failed:[/] {escape(record.method)}, regularity {record.regularity:g}, discovery "
-                f"{record.discovery:g}, seed {record.seed}: {escape(last)}"
-            )
-    console.print(
-        f"\n{status.done} cells run, {status.present} were there, {status.failed} failed", highlight=False
-    )
-    console.print(
-        f"wrote {out / 'map.svg'}, {out / 'results.csv'} and the store beside them", highlight=False
-    )
+    console.print(cost_table(swept.records))
+    finish(console, swept, f"{out / 'map.svg'}, {out / 'results.csv'} and the store beside them")
 
 
 def _items(text: str, option: str) -> list[str]:

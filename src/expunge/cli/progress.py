@@ -1,4 +1,4 @@
-"""The progress line of a sweep: cells done, share, time left."""
+"""Progress lines: of a sweep, and what they share with those of other long work."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -22,23 +23,28 @@ if TYPE_CHECKING:
     from expunge.benchmark.execute import Status
 
 
-def run_with_progress(console: Console, start: Callable[[Callable[[Status], None]], Status]) -> Status:
-    """Carry out ``start``, which reports to the function it is given; an interruption ends with exit code 130."""
-    columns = (
+def progress_bar(console: Console, *lead: ProgressColumn) -> Progress:
+    """Return a bar with its share, the time gone and left, and what is being done; ``lead`` stands before it."""
+    return Progress(
         SpinnerColumn(),
-        TextColumn("{task.fields[cells]}"),
+        *lead,
         BarColumn(bar_width=30),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("[dim]{task.description}"),
+        console=console,
     )
-    with Progress(*columns, console=console) as progress:
+
+
+def run_with_progress(console: Console, start: Callable[[Callable[[Status], None]], Status]) -> Status:
+    """Carry out ``start``, which reports to the function it is given; an interruption ends with exit code 130."""
+    with progress_bar(console, TextColumn("{task.fields[cells]}")) as progress:
         bar: TaskID = progress.add_task("starting", total=1.0, cells="")
 
         def show(status: Status) -> None:
-            finished = status.present + status.done + status.failed
+            finished = status.present + status.done + status.failed + status.elsewhere
             progress.update(
                 bar,
                 completed=status.share,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,20 +10,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
+from expunge.cli.method_table import replace_table, table_text
+from expunge.cli.progress import progress_bar
 from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
-    from expunge.benchmark.tune import Tuned, TuneStatus
+    from expunge.benchmark.tune import Tuned
+    from expunge.benchmark.tuning.progress import TuneStatus
 
 
 def tune_command(
@@ -40,13 +32,16 @@ def tune_command(
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
     write: Path | None = typer.Option(None, help="Add or replace the method's table in this TOML file."),
 ) -> None:
-    """Search a method's settings on validation images; the test set and the truth are never read."""
+    """Search a method's settings on validation images; the test set and the truth are never read.
+
+    Ctrl-C ends the search and shows the best of the trials that are finished; then --write writes nothing.
+    """
     console = Console()
     seeds = _seeds(tuning_seeds)
 
     from dataclasses import replace
 
-    from expunge.benchmark.grid import Grid
+    from expunge.benchmark.grid import Grid, Setup
     from expunge.benchmark.preset import Preset
     from expunge.benchmark.tune import tune
     from expunge.training.numerics import Numerics
@@ -54,7 +49,7 @@ def tune_command(
     chosen = Grid.read(grid)
     started = Preset.named(grid).make_method(method)
     data = replace(chosen.data, root=str(data_root)) if data_root else chosen.data
-    chosen = replace(chosen, data=data, methods=(started,))
+    chosen = replace(chosen, data=data, setups=(Setup(chosen.single().recipe, (started,)),))
     before = ""
     if write is not None:
         before = _read(write)
@@ -78,6 +73,14 @@ def tune_command(
     comment = comment_of(tuned, datetime.now(UTC).date().isoformat())
     console.print()
     print(table_text(method, values, comment), end="")  # as it is, to be copied
+    if tuned.interrupted:
+        unwritten = "" if write is None else f"; {write} was not touched"
+        console.print(
+            f"\ninterrupted after {len(tuned.trials)} of {trials} trials: this is the best of them{unwritten}",
+            highlight=False,
+            markup=False,
+        )
+        raise typer.Exit(130)
     if write is not None:
         try:
             write.parent.mkdir(parents=True, exist_ok=True)
@@ -104,16 +107,7 @@ def _read(path: Path) -> str:
 
 
 def _with_progress(console: Console, start: Callable[[Callable[[TuneStatus], None]], Tuned]) -> Tuned:
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-    )
-    with Progress(*columns, console=console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task("starting", total=1.0)
         last = ""
 
@@ -129,9 +123,10 @@ def _with_progress(console: Console, start: Callable[[Callable[[TuneStatus], Non
         try:
             tuned = start(show)
         except KeyboardInterrupt:
-            console.print("\ninterrupted; nothing was kept")
+            console.print("\ninterrupted before a trial was finished; nothing was kept")
             raise typer.Exit(130) from None
-        progress.update(bar, completed=1.0, description="")
+        # A search that was interrupted keeps the share it had reached.
+        progress.update(bar, completed=None if tuned.interrupted else 1.0, description="")
     return tuned
 
 
@@ -175,105 +170,3 @@ def comment_of(tuned: Tuned, date: str) -> str:
         f"gradients), tuning seeds {', '.join(map(str, tuned.tuning_seeds))}, sampler seed {tuned.seed}, "
         f"score {tuned.score:.4f} = {tuned.rule}, {date}"
     )
-
-
-def table_text(name: str, values: Mapping[str, Any], comment: str) -> str:
-    """Return the TOML table ``[methods.NAME]`` with its comment.
-
-    Raises:
-        InvalidInput: a value that TOML has no form for.
-    """
-    lines = [f"[methods.{_key(name)}]"]
-    if comment:
-        lines.append(f"# {comment}")
-    lines += [f"{_key(key)} = {_toml(value)}" for key, value in values.items()]
-    return "\n".join(lines) + "\n"
-
-
-def replace_table(text: str, name: str, values: Mapping[str, Any], comment: str) -> str:
-    """Return ``text`` with exactly the table ``[methods.NAME]`` replaced, or added at the end.
-
-    A later pattern such as ``[methods."*"]`` would win over the table, so the table is moved to the end if
-    one that matches the method comes after it.
-
-    Raises:
-        InvalidInput: text that is not TOML, or the method's settings in another form than such a table.
-    """
-    before = _parsed(text)
-    lines = text.splitlines(keepends=True)
-    forms = "|".join({re.escape(form) for form in (name, json.dumps(name), f"'{name}'")})
-    wanted = re.compile(rf"\s*\[\s*methods\s*\.\s*(?:{forms})\s*\]\s*(?:#.*)?$")
-    header = re.compile(r"\s*\[\[?[^\[\],=]+\]\]?\s*(?:#.*)?$")
-    first = next((number for number, line in enumerate(lines) if wanted.match(line)), None)
-    table = table_text(name, values, comment)
-    if first is None or _overruled(before, name):
-        if first is not None:
-            end = _end(lines, first, header)
-            del lines[first:end]
-        kept = "".join(lines).rstrip("\n")
-        after = f"{kept}\n\n{table}" if kept else table
-    else:
-        lines[first : _end(lines, first, header)] = [table]
-        after = "".join(lines)
-    try:
-        same = _without(_parsed(after), name) == _without(before, name)
-    except InvalidInput:
-        same = False
-    if not same:
-        raise InvalidInput(
-            f"the settings of {name!r} in that file are not a plain table [methods.{_key(name)}], so they "
-            "cannot be replaced without touching the rest; write them as such a table, or leave out --write"
-        )
-    return after
-
-
-def _end(lines: list[str], first: int, header: re.Pattern[str]) -> int:
-    """Return where a table ends; comments above the next header belong to that one."""
-    following = (number for number in range(first + 1, len(lines)) if header.match(lines[number]))
-    end = next(following, len(lines))
-    while end > first + 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
-        end -= 1
-    return end
-
-
-def _overruled(content: Mapping[str, Any], name: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    patterns = list(content.get("methods", {}))
-    later = patterns[patterns.index(name) + 1 :] if name in patterns else []
-    return any(fnmatchcase(name, pattern) for pattern in later)
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(
-            f"the file to be written to is not valid TOML: {error}; correct it first"
-        ) from error
-
-
-def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return all but one method's settings."""
-    methods = {key: value for key, value in content.get("methods", {}).items() if key != name}
-    rest = {key: value for key, value in content.items() if key != "methods"}
-    return {**rest, "methods": methods}
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
-    if isinstance(value, Mapping):
-        pairs = (f"{_key(key)} = {_toml(entry)}" for key, entry in value.items() if entry is not None)
-        return "{ " + ", ".join(pairs) + " }"
-    raise InvalidInput(f"{value!r} has no form in TOML; set it in the file by hand")

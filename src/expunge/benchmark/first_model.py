@@ -1,0 +1,49 @@
+"""The first training: the model that every method starts from, and what is recorded on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from expunge.seeding import generator
+from expunge.tasks.base import Problem
+from expunge.training.cost import Meter
+from expunge.training.difficulty import LossRecorder
+from expunge.training.loop import Progress, cross_entropy, silent
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class FirstModel:
+    """A first model.
+
+    Args:
+        model: as it was trained.
+        difficulty: float32 (N,), mean training loss of every example in nats; ``None`` after example-tied dropout,
+            whose objective does not record it.
+        seconds: wall time of the training.
+    """
+
+    model: nn.Module
+    difficulty: Tensor | None
+    seconds: float
+
+
+def train_first(
+    recipe: Recipe, problem: Problem, seed: int, numerics: Numerics, progress: Progress = silent
+) -> FirstModel:
+    """Train a fresh model on the training set of ``problem``, stored labels and corruption included.
+
+    Raises:
+        Diverged: the training led to NaN.
+    """
+    train = problem.split.train
+    model = recipe.build(problem.shape, problem.n_classes, generator(seed, "initialisation"))
+    recorder = LossRecorder(len(train), numerics.device) if recipe.example_tied is None else None
+    with Meter(numerics.device) as meter:
+        recipe.train(
+            model, train, seed, numerics, meter, progress=progress, objective=recorder or cross_entropy
+        )
+    return FirstModel(model, recorder.means() if recorder else None, meter.seconds)

@@ -1,0 +1,157 @@
+"""A plan on the screen: what will run, from what, and for about how long."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from expunge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from expunge.benchmark.grid import Grid
+    from expunge.benchmark.plan import Plan
+    from expunge.store.store import Store
+    from expunge.training.numerics import Numerics
+
+REFERENCE = "retrain"
+"""The method the others of a forgetting task are compared with."""
+
+
+def split_items(options: Sequence[str]) -> list[str]:
+    """Return the parts of a repeatable option whose values are separated by commas.
+
+    Raises:
+        InvalidInput: an option without any.
+    """
+    items = [item.strip() for option in options for item in option.split(",") if item.strip()]
+    if options and not items:
+        raise InvalidInput("--only is empty; name a method, a task, or KEY=VALUE")
+    return items
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a command is about to do.
+
+    Args:
+        name: of the grid, as it was given.
+        grid: what was read.
+        numerics: where to compute.
+        workers: processes that share the work.
+        whole: every cell of the grid.
+        wanted: those selected.
+        missing: how many of these have no record that counts.
+        to_run: the missing ones that will be run.
+        store: what there is so far; ``None`` for nothing.
+    """
+
+    name: str
+    grid: Grid
+    numerics: Numerics
+    workers: int
+    whole: Plan
+    wanted: Plan
+    missing: int
+    to_run: Plan
+    store: Store | None
+
+    def show(self, console: Console) -> None:
+        """Print the plan with an estimate of its time, for which a few training steps are run."""
+        console.print(self._title(), highlight=False)
+        lines = Table.grid(padding=(0, 2))
+        lines.add_column(style="dim", no_wrap=True)
+        lines.add_column()
+        for label, text in self._lines():
+            lines.add_row(f"  {label}", escape(text))
+        if self.to_run.cells:
+            with console.status("timing a few training steps"):
+                seconds = self._seconds()
+            lines.add_row("  time", f"{duration(seconds)}: an estimate, from a few training steps timed here")
+        console.print(lines, highlight=False)
+
+    def _title(self) -> str:
+        grid = self.grid
+        recipes = f" x {count_of(len(grid.setups), 'recipe')}" if len(grid.setups) > 1 else ""
+        return (
+            f"[bold]{escape(self.name)}[/]: {count_of(len(grid.tasks), 'task')}{recipes} x "
+            f"{count_of(len(grid.setups[0].methods), 'method')} x {count_of(len(grid.seeds), 'seed')} = "
+            f"{count_of(len(self.whole.cells), 'cell')}"
+        )
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        images = self.grid.data.load(self.numerics.device)
+        held_out = f", {len(images.unseen_labels):,} held out" if images.unseen_labels is not None else ""
+        yield (
+            "data",
+            f"{images.name}: {len(images.train_labels):,} training and "
+            f"{len(images.test_labels):,} test images{held_out}",
+        )
+        for setup in self.grid.setups:
+            recipe = setup.recipe
+            yield "model", f"{recipe.model}, {recipe.epochs} epochs of batches of {recipe.batch_size}"
+        if len(self.wanted.cells) < len(self.whole.cells):
+            yield "selected", f"{len(self.wanted.cells):,} of the cells (--only)"
+        yield "first models", f"{len(self.wanted.trainings):,}, each trained once and shared by its cells"
+        references = sum(cell.method.name == REFERENCE for cell in self.wanted.cells)
+        yield "references", f"{references:,} runs of {REFERENCE}" if references else f"{REFERENCE} is not run"
+        workers = count_of(self.workers, "worker")
+        yield "machine", f"{self.numerics.device}, {self.numerics.dtype}, {workers}"
+        yield "store", self._stored()
+        part = f" of the {self.missing:,} missing (--limit)" if len(self.to_run.cells) < self.missing else ""
+        untrained = len(self.to_run.trainings) - len(self._trained())
+        yield (
+            "to run",
+            f"{count_of(len(self.to_run.cells), 'cell')}{part}, {count_of(untrained, 'first model')}",
+        )
+
+    def _stored(self) -> str:
+        if self.store is None:
+            return "none yet, so every cell is missing"
+        keys = {cell.key for cell in self.wanted.cells}
+        done, failed = (len(keys & self.store.database.keys(status)) for status in ("done", "failed"))
+        present = len(keys & self.store.database.keys())
+        return f"{done:,} cells present, {failed:,} failed, {len(keys) - present:,} missing"
+
+    def _trained(self) -> set[str]:
+        if self.store is None:
+            return set()
+        weights = self.store.weights
+        return {training.key for training in self.to_run.trainings if weights.has(training.key)}
+
+    def _seconds(self) -> float:
+        from expunge.benchmark.estimate import estimate_seconds
+
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        return estimate_seconds(self.to_run, self._trained(), self.workers, threads)
+
+
+def count_of(number: int, what: str) -> str:
+    """Return the number with its noun."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return an estimated time to two digits, in the unit that suits it.
+
+    Example:
+        >>> [duration(seconds) for seconds in (0.4, 45, 89, 754, 40000, 900000)]
+        ['about 1 s', 'about 45 s', 'about 1.5 min', 'about 13 min', 'about 11 h', 'about 10 days']
+    """
+    units = ((1, "s", 60), (60, "min", 90), (3600, "h", 48), (86400, "days", math.inf))
+    size, unit = next((size, unit) for size, unit, until in units if seconds < size * until)
+    value = max(seconds / size, 1.0)
+    shown = f"{value:.1f}".removesuffix(".0") if value < 10 and size > 1 else f"{value:.0f}"
+    return f"about {shown} {unit}"
+
+
+def _counts(plan: Plan, store: Store) -> dict[str, int]:
+    keys = {cell.key for cell in plan.cells}
+    done, failed = (len(keys & store.database.keys(status)) for status in ("done", "failed"))
+    return {"done": done, "failed": failed, "missing": len(keys) - len(keys & store.database.keys())}
