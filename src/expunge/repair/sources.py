@@ -1,0 +1,109 @@
+"""Training and validation data by what the user writes: a folder, a file, a name or a factory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from expunge.data.examples import Examples
+from expunge.data.images import ImageData, ImageSource
+from expunge.data.loading import load_data
+from expunge.errors import DataError, near_miss
+from expunge.registry import DATASETS
+from expunge.repair.arrays import Part, load_arrays
+from expunge.repair.image_folder import load_image_folder
+from expunge.repair.own_dataset import load_dataset_object
+from expunge.repair.pictures import normalisation
+from expunge.repair.specification import Specification, call_factory
+from expunge.repair.tables import FORMATS, load_table, open_table
+from expunge.repair.training_data import DataOptions, TrainingData, number_labels
+
+FORMS = (
+    "a folder with one folder of images per class, a .npz, .parquet, .csv or .json file, a folder written by "
+    "save_to_disk, datasets:NAME, the name of a data set, or path/to/file.py:FACTORY"
+)
+
+
+def load_training_data(text: str, options: DataOptions | None = None, part: Part = "train") -> TrainingData:
+    """Return the training data that ``text`` names, in its own order.
+
+    - a folder with one folder of images per class;
+    - a ``.npz`` file with ``images`` or ``inputs``, and ``labels``;
+    - a ``.parquet``, ``.csv``, ``.tsv``, ``.json`` or ``.jsonl`` file, a folder written by ``save_to_disk``,
+      or ``datasets:NAME?name=CONFIG``: whatever the ``datasets`` library loads;
+    - a named data set ("expunge list data");
+    - ``file.py:factory?setting=value``: a map-style dataset, or one of the ``datasets`` library.
+
+    Args:
+        text: the specification.
+        options: how it is read.
+        part: "validation" takes the part of the source that is not for training, where it has one.
+
+    Raises:
+        DataError: nothing of that name, or data that cannot be used; the message names the file or row.
+        InvalidInput: a package that is not installed, or a setting that does not fit.
+    """
+    options = options or DataOptions()
+    specification = Specification.parse(text)
+    target, settings = specification.target, dict(specification.settings)
+    path = Path(target).expanduser()
+    if target.startswith("datasets:"):
+        name = target.removeprefix("datasets:")
+        return load_table(open_table(name, settings, options, part), options, name)
+    if ":" in target and not path.exists():
+        found = call_factory(target, settings, "a map-style dataset")
+        if hasattr(found, "column_names") and hasattr(found, "features"):
+            return load_table(found, options, target)
+        return load_dataset_object(found, options)
+    if path.suffix in FORMATS and path.is_file():
+        return load_table(open_table(target, settings, options, part), options, target)
+    if settings:
+        raise DataError(f"{text!r}: {target} takes no settings after a question mark; use the options")
+    if path.suffix == ".npz":
+        return load_arrays(path, options, part)
+    if path.is_dir():
+        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            return load_table(open_table(target, {}, options, part), options, target)
+        return load_image_folder(path, options)
+    if target in DATASETS.names():
+        return _of_images(load_data(target, options.root), options, part)
+    raise DataError(f"there is no data {target!r}{near_miss(target, DATASETS.names())}; expected {FORMS}")
+
+
+def load_validation_data(text: str, options: DataOptions, training: TrainingData) -> Examples:
+    """Return examples the model was not trained on, read as the training data was.
+
+    Classes and normalisation are those of ``training``.
+
+    Raises:
+        DataError: as in :func:`load_training_data`, or inputs of another shape than in training.
+    """
+    same = replace(options, classes=training.classes if training.named_classes else options.classes)
+    if training.mean:
+        same = replace(
+            same, mean=training.mean, std=training.std, channels=same.channels or len(training.mean)
+        )
+    found = load_training_data(text, same, "validation")
+    if found.shape != training.shape and not (found.sequences and training.sequences):
+        size = f"; --size {training.shape[1]} resizes both" if len(training.shape) == 3 else ""
+        raise DataError(
+            f"{text}: inputs have shape {found.shape}, but those of the training data {training.shape}{size}"
+        )
+    if len(found.classes) > len(training.classes):
+        raise DataError(
+            f"{text}: {len(found.classes)} classes, but the training data has {len(training.classes)}; give "
+            "validation data of the same classes"
+        )
+    return replace(found.examples, n_classes=len(training.classes))
+
+
+def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingData:
+    images = data.train_images if part == "train" else data.test_images
+    labels = data.train_labels if part == "train" else data.test_labels
+    mean, std = data.mean, data.std
+    if options.mean is not None or options.normalise != "data":
+        mean, std = normalisation(options, images.shape[1], (mean, std))
+    augmentation = options.augmentation if options.pad or options.flip else data.augmentation
+    source = ImageSource(images.to(options.device), mean, std, augmentation)
+    numbers, classes, _ = number_labels(labels.tolist(), options.classes, data.name, data.classes)
+    return TrainingData(Examples.all_of(source, numbers, len(classes)), classes, mean=mean, std=std)

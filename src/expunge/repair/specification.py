@@ -1,0 +1,152 @@
+"""What a user writes to name a model or a data set: ``target?setting=value&...``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from expunge.errors import InvalidInput, near_miss
+from expunge.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A target and its settings.
+
+    Args:
+        target: what stands before the question mark.
+        settings: name -> value; values are read as TOML, anything else is text.
+    """
+
+    target: str
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: str) -> Specification:
+        """Read ``target?name=value&name=value``.
+
+        Raises:
+            InvalidInput: no target, a setting without a value, or one given twice.
+        """
+        target, _, tail = text.strip().partition("?")
+        if not target:
+            raise InvalidInput(f"{text!r} names nothing; expected TARGET or TARGET?SETTING=VALUE&...")
+        settings: dict[str, Any] = {}
+        for part in tail.split("&") if tail else []:
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not (name and equals and value):
+                raise InvalidInput(f"{text!r}: {part!r} is no setting; expected SETTING=VALUE")
+            if name in settings:
+                raise InvalidInput(f"{text!r}: setting {name!r} is given twice; give it once")
+            settings[name] = _value(value)
+        return cls(target, settings)
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def call_factory(target: str, settings: Mapping[str, Any], what: str) -> Any:
+    """Return what the factory at ``path/to/file.py:name`` or ``package.module:name`` makes.
+
+    The file's folder can be imported from while the file is loaded and the factory runs.
+
+    Args:
+        target: file or module, a colon, and the name of a function or class.
+        settings: keyword arguments of the call.
+        what: what the factory is to make ("a model"); for messages.
+
+    Raises:
+        InvalidInput: no such file, module or name; a file that fails to load; a factory that raises.
+    """
+    place, colon, name = target.rpartition(":")
+    if not (colon and place and name):
+        raise InvalidInput(
+            f"{target!r} names no factory; expected path/to/file.py:NAME, where NAME makes {what}"
+        )
+    with _importable(place):
+        try:
+            module = _module(place)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"{place} cannot be loaded: {type(error).__name__}: {error}; it must import on its own"
+            ) from error
+        factory: Callable[..., Any] | None = getattr(module, name, None)
+        if not callable(factory):
+            offered = [
+                key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+            ]
+            raise InvalidInput(
+                f"{place} has no function or class {name!r}{near_miss(name, offered)}; expected one that makes {what}"
+            )
+        try:
+            return factory(**settings)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            given = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+            raise InvalidInput(
+                f"{name}({given}) in {place} raised {type(error).__name__}: {error}"
+            ) from error
+
+
+def _module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise InvalidInput(f"{place}: no such file; expected path/to/file.py:NAME")
+    # A name of its own, under which classes of the file can be found and copied.
+    name = f"expunge_user_{fingerprint(str(path.resolve()))}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _importable(place: str) -> Iterator[None]:
+    folder = str(Path(place).expanduser().resolve().parent) if place.endswith(".py") else str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def load_extra(module: str, package: str, why: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        InvalidInput: it is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InvalidInput(f"{why} needs {package}; install it with: pip install {package}") from error
+
+
+def is_path(name: str) -> bool:
+    """Whether ``name`` can only be a path: a mistyped one is not to be looked up on a hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
