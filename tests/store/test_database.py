@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import sqlite3
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy.event
 import sqlalchemy.exc
 
 from expunge.errors import InvalidInput, StoreError
 from expunge.store import database as module
+from expunge.store import failures, layout, sqlite
+from expunge.store.claims import Claims
 from expunge.store.database import Database
 from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION, Record
 
@@ -256,7 +260,7 @@ def test_killed_while_adding(tmp_path: Path) -> None:
 
 def test_another_writer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        module, "_configure_sqlite", lambda connection, _: connection.execute("PRAGMA busy_timeout = 50")
+        sqlite, "configure", lambda connection, _: connection.execute("PRAGMA busy_timeout = 50")
     )
     with Database(tmp_path / "a.sqlite") as database:
         other = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
@@ -311,7 +315,7 @@ def test_garbage(tmp_path: Path, whole: bytes) -> None:
 
 
 def test_truncation_at_any_length(tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CREATION_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite, "CREATION_SECONDS", 0.0)
     lengths = [
         0,
         1,
@@ -372,14 +376,14 @@ def test_cut_within_the_last_page_is_seen_on_opening(tmp_path: Path, whole: byte
 def test_interrupted_creation_leaves_no_half_made_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade = Database._upgrade
+    upgrade = layout.upgrade
 
-    def stop(database: Database, connection: Any) -> None:
-        upgrade(database, connection)
+    def stop(connection: Any, database: str) -> None:
+        upgrade(connection, database)
         raise OSError("stopped")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Database, "_upgrade", stop)
+        patched.setattr(layout, "upgrade", stop)
         with pytest.raises(StoreError, match=r"a\.sqlite cannot be opened: stopped; check"):
             Database(tmp_path / "a.sqlite")
     connection = sqlite3.connect(tmp_path / "a.sqlite")
@@ -438,16 +442,16 @@ def test_older_version_number_is_raised(tmp_path: Path, whole: bytes) -> None:
 
 def test_newer_schema_is_refused(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "whole.sqlite"
-    set_version(path, "3")
+    set_version(path, "4")
     with pytest.raises(
-        StoreError, match=r"whole\.sqlite has schema 3, this expunge reads up to 2; upgrade expunge"
+        StoreError, match=r"whole\.sqlite has schema 4, this expunge reads up to 3; upgrade expunge"
     ):
         Database(path)
-    set_version(path, "2")
+    set_version(path, "3")
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE records SET schema = 3 WHERE seed = 3")
+        connection.execute("UPDATE records SET schema = 4 WHERE seed = 3")
     connection.close()
-    with pytest.raises(StoreError, match=r"whole\.sqlite: record .* has schema 3, .*; upgrade expunge"):
+    with pytest.raises(StoreError, match=r"whole\.sqlite: record .* has schema 4, .*; upgrade expunge"):
         read(path)
 
 
@@ -468,6 +472,21 @@ def test_schema_1_demanded_a_place_on_the_map_and_no_longer_does(tmp_path: Path,
         database.add(make(1, task="classes", regularity=None, discovery=None, key="f" * 32))
         assert len(database.records()) == before + 1 > 1
         assert database.records(task="classes")[0].regularity is None
+
+
+def test_schema_2_had_no_claims(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "whole.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE claims")
+        connection.execute("UPDATE records SET schema = 2")
+    connection.close()
+    set_version(path, "2")
+    assert read(path) == [make(number, schema=2) for number in range(60)]
+    with Database(path) as database:
+        assert Claims(database).take("a")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT value FROM meta").fetchall() == [(str(SCHEMA_VERSION),)]
+    connection.close()
 
 
 def test_other_peoples_tables(tmp_path: Path, whole: bytes) -> None:
@@ -539,3 +558,71 @@ def test_password_in_a_drivers_words_is_hidden(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "create_engine", refuse)
     with pytest.raises(StoreError, match=r"cannot be opened: no entry for me with \*\*\*; check"):
         Database("postgresql://me:hush@host/x")
+
+
+# --- a full disk and other faults -----------------------------------------------------------------------
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    with Database(tmp_path / "a.sqlite") as database:
+        database.add(make(0))
+        limit = database.transact(
+            "read", lambda connection: connection.exec_driver_sql("PRAGMA page_count").scalar()
+        )
+
+        def small(connection: sqlite3.Connection, *_: object) -> None:
+            connection.execute(f"PRAGMA max_page_count = {limit}")
+
+        sqlalchemy.event.listen(database._engine, "checkout", small)
+        added = [0]
+
+        def add_from(number: int) -> None:
+            while True:
+                database.add(make(number))
+                added.append(number)
+                number += 1
+
+        with pytest.raises(
+            StoreError, match=r"written: .* is full; its disk is full: free space, then give the same"
+        ):
+            add_from(1)
+        sqlalchemy.event.remove(database._engine, "checkout", small)
+        database._engine.dispose()
+        assert database.records() == [make(number) for number in added]
+        for number in range(len(added), len(added) + 50):
+            database.add(make(number))
+    assert len(read(tmp_path / "a.sqlite")) == len(added) + 50
+
+
+def test_what_each_failure_asks_for() -> None:
+    def failure(code: int = 0, state: str = "", text: str = "x") -> sqlalchemy.exc.OperationalError:
+        cause = sqlite3.OperationalError(text) if code else OSError(text)
+        if code:
+            cause.sqlite_errorcode = code  # type: ignore[union-attr]
+        elif state:
+            cause.sqlstate = state  # type: ignore[attr-defined]
+        return sqlalchemy.exc.OperationalError("SELECT", {}, cause)
+
+    for error in (
+        failure(sqlite3.SQLITE_FULL), failure(state="53100"), OSError(errno.ENOSPC, "full")
+    ):  # fmt: skip
+        assert "disk is full: free space" in failures.advice(error)
+        assert not failures.is_lost(error)
+    assert "its disk fails or is full" in failures.advice(failure(sqlite3.SQLITE_IOERR))
+    for state in ("08006", "57P01", "57P03", "53300", "40001", ""):
+        assert failures.is_lost(failure(state=state)), state
+        assert failures.advice(failure(state=state)).startswith("check that the server runs")
+    for error in (failure(state="28P01"), failure(state="42P01"), failure(sqlite3.SQLITE_BUSY)):
+        assert not failures.is_lost(error)
+        assert "no other program keeps it locked" in failures.advice(error)
+    assert not failures.is_lost(None)
+    assert failures.is_damage(failure(sqlite3.SQLITE_CORRUPT))
+
+
+def test_many_by_key(tmp_path: Path) -> None:
+    with Database(tmp_path / "a.sqlite") as database:
+        for number in range(3):
+            database.add(make(number))
+        found = database.get_many(f"{number:032x}" for number in range(1, 1200))
+        assert found == {make(number).key: make(number) for number in (1, 2)}
+        assert database.get_many([]) == {}

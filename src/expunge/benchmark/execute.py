@@ -1,28 +1,30 @@
-"""Carry out a plan on worker processes; only the coordinator writes records."""
+"""Carry out a plan on workers; only the coordinator, this process, writes records."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from expunge.benchmark.engine import Engine, EngineError, LocalEngine, WorkerLost
 from expunge.benchmark.plan import Cell, Plan, Training
 from expunge.benchmark.run import failed_record, learned_corruption, run_cell, run_training
+from expunge.errors import InvalidInput
+from expunge.store.claims import Claims
+from expunge.store.database import AlreadyDone
 from expunge.store.record import Record
 from expunge.store.store import Store
+from expunge.store.weights import CannotWrite
 from expunge.tasks.base import Task
 from expunge.tasks.regularity import regularity_name
 
 LEARNED_ENOUGH = 0.95
 """Share of the corruption a first model must have learned for its cells to mean something."""
 _ATTEMPTS = 3
+_LOOK_SECONDS = 0.5
+"""How often it is looked whether what another coordinator holds has become free."""
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Status:
         present: cells whose record was in the store already.
         done: cells finished in this run.
         failed: cells that failed in this run.
+        elsewhere: cells that another coordinator finished during this run.
         share: share of this run's work that is done, in [0, 1].
         doing: what was finished last.
         warnings: first models that have not learned the corruption.
@@ -43,6 +46,7 @@ class Status:
     present: int = 0
     done: int = 0
     failed: int = 0
+    elsewhere: int = 0
     share: float = 0.0
     doing: str = ""
     warnings: list[str] = field(default_factory=list)
@@ -56,25 +60,55 @@ def execute(
     keep_weights: bool = False,
     retry_failed: bool = False,
     report: Callable[[Status], None] = lambda status: None,
+    engine: Engine | None = None,
+    limit: int | None = None,
 ) -> Status:
     """Run every cell whose record is missing from ``store``.
 
     A failed cell counts as recorded, unless ``retry_failed``.
 
     A record is written as soon as its cell is finished, so that an interruption loses the cells in flight
-    and no other. A worker that dies is replaced and its jobs are tried again, three times at the most.
+    and no other. A worker that dies is replaced and its job is tried again, three times at the most; the
+    third time nothing runs beside it.
+
+    Several calls, also on several machines, may work on one store at the same time: each claims a job before
+    it hands it out, leaves what others have claimed, and in the end waits for them or, if they died, takes
+    over.
+
+    Args:
+        plan: what is to be there in the end.
+        store: where the records and weights go.
+        workers: processes on this machine, unless there is an ``engine``.
+        keep_weights: also store every unlearned model.
+        retry_failed: run failed cells again.
+        report: called after every job.
+        engine: where the jobs run instead; left open.
+        limit: run at most so many of the missing cells.
 
     Raises:
-        StoreError: a record cannot be written.
+        InvalidInput: ``limit`` is below 1.
+        StoreError: a record or weights cannot be written, or the database is lost.
+        EngineError: the engine cannot go on.
     """
+    if limit is not None and limit < 1:
+        raise InvalidInput(f"limit is {limit}; give the number of cells to run, at least 1, or None for all")
+    failed = store.database.records(status="failed") if retry_failed else []
     known = store.database.keys("done" if retry_failed else None)
     missing = [cell for cell in plan.cells if cell.key not in known]
-    run = _Run(missing, store, keep_weights, report, Status(len(plan.cells), len(plan.cells) - len(missing)))
-    run.report(run.status)
-    if missing:
-        run.go(max(1, min(workers, len(missing))))
-    run.status.warnings.extend(_unlearned(plan, store))
-    return run.status
+    status = Status(len(plan.cells), len(plan.cells) - len(missing))
+    report(status)
+    cells = missing[:limit]
+    if cells:
+        used = LocalEngine(max(1, min(workers, len(cells)))) if engine is None else engine
+        try:
+            with Claims(store.database) as claims:
+                before = {record.key: record for record in failed}
+                _Run(cells, store, claims, used, before, keep_weights, report, status).go()
+        finally:
+            if engine is None:
+                used.close()
+    status.warnings.extend(_unlearned(plan, store))
+    return status
 
 
 def _unlearned(plan: Plan, store: Store) -> list[str]:
@@ -98,20 +132,26 @@ def _where(task: Task) -> str:
     return f"forget {task.kind}" if regularity is None else regularity_name(regularity)
 
 
+_Job = Training | Cell
+
+
 class _Run:
     def __init__(
-        self, cells: list[Cell], store: Store, keep_weights: bool,
-        report: Callable[[Status], None], status: Status,
+        self, cells: list[Cell], store: Store, claims: Claims, engine: Engine, before: dict[str, Record],
+        keep_weights: bool, report: Callable[[Status], None], status: Status,
     ) -> None:  # fmt: skip
-        self.store, self.keep_weights, self.report, self.status = store, keep_weights, report, status
-        self.folder = Path(store.weights.folder)
+        self.store, self.claims, self.engine, self.before = store, claims, engine, before
+        self.keep_weights, self.report, self.status = keep_weights, report, status
         self.waiting: dict[str, list[Cell]] = {}
         trainings: dict[str, Training] = {}
         for cell in cells:
             self.waiting.setdefault(cell.training.key, []).append(cell)
             trainings[cell.training.key] = cell.training
         # Trained models come from the store where they are there; loading one is no work.
-        self.ready: list[Training | Cell] = list(trainings.values())
+        self.ready: list[_Job] = list(trainings.values())
+        self.held: list[_Job] = []
+        self.next_look = 0.0
+        self.running: dict[Future[Any], _Job] = {}
         self.attempts: dict[str, int] = {}
         self.training_work = {
             key: 0.0 if store.weights.has(key) else training.work for key, training in trainings.items()
@@ -119,110 +159,129 @@ class _Run:
         self.work_done = 0.0
         self.work = sum(cell.work for cell in cells) + sum(self.training_work.values())
 
-    def go(self, workers: int) -> None:
-        threads = max(1, (os.cpu_count() or 1) // workers)
+    def go(self) -> None:
+        while self.ready or self.held or self.running:
+            self._hand_out()
+            if self.running:
+                timeout = _LOOK_SECONDS if self.held else None
+                for future in wait(list(self.running), timeout, FIRST_COMPLETED).done:
+                    self._settle(self.running.pop(future), future)
+            elif self.held:
+                self._wait_for_others()
+
+    def _hand_out(self) -> None:
+        """Give the engine as many jobs as it takes; few, so that the longest job goes first at any time."""
+        if self.held and time.monotonic() >= self.next_look:
+            self.ready += self.held
+            self.held = []
+            self.next_look = time.monotonic() + _LOOK_SECONDS
+        self.ready.sort(key=lambda job: (self._last_try(job), isinstance(job, Cell), -job.work))
         while self.ready:
-            pool = ProcessPoolExecutor(
-                workers,
-                multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(threads, os.getpid()),
-            )
-            running: dict[Future[Any], Training | Cell] = {}
-            try:
-                self._drain(pool, running, workers)
-            except BrokenProcessPool:
-                # A worker was killed, by the system or by hand. What it held goes back in the queue.
-                for job in running.values():
-                    self._retry(job)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            # Workers that die may be short of memory: the last try has all of it.
+            alone = any(map(self._last_try, (self.ready[0], *self.running.values())))
+            if len(self.running) >= (1 if alone else self.engine.slots):
+                return
+            job = self.ready.pop(0)
+            if not self.claims.take(job.key):
+                self.held.append(job)
+            elif not self._was_done_elsewhere(job):
+                self.running[self._submit(job)] = job
 
-    def _drain(
-        self, pool: ProcessPoolExecutor, running: dict[Future[Any], Training | Cell],
-        workers: int,
-    ) -> None:  # fmt: skip
-        while self.ready or running:
-            # Few jobs are handed out at a time: the pool takes them in order, and the longest should go
-            # first, whichever trainings have finished by then.
-            # What was in flight when a worker died goes alone: the job that kills its worker must not take
-            # its neighbours with it a second time.
-            self.ready.sort(key=lambda job: (job.key not in self.attempts, isinstance(job, Cell), -job.work))
-            suspects = any(job.key in self.attempts for job in (*self.ready, *running.values()))
-            while self.ready and len(running) < (1 if suspects else workers + 1):
-                # Taken off the list afterwards: a pool that has just broken refuses the job.
-                future = self._submit(pool, self.ready[0])
-                running[future] = self.ready.pop(0)
-            for future in wait(list(running), return_when=FIRST_COMPLETED).done:
-                job = running[future]
-                if isinstance(job, Training):
-                    self._trained(job, future)
-                else:
-                    self._finished(job, future)
-                del running[future]
-                self.status.share = min(1.0, self.work_done / self.work) if self.work else 1.0
-                self.report(self.status)
-
-    def _submit(self, pool: ProcessPoolExecutor, job: Training | Cell) -> Future[Any]:
+    def _submit(self, job: _Job) -> Future[Any]:
+        folder = self.store.weights.folder
         if isinstance(job, Training):
-            return pool.submit(run_training, job, self.folder)
-        return pool.submit(run_cell, job, self.folder, self.keep_weights)
+            return self.engine.submit(run_training, job, folder)
+        return self.engine.submit(run_cell, job, folder, self.keep_weights)
+
+    def _last_try(self, job: _Job) -> bool:
+        return self.attempts.get(job.key, 0) == _ATTEMPTS - 1
+
+    def _was_done_elsewhere(self, job: _Job) -> bool:
+        """Leave out what another coordinator has recorded since this run began; whether nothing is left."""
+        cells = [job] if isinstance(job, Cell) else self.waiting[job.key]
+        now = self.store.database.get_many(cell.key for cell in cells)
+        gone = [cell for cell in cells if now.get(cell.key) != self.before.get(cell.key)]
+        left = [cell for cell in cells if cell not in gone]
+        self.status.elsewhere += len(gone)
+        self.work_done += sum(cell.work for cell in gone)
+        if isinstance(job, Training):
+            self.waiting[job.key] = left
+        if left:
+            return False
+        if isinstance(job, Training):
+            del self.waiting[job.key]
+            self.work_done += self.training_work[job.key]
+        self.claims.release(job.key)
+        self._tell(f"{self.status.elsewhere} cells by another coordinator")
+        return True
+
+    def _wait_for_others(self) -> None:
+        others = self.claims.holders(job.key for job in self.held)
+        doing = f"waiting for {' and '.join(others)}" if others else self.status.doing
+        if doing != self.status.doing:
+            self._tell(doing)
+        time.sleep(max(0.0, self.next_look - time.monotonic()))
+
+    def _settle(self, job: _Job, future: Future[Any]) -> None:
+        if isinstance(future.exception(), WorkerLost):
+            self._retry(job)
+        elif isinstance(job, Training):
+            self._trained(job, future)
+        else:
+            self._finished(job, future)
 
     def _trained(self, job: Training, future: Future[Any]) -> None:
-        cells = self.waiting[job.key]
-        name = f"first model, {_where(job.task)}, seed {job.seed}"
+        cells = self.waiting.pop(job.key)
         try:
             future.result()
-        except BrokenProcessPool:
+        except (CannotWrite, EngineError):
             raise
         except Exception as error:
-            for cell in cells:
-                self._write(
-                    failed_record(cell, f"the first training failed: {type(error).__name__}: {error}")
-                )
-                self.work_done += cell.work
+            self._fail(cells, f"the first training failed: {type(error).__name__}: {error}")
         else:
             self.ready.extend(cells)
         self.work_done += self.training_work[job.key]
-        del self.waiting[job.key]
-        self.status.doing = name
+        self.claims.release(job.key)
+        self._tell(f"first model, {_where(job.task)}, seed {job.seed}")
 
     def _finished(self, job: Cell, future: Future[Any]) -> None:
         record = future.result()
         assert isinstance(record, Record)
+        # What cannot be stored is no property of the cell: it would fail all that are left.
+        if record.status == "failed" and record.error.startswith(f"{CannotWrite.__name__}: "):
+            raise CannotWrite(record.error.partition(": ")[2])
         self._write(record)
         self.work_done += job.work
         known = "" if record.discovery is None else f"{record.discovery:.0%} known, "
-        self.status.doing = f"{record.method}, {_where(job.task)}, {known}seed {record.seed}"
+        self._tell(f"{record.method}, {_where(job.task)}, {known}seed {record.seed}")
+
+    def _retry(self, job: _Job) -> None:
+        self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
+        if self.attempts[job.key] < _ATTEMPTS:
+            self.ready.append(job)
+            return
+        cells = [job] if isinstance(job, Cell) else self.waiting.pop(job.key)
+        self._fail(cells, f"the worker process died {_ATTEMPTS} times while it ran this; is memory short?")
+        self.claims.release(job.key)
+        self._tell(f"given up after {_ATTEMPTS} lost workers: {_where(job.task)}, seed {job.seed}")
+
+    def _fail(self, cells: list[Cell], error: str) -> None:
+        for cell in cells:
+            self._write(failed_record(cell, error))
+            self.work_done += cell.work
 
     def _write(self, record: Record) -> None:
-        self.store.database.add(record)
+        try:
+            self.store.database.add(record, owner=self.claims.owner)
+        except AlreadyDone:  # this process stood still until its claim ran out, and another took over
+            self.status.elsewhere += 1
+            return
         if record.status == "done":
             self.status.done += 1
         else:
             self.status.failed += 1
 
-    def _retry(self, job: Training | Cell) -> None:
-        self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
-        if self.attempts[job.key] < _ATTEMPTS:
-            self.ready.append(job)
-            return
-        message = f"the worker process died {_ATTEMPTS} times while it ran this; is memory short?"
-        for cell in [job] if isinstance(job, Cell) else self.waiting.pop(job.key):
-            self._write(failed_record(cell, message))
-
-
-def _start_worker(threads: int, coordinator: int) -> None:
-    """Limit the worker to its share of the cores and end it with its coordinator, a process id."""
-    import torch
-
-    torch.set_num_threads(threads)
-
-    def watch() -> None:
-        # Without this a worker whose coordinator was killed would wait for work for ever. Its id is handed
-        # over: by now the coordinator may be gone and the parent another.
-        while os.getppid() == coordinator:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    def _tell(self, doing: str) -> None:
+        self.status.doing = doing
+        self.status.share = min(1.0, self.work_done / self.work) if self.work else 1.0
+        self.report(self.status)

@@ -1,4 +1,4 @@
-"""A folder with everything a sweep keeps."""
+"""Everything a sweep keeps, in one folder unless told otherwise."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ class Store:
     Args:
         folder: made if missing.
         url: SQLAlchemy URL of a database that holds the records instead.
+        weights: folder or fsspec URL of the weights instead; machines that share a sweep share it too.
 
     Raises:
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, folder: str | Path, url: str | None = None) -> None:
+    def __init__(self, folder: str | Path, url: str | None = None, weights: str | Path | None = None) -> None:
         self.folder = Path(folder).expanduser().absolute()
+        self._weights = self.folder / "weights" if weights is None else weights
         self.database = Database(self.folder / "store.sqlite" if url is None else url)
 
     @cached_property
     def weights(self) -> WeightStore:
-        """The weight files."""
+        """The weight files.
+
+        Raises:
+            StoreError: a URL that fsspec does not know, or whose package is not installed.
+        """
         # Imported on first use: reading records needs no torch.
         from expunge.store.weights import WeightStore
 
-        return WeightStore(self.folder / "weights")
+        return WeightStore(self._weights)
 
     def close(self) -> None:
         """Release the database."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from expunge.errors import InvalidInput, StoreError
-from expunge.store.atomic import write_atomically
+from expunge.store.files import open_files
+
+
+class CannotWrite(StoreError):
+    """Weights cannot be stored: a full disk, or a folder that may not be written; work is to stop."""
 
 
 class WeightStore:
@@ -22,50 +27,55 @@ class WeightStore:
     file is ever rewritten.
 
     Args:
-        folder: where the files are; made when the first one is saved.
+        folder: where the files are; made when the first one is saved. A path, or an fsspec URL
+            (``s3://bucket/sweep``) for files that several machines share.
+
+    Raises:
+        StoreError: a URL that fsspec does not know, or whose package is not installed.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()
+        self._files = open_files(folder)
+        self.folder = self._files.folder
 
-    def path(self, key: str) -> Path:
+    def path(self, key: str) -> Path | str:
         """Where the tensors of ``key`` are, or would be.
 
         Raises:
             InvalidInput: ``key`` is not 32 lower-case hexadecimal digits.
         """
-        if not re.fullmatch(r"[0-9a-f]{32}", key):
-            raise InvalidInput(
-                f"weights key {key!r} is not 32 lower-case hexadecimal digits; make it with fingerprint(...)"
-            )
-        return self.folder / f"{key}.safetensors"
+        return self._files.where(_name(key))
 
     def has(self, key: str) -> bool:
-        """Whether there is a file for ``key``."""
-        return self.path(key).is_file()
+        """Whether there is a file for ``key``.
+
+        Raises:
+            StoreError: the place is on another machine and does not answer.
+        """
+        return self._files.has(_name(key))
 
     def save(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Save ``tensors`` of any dtype and memory layout; does nothing if ``key`` is there already.
 
         Raises:
             InvalidInput: something that is not a dense tensor, or metadata that is not text.
-            StoreError: the file cannot be written.
+            CannotWrite: the file cannot be written.
         """
-        target = self.path(key)
-        for name, tensor in tensors.items():
+        name = _name(key)
+        for part, tensor in tensors.items():
             if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
                 raise InvalidInput(
-                    f"{name!r} is {_described(tensor)}, expected a dense tensor; convert it or leave it out"
+                    f"{part!r} is {_described(tensor)}, expected a dense tensor; convert it or leave it out"
                 )
-        for name, text in metadata.items():
-            if not isinstance(name, str) or not isinstance(text, str):
-                raise InvalidInput(f"metadata {name!r} is {text!r:.80}; give names and values as strings")
-        if target.is_file():
+        for label, text in metadata.items():
+            if not isinstance(label, str) or not isinstance(text, str):
+                raise InvalidInput(f"metadata {label!r} is {text!r:.80}; give names and values as strings")
+        if self._files.has(name):
             return
         # Cloned, because the format holds neither strides nor tensors that share memory.
         plain = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
+            part: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for part, tensor in tensors.items()
         }
         try:
             content = save(plain, dict(metadata))
@@ -74,10 +84,11 @@ class WeightStore:
                 f"the tensors of {key} have no safetensors form: {error}; convert them to a common dtype"
             ) from error
         try:
-            write_atomically(target, content)
+            self._files.write(name, content)
         except OSError as error:
-            raise StoreError(
-                f"weights {target} cannot be written: {error}; check the folder's permissions and free space"
+            raise CannotWrite(
+                f"weights {self.path(key)} cannot be written: {error}; check the folder's permissions and free "
+                "space, then give the same command again: what is finished is kept"
             ) from error
 
     def load(self, key: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
@@ -86,12 +97,11 @@ class WeightStore:
         Raises:
             StoreError: there is no file for ``key``, or it is truncated or unreadable.
         """
-        target = self.path(key)
         try:
             # Read whole rather than mapped: a file that changes later cannot reach tensors in use.
-            tensors = load(target.read_bytes())
+            tensors = load(self._files.read(_name(key)))
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-            raise self._unreadable(target, error) from error
+            raise self._unreadable(key, error) from error
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
     def metadata(self, key: str) -> dict[str, str]:
@@ -100,21 +110,38 @@ class WeightStore:
         Raises:
             StoreError: there is no file for ``key``, or it is truncated or unreadable.
         """
-        target = self.path(key)
+        name = _name(key)
         try:
-            with safe_open(target, framework="pt") as file:
-                return dict(file.metadata() or {})
-        except (OSError, SafetensorError, ValueError) as error:
-            raise self._unreadable(target, error) from error
+            # The format: 8 bytes that hold the header's length, the header in JSON, the tensors' bytes.
+            length = int.from_bytes(self._files.read(name, 0, 8), "little")
+            size = self._files.size(name)
+            if not 0 < length <= size - 8:
+                raise ValueError(f"a header of {length} bytes in a file of {size}")
+            header = json.loads(self._files.read(name, 8, 8 + length))
+            metadata = header.pop("__metadata__", {})
+            stop = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            if 8 + length + stop != size:
+                raise ValueError(f"{size} bytes instead of {8 + length + stop}")
+            return {str(label): str(text) for label, text in metadata.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise self._unreadable(key, error) from error
 
-    @staticmethod
-    def _unreadable(target: Path, error: Exception) -> StoreError:
+    def _unreadable(self, key: str, error: Exception) -> StoreError:
+        target = self.path(key)
         if isinstance(error, FileNotFoundError):
             return StoreError(f"there are no weights {target}; save them first, or run their cell again")
         return StoreError(
             f"weights {target} are truncated or unreadable ({error}); "
             "delete that file so that it is made again"
         )
+
+
+def _name(key: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{32}", key):
+        raise InvalidInput(
+            f"weights key {key!r} is not 32 lower-case hexadecimal digits; make it with fingerprint(...)"
+        )
+    return f"{key}.safetensors"
 
 
 def _described(value: object) -> str:

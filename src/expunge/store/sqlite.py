@@ -1,0 +1,49 @@
+"""What SQLite needs beside SQL: settings of a connection, and a look at the file before it is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+
+# Another process that makes the same file has it empty for an instant.
+CREATION_SECONDS = 2.0
+
+
+def configure(connection: sqlite3.Connection, _: object) -> None:
+    """Set up a new connection: write-ahead log, 30 s of waiting for another writer."""
+    cursor = connection.cursor()
+    # The timeout first: switching to WAL waits for others already.
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+def damage(file: Path) -> str | None:
+    """Name what shows that ``file`` is cut, which SQLite would take for empty or fill up with zeros.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not file.is_file():
+        return None
+    # Beside a log of unmerged pages a file may be incomplete, and SQLite completes it.
+    if file.with_name(f"{file.name}-wal").exists():
+        return None
+    size = file.stat().st_size
+    deadline = time.monotonic() + CREATION_SECONDS
+    while size == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        size = file.stat().st_size
+    with file.open("rb") as opened:
+        header = opened.read(100)
+    if size == 0:
+        return "it is empty"
+    if not header.startswith(b"SQLite format 3\0") or len(header) < 100:
+        return "it does not begin like an SQLite file"
+    page = int.from_bytes(header[16:18], "big")
+    page = 65536 if page == 1 else page
+    if page == 0 or size % page:
+        return f"{size} bytes are no whole number of pages; the file was cut"
+    return None
