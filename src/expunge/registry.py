@@ -122,6 +122,8 @@ METHODS = Registry(
         "lotus": "expunge.methods.lotus:LoTUS",
         "amun": "expunge.methods.amun:AMUN",
         "rem": "expunge.methods.rem:REM",
+        "rem_discovery": "expunge.methods.rem_discovery:REMDiscovery",
+        "rem_attached": "expunge.methods.rem_discovery:AttachedREM",
         "rem_ideal": "expunge.methods.rem:IdealREM",
         "rem_without_redirection": "expunge.methods.rem:REMWithoutRedirection",
         "rem_without_removal": "expunge.methods.rem:REMWithoutRemoval",

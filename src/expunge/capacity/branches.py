@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, near_miss
 from expunge.models.split import Route, SplitNetwork
 from expunge.seeding import global_generator
 
@@ -57,27 +59,39 @@ class Branched(nn.Module):
     """A network with a masked branch added to the output of its layers.
 
     ``forward(x)`` is the network itself, untouched. ``forward(x, route)`` adds each branch. Branches are
-    put beside every ungrouped Conv2d and every Linear but the last one (the classifier head).
+    put beside every ungrouped Conv2d and every Linear but the last one (the classifier head); the linear
+    layers inside ``nn.MultiheadAttention``, which are never called, are left out.
 
     Args:
-        model: any module that maps a batch to logits; held, not copied.
+        model: any module that maps a batch, examples along dimension 0, to logits; held, not copied.
         spare: units of a branch for each output unit of its layer.
         source: generator of the initial values.
+        layers: names or patterns of those layers that get a branch; all of them if empty.
 
     Raises:
-        InvalidInput: the network has no layer a branch can stand beside.
+        InvalidInput: the network has no layer a branch can stand beside, or none of the names given.
     """
 
-    def __init__(self, model: nn.Module, spare: float, source: torch.Generator) -> None:
+    def __init__(
+        self, model: nn.Module, spare: float, source: torch.Generator, layers: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.model = model
-        layers = [
-            (name, module)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
-        ]
-        linear = [name for name, module in layers if isinstance(module, nn.Linear)]
-        self._names = [name for name, _ in layers if not linear or name != linear[-1]]
+        places = _places(model)
+        if layers and places:
+            known = [name for name, _ in places]
+            for pattern in layers:
+                if not fnmatch.filter(known, pattern):
+                    raise InvalidInput(
+                        f"no layer of {type(model).__name__} that can have a branch is called {pattern!r}"
+                        f"{near_miss(pattern, known)} (there are: {', '.join(known)})"
+                    )
+            places = [
+                (name, layer)
+                for name, layer in places
+                if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)
+            ]
+        self._names = [name for name, _ in places]
         if not self._names:
             raise InvalidInput(
                 f"{type(model).__name__} has no Conv2d, and no Linear beside its head, that dedicated neurons "
@@ -85,12 +99,10 @@ class Branched(nn.Module):
             )
         branches: list[nn.Module] = []
         with global_generator(source):
-            for name, layer in layers:
-                if name not in self._names:
-                    continue
+            for _, layer in places:
                 if isinstance(layer, nn.Conv2d):
                     branches.append(_ConvBranch(layer, max(1, round(layer.out_channels * spare))))
-                else:
+                elif isinstance(layer, nn.Linear):
                     branches.append(_LinearBranch(layer, max(1, round(layer.out_features * spare))))
         reference = next(model.parameters())
         self.branches = nn.ModuleList(branches).to(reference.device, reference.dtype)
@@ -117,6 +129,24 @@ class Branched(nn.Module):
     def narrow(self) -> nn.Module:
         """Return the network without its branches."""
         return self.model
+
+
+def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Name and module of every layer a branch can stand beside."""
+    uncalled = {
+        id(inner)
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for inner in module.modules()
+    }
+    found = [
+        (name, module)
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) and id(module) not in uncalled)
+        or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    ]
+    linear = [name for name, module in found if isinstance(module, nn.Linear)]
+    return [(name, module) for name, module in found if not linear or name != linear[-1]]
 
 
 def _add_branch(

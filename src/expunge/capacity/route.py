@@ -95,10 +95,21 @@ class BatchRoute:
         return channel_mask(self.ids, units, self.router.p, self.router.seed, site)
 
     def __call__(self, x: Tensor, base: int, site: int, dim: int = 1) -> Tensor:
-        """Zero the closed units of ``x`` along ``dim``; units before ``base`` stay open."""
-        units = x.shape[dim]
+        """Zero the closed units of ``x`` along ``dim``; units before ``base`` stay open.
+
+        Rows of ``x`` are examples, or a whole number of rows for each example, one example after the other.
+
+        Raises:
+            InvalidInput: the rows are no whole multiple of the batch.
+        """
+        units, repeats = x.shape[dim], len(x) // max(1, len(self.ids))
+        if len(x) != repeats * len(self.ids):
+            raise InvalidInput(
+                f"a layer was given {len(x)} rows for a batch of {len(self.ids)} examples, so masks by example "
+                "cannot be applied there; name other layers to attach to (layers=...)"
+            )
         opened = x.new_ones(len(x), units)
-        opened[:, base:] = self.mask(units - base, site)
+        opened[:, base:] = self.mask(units - base, site).repeat_interleave(repeats, 0)
         shape = [1] * x.ndim
         shape[0], shape[dim] = len(x), units
         return x * opened.view(shape)

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 from expunge.errors import Diverged, ExpungeError, InvalidInput, UnknownName
-from expunge.methods.request import Needs, Request
+from expunge.methods.request import Found, Needs, Request
 from expunge.training.cost import Meter
 from expunge.training.recipe import Recipe
 
 # What a method is written with comes from this one module.
 __all__ = [
+    "Found",
     "Method",
     "Needs",
     "Reference",
@@ -50,11 +51,13 @@ class Unlearned:
         model: the unlearned model; the model that was passed in is untouched.
         method: the method with its settings.
         cost: seconds, sample gradients, peak memory, parameters before / during / after.
+        found: what the method takes for bad beyond the forget set; ``None`` if it does not look.
     """
 
     model: nn.Module
     method: Method
     cost: Meter
+    found: Found | None = None
 
     @property
     def log(self) -> list[dict[str, float]]:
@@ -127,7 +130,7 @@ class Method(ABC):
         for ours_, theirs_ in zip(result.parameters(), model.parameters(), strict=True):
             ours_.requires_grad_(theirs_.requires_grad)
             ours_.grad = None
-        return Unlearned(result, self, meter)
+        return Unlearned(result, self, meter, granted.found)
 
     def settings(self) -> dict[str, Any]:
         """The fields as a dictionary."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Flag, auto
 
 import torch
@@ -43,6 +44,21 @@ class Needs(Flag):
         return ", ".join(part.name.lower() for part in Needs if part in self and part.name) or "nothing"
 
 
+@dataclass(frozen=True)
+class Found:
+    """Examples beyond the forget set that a method takes for bad as well.
+
+    Attributes:
+        positions: int64 (K,), positions in the training set, the most suspicious first.
+        scores: float32 (N,), over the training set; higher is more suspicious.
+        false_discovery: the share of ``positions`` that the method itself expects to be good, in [0, 1].
+    """
+
+    positions: torch.Tensor
+    scores: torch.Tensor
+    false_discovery: float
+
+
 class Request:
     """What a method is given: the data it declared to need, a seed, and where to compute.
 
@@ -73,6 +89,7 @@ class Request:
         self.seed, self.numerics, self.progress = seed, numerics, progress
         self.n_classes = split.train.n_classes
         self.meter = Meter(numerics.device)
+        self.found: Found | None = None
 
     def grant(self, method: str, needs: Needs) -> Request:
         """Return this request, cut to what ``method`` declared.

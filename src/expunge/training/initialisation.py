@@ -1,6 +1,8 @@
-"""Drawing a network's parameters anew."""
+"""Drawing a network's parameters anew, wholly or in part."""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import nn
@@ -31,3 +33,34 @@ def reinitialise(model: nn.Module, source: torch.Generator) -> None:
                     f"{type(module).__name__} {name or '(the model itself)'!r} owns parameters but has no "
                     "reset_parameters(); give it one, or retrain a fresh model yourself"
                 )
+
+
+@torch.no_grad()
+def shrink_and_perturb(model: nn.Module, keep: float, source: torch.Generator) -> None:
+    """Replace every parameter theta by ``keep`` theta + (1 - ``keep``) theta_0, in place.
+
+    theta_0 is a fresh initialisation drawn from ``source``. What single examples were memorised by fades
+    first; ``keep`` = 1 changes nothing. Parameters of modules that cannot reset themselves stay as they are,
+    and so do running statistics: estimate those anew afterwards.
+
+    Raises:
+        InvalidInput: ``keep`` outside [0, 1].
+
+    Source: Ash, Adams, On warm-starting neural network training, NeurIPS 2020.
+    """
+    if not 0 <= keep <= 1:
+        raise InvalidInput(f"keep is a share of the parameters in [0, 1], got {keep}")
+    if keep == 1:
+        return
+    fresh = copy.deepcopy(model)
+    with global_generator(source):
+        own = getattr(fresh, "reset_parameters", None)
+        if callable(own):
+            own()
+        else:
+            for module in fresh.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+    for ours, theirs in zip(model.parameters(), fresh.parameters(), strict=True):
+        ours.lerp_(theirs, 1 - keep)

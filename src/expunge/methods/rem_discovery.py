@@ -1,0 +1,260 @@
+"""REM on any trained network, which also finds corruption that nobody named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from expunge.capacity.branches import Branched
+from expunge.capacity.route import Router
+from expunge.data.examples import Batch, Examples
+from expunge.errors import InvalidInput
+from expunge.methods.base import Found, Needs, Reference, Request, chance_threshold, positive, searched
+from expunge.methods.gradient import GradientMethod
+from expunge.methods.kinship import kin
+from expunge.methods.removal import RaiseLoss
+from expunge.seeding import derive_seed
+from expunge.training.batchnorm import momentum, recalibrate
+from expunge.training.initialisation import shrink_and_perturb
+from expunge.training.loop import Loss, predict
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class REMDiscovery(GradientMethod):
+    """Redirect corrupted data into branches beside the layers, and find the corruption that nobody named.
+
+    theta_1 is the network, theta_2 the branches (any network; each example has its own open units, all of S
+    share one set). S is what is taken for bad: D_f at first.
+
+    1. Kin: raise the loss of one half of D_f a little, see what rises with it (:func:`kin`); that joins S.
+    2. Loosen: theta_1 <- keep theta_1 + (1 - keep) theta_0, theta_0 a fresh initialisation.
+    3. ``rounds`` passes over D_tr: minimise mean ce(f_(theta_1, theta_2)(x), y)
+       + erase * mean over a draw from S of -2 log sigmoid(ce(f_theta_1(x), y) - margin).
+       After each pass, with p the softmax of f_theta_1: belief_i <- mean of belief_i and
+       max_(j != y) p_j - p_y. From round ``first_naming`` on, who is not in S and has a belief above ``belief``
+       joins S.
+    4. Discard theta_2; return the last round, or the one with the highest accuracy on what is not in S times
+       (1 - accuracy on D_f) if that is above the last one's by more than ``tolerance``.
+
+    Args:
+        lr: learning rate; constant for the first two fifths of the rounds, then falling to zero.
+        batch_size: examples a step.
+        optimiser: "sgd", "adam" or "adamw".
+        momentum: of "sgd".
+        weight_decay: L2 on every parameter.
+        augment: train on augmented inputs.
+        width: units of a branch for each output unit of its layer.
+        layers: names or patterns ("encoder.*") of the layers to put branches beside; by default every
+            convolution and linear layer but the head.
+        open_share: share of the branch units open for one mask, in (0, 1].
+        keep: share of theta_1 that is kept in step 2; 1 to leave it as it is.
+        rounds: passes over the training set.
+        erase: weight of the erasure term.
+        margin: cross-entropy in nats at which the erasure has half its force.
+        discover: find others; if false, S stays D_f.
+        look_for_kin: make step 1.
+        first_naming: round after which others are first named.
+        belief: the least belief to be named, in [0, 1).
+        cap: at most this share of the unnamed examples is named, and of each label's; the most suspicious.
+        rise: of step 1, in nats.
+        probe_lr: of step 1.
+        separation: of step 1: pooled standard deviations between the two parts of the responses.
+        kin_cap: of step 1: at most this share of a label's unnamed examples.
+        tolerance: of step 4.
+
+    Raises:
+        InvalidInput: a setting outside its range; a network with no layer to put a branch beside.
+
+    Source: this project, after Schoepf et al., arXiv 2505.17730 (redirection; masks by example), and Ash and
+    Adams, NeurIPS 2020 (shrink and perturb).
+    """
+
+    name = "rem_discovery"
+    needs = Needs.FORGET | Needs.RETAIN
+    touches = "all parameters and added branches"
+    reference = Reference(
+        "Redirection for Erasing Memory (REM), attached to any network and with self-discovery",
+        "after Schoepf, Mozer, Mitchell, Brintrup, Kaissis, Kairouz, Triantafillou",
+        2026,
+        "this project; REM: arXiv 2505.17730",
+    )
+
+    lr: float = searched(0.05, 0.005, 0.2, log=True)
+    batch_size: int = 64
+    width: float = 0.2
+    layers: tuple[str, ...] = ()
+    open_share: float = searched(0.3, 0.1, 0.6)
+    keep: float = searched(0.5, 0.2, 0.9)
+    rounds: int = 6
+    erase: float = searched(0.3, 0.1, 1.0, log=True)
+    margin: float = 1.0
+    discover: bool = True
+    look_for_kin: bool = True
+    first_naming: int = 3
+    belief: float = searched(0.4, 0.1, 0.8)
+    cap: float = 0.5
+    rise: float = 0.5
+    probe_lr: float = 0.01
+    separation: float = 3.0
+    kin_cap: float = 0.5
+    tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "layers", tuple(self.layers))
+        positive(
+            width=self.width, rounds=self.rounds, first_naming=self.first_naming, rise=self.rise,
+            probe_lr=self.probe_lr, separation=self.separation,
+        )  # fmt: skip
+        Router(self.open_share)
+        for name, low in (("keep", 0), ("belief", 0), ("cap", 0), ("kin_cap", 0), ("tolerance", 0)):
+            if not low <= getattr(self, name) <= 1:
+                raise InvalidInput(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.erase < 0:
+            raise InvalidInput(f"erase is a weight of at least 0, got {self.erase}")
+
+    def typical_epochs(self, recipe: Recipe | None) -> float:
+        """The rounds with their branches and erasure, and a forward pass over everything after each."""
+        return self.rounds * (1 + 2 * self.width + 0.25 + 0.4) + 0.5
+
+    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
+        """Name, loosen, redirect; return the network without its branches."""
+        return _Search(self, model, request).run()
+
+
+class _Search:
+    """One call: the network with its branches, S, and what is believed of every example."""
+
+    def __init__(self, method: REMDiscovery, model: nn.Module, request: Request) -> None:
+        self.method, self.request, self.model = method, request, model
+        self.train, self.known = request.train, request.forget_mask
+        self.taken = self.known.clone()
+        self.belief: Tensor | None = None
+        self.order = request.generator("order")
+        self.draw = request.generator("erasure")
+        # Attached before anything else is done: a network without a place for branches is refused at once.
+        self.network = Branched(model, method.width, request.generator("capacity"), method.layers)
+        request.meter.parameters["during"] = sum(p.numel() for p in self.network.parameters())
+        request.numerics.place(self.network)
+        self.router = Router(method.open_share, derive_seed(request.seed, "masks"))
+        self.removal = RaiseLoss("npo", partial(_constant, value=method.margin))
+        self.rows = torch.zeros(len(self.train.source), dtype=torch.bool, device=self.train.device)
+
+    def run(self) -> nn.Module:
+        method, request = self.method, self.request
+        if method.discover and method.look_for_kin:
+            related = kin(
+                self.model, request, rise=method.rise, lr=method.probe_lr,
+                separation=method.separation, share=method.kin_cap,
+            )  # fmt: skip
+            self.taken |= related
+        shrink_and_perturb(self.model, method.keep, request.generator("loosen"))
+        optimizer = method.optimiser_over(self.network)
+        best: tuple[float, dict[str, Tensor] | None] = (-1.0, None)
+        last = -1.0
+        for number in range(method.rounds):
+            for group in optimizer.param_groups:
+                group["lr"] = method.lr * min(1.0, (method.rounds - number) / (0.6 * method.rounds))
+            loss = self._redirect(number, optimizer)
+            kept = self.train.select(~self.taken)
+            recalibrate(self.network, kept, request.numerics, max_batches=10, generator=self.order)
+            last = self._judge(number, loss)
+            if last > best[0]:
+                state = self.model.state_dict()
+                best = (last, {name: tensor.clone() for name, tensor in state.items()})
+        if best[1] is not None and best[0] > last + method.tolerance:
+            self.model.load_state_dict(best[1])
+        self._report()
+        return self.network.narrow()
+
+    def _redirect(self, number: int, optimizer: torch.optim.Optimizer) -> float:
+        method, rounds = self.method, self.method.rounds
+        self.rows[self.train.index] = self.taken
+        bad = self.train.select(self.taken)
+
+        def objective(model: nn.Module, batch: Batch) -> Loss:
+            route = self.router(batch.index, self.rows[batch.index])
+            # Running statistics belong to the network without branches, the one that is returned.
+            with momentum(model, 0.0):
+                logits = model(batch.x, route)
+            value = F.cross_entropy(logits.float(), batch.y)
+            if not method.erase:
+                return Loss(value, len(batch))
+            drawn = bad.sample(max(1, len(batch) // 4), self.draw, augment=method.augment)
+            members = Batch(self.request.numerics.place_inputs(drawn.x), drawn.y, drawn.index)
+            erasure = self.removal(model, members)
+            return Loss(value + method.erase * erasure.value, len(batch) + erasure.gradients)
+
+        return self.method.fit(
+            self.network, self.train, objective, self.request, epochs=1, optimizer=optimizer,
+            order=self.order, progress=self.request.stage(number / rounds, (number + 1) / rounds),
+        )  # fmt: skip
+
+    def _judge(self, number: int, loss: float) -> float:
+        """Update the beliefs, name who is above the threshold, write a row; return the round's score."""
+        method, numerics = self.method, self.request.numerics
+        now, right = _disagreement(self.network, self.train, numerics)
+        self.belief = now if self.belief is None else (self.belief + now) / 2
+        kept = float(right[~self.taken].double().mean())
+        remaining = float(right[self.known].double().mean())
+        score = kept * (1 - max(chance_threshold(self.request.n_classes), remaining))
+        naming = method.discover and method.first_naming <= number + 1 < method.rounds
+        named = self._name() if naming else 0
+        self.request.meter.write(
+            round=number + 1, loss=loss, retain_accuracy=kept, forget_accuracy=remaining, named=named,
+            taken=int(self.taken.sum()), score=score,
+        )  # fmt: skip
+        return score
+
+    def _name(self) -> int:
+        assert self.belief is not None
+        free = ~self.known
+        wanted = free & ~self.taken & (self.belief > self.method.belief)
+        labels = self.train.labels
+        for label in torch.unique(labels[wanted]).tolist():
+            mine = labels == label
+            room = int(self.method.cap * int((mine & free).sum())) - int((self.taken & mine & free).sum())
+            rows = (wanted & mine).nonzero().flatten()
+            surplus = rows[self.belief[rows].argsort(descending=True)[max(0, room) :]]
+            wanted[surplus] = False
+        self.taken |= wanted
+        return int(wanted.sum())
+
+    def _report(self) -> None:
+        assert self.belief is not None
+        if not self.method.discover:
+            return
+        found = (self.taken & ~self.known).nonzero().flatten()
+        found = found[self.belief[found].argsort(descending=True)]
+        # p_y / (p_y + max p_j) of the path that no longer follows these labels
+        wrong = float(((1 - self.belief[found]) / 2).mean()) if len(found) else 0.0
+        self.request.found = Found(found, self.belief.clone(), min(max(wrong, 0.0), 1.0))
+
+
+def _disagreement(model: nn.Module, examples: Examples, numerics: Numerics) -> tuple[Tensor, Tensor]:
+    """Return max_(j != y) p_j - p_y, float32 (N,), and whether the stored label y is predicted."""
+    labels = examples.labels
+    p = predict(model, examples, numerics).softmax(1)
+    stored = p.gather(1, labels[:, None])
+    other = p.scatter(1, labels[:, None], 0).amax(1, keepdim=True)
+    difference = (other - stored).squeeze(1)
+    return difference, difference < 0
+
+
+def _constant(batch: Batch, value: float) -> Tensor:
+    return torch.full((len(batch),), value, device=batch.y.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachedREM(REMDiscovery):
+    """REM attached to any network, without self-discovery and without loosening: the reference of the above."""
+
+    name = "rem_attached"
+    discover: bool = False
+    keep: float = 1.0
