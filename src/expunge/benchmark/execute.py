@@ -247,9 +247,6 @@ class _Run:
     def _finished(self, job: Cell, future: Future[Any]) -> None:
         record = future.result()
         assert isinstance(record, Record)
-        # What cannot be stored is no property of the cell: it would fail all that are left.
-        if record.status == "failed" and record.error.startswith(f"{CannotWrite.__name__}: "):
-            raise CannotWrite(record.error.partition(": ")[2])
         self._write(record)
         self.work_done += job.work
         known = "" if record.discovery is None else f"{record.discovery:.0%} known, "

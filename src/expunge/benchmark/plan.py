@@ -196,7 +196,7 @@ def build_before_training(task: Task, images: ImageData) -> Problem:
     return task.build(images, stand_in)
 
 
-def build_problem(training: Training, task: Task, folder: Path) -> Problem:
+def build_problem(training: Training, task: Task, folder: Path | str) -> Problem:
     """Carry out a task on the data of a first model, which is in ``folder`` if the task depends on it."""
     device = training.numerics.device
     if not task.needs_difficulty:

@@ -20,10 +20,10 @@ from expunge.evaluation import evaluate
 from expunge.methods.base import Request, Unlearned
 from expunge.metrics.base import Evaluated
 from expunge.store.record import Record
-from expunge.store.weights import WeightStore
+from expunge.store.weights import CannotWrite, WeightStore
 
 
-def run_training(job: Training, folder: Path) -> float | None:
+def run_training(job: Training, folder: Path | str) -> float | None:
     """Train a first model and store it under its key, unless it is there.
 
     Its file also holds the mean training loss of every example and the mnemonic codes, if there are any.
@@ -58,17 +58,19 @@ def learned_corruption(weights: WeightStore, key: str) -> float | None:
     return None if text == "None" else float(text)
 
 
-def run_cell(cell: Cell, folder: Path, keep_weights: bool = False) -> Record:
+def run_cell(cell: Cell, folder: Path | str, keep_weights: bool = False) -> Record:
     """Unlearn, measure, and return the record; an error becomes a failed record."""
     try:
         return _run_cell(cell, folder, keep_weights)
+    except CannotWrite:
+        raise  # no property of the cell: every other one would fail as well
     except ExpungeError as error:
         return failed_record(cell, f"{type(error).__name__}: {error}")
     except Exception:  # a third party's method may raise anything; the sweep goes on
         return failed_record(cell, traceback.format_exc(limit=-6))
 
 
-def _run_cell(cell: Cell, folder: Path, keep_weights: bool) -> Record:
+def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
     training = cell.training
     problem = build_problem(training, cell.task, folder)
     weights = WeightStore(folder)
@@ -92,7 +94,7 @@ def _run_cell(cell: Cell, folder: Path, keep_weights: bool) -> Record:
     )
 
 
-def load_trained(training: Training, folder: Path) -> tuple[nn.Module, Tensor | None]:
+def load_trained(training: Training, folder: Path | str) -> tuple[nn.Module, Tensor | None]:
     """Return the stored first model, and the mnemonic codes it was trained with if it was."""
     images = training.data.load(training.numerics.device)
     model = training.recipe.build(images.shape, len(images.classes), torch.Generator())

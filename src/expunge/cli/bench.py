@@ -14,9 +14,10 @@ from expunge.cli.sweep import check_workers, default_workers, finish, run_sweep
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from expunge.benchmark.engine import Engine
     from expunge.store.record import Record
 
-GRIDS = ("cifar10-forgetting", "cifar10-small", "digits", "digits-forgetting", "paper")
+GRIDS = ("cifar10-forgetting", "cifar10-small", "digits", "digits-forgetting", "paper", "rem-discovery-digits")
 """The packaged grids; the other packaged files hold settings alone."""
 
 
@@ -32,6 +33,11 @@ def bench(
     data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
     workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
+    ray: str | None = typer.Option(
+        None, help="Run on a Ray cluster: its address, or 'auto' for the one this machine belongs to."
+    ),
+    cpus: float = typer.Option(1.0, help="With --ray: cores for each cell."),
+    gpus: float = typer.Option(0.0, help="With --ray: GPUs for each cell; a fraction shares one."),
     only: list[str] = typer.Option(
         [],
         help="Run a part: names of methods, tasks or regularities, or KEY=VALUE (seed=0, discovery=0.1), "
@@ -67,6 +73,7 @@ def bench(
     whole = Plan.of(cell for plan in chosen.plans(numerics) for cell in plan.cells)
     wanted = select(whole, selection) if selection else whole
     workers = default_workers(workers, numerics.device)
+    engine = None if dry_run else _ray_engine(ray, cpus, gpus)
     opened = None if dry_run and not _exists(out, store) else Store(out, store, weights)
     try:
         recorded = set() if opened is None else opened.database.keys("done" if retry_failed else None)
@@ -84,10 +91,13 @@ def bench(
             keep_weights=keep_weights,
             retry_failed=retry_failed,
             limit=limit,
+            engine=engine,
         )
     finally:
         if opened is not None:
             opened.close()
+        if engine is not None:
+            engine.close()
     _tables(console, swept.records)
     left = len(wanted.cells) - len(swept.records)
     if left:
@@ -95,6 +105,14 @@ def bench(
             f"{count_of(left, 'cell')} still missing; the same command goes on with them", highlight=False
         )
     finish(console, swept, f"{out / 'results.csv'} and the store beside it")
+
+
+def _ray_engine(address: str | None, cpus: float, gpus: float) -> Engine | None:
+    if address is None:
+        return None
+    from expunge.benchmark.ray_engine import RayEngine
+
+    return RayEngine(address, cpus=cpus, gpus=gpus)
 
 
 def _exists(out: Path, url: str | None) -> bool:

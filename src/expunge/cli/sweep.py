@@ -15,6 +15,7 @@ from expunge.cli.progress import run_with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from expunge.benchmark.engine import Engine
     from expunge.benchmark.execute import Status
     from expunge.benchmark.plan import Plan
     from expunge.store.record import Record
@@ -55,8 +56,9 @@ def run_sweep(
     keep_weights: bool,
     retry_failed: bool,
     limit: int | None = None,
+    engine: Engine | None = None,
 ) -> Swept:
-    """Run what is missing of ``plan``, at most ``limit`` cells, and write results.csv."""
+    """Run what is missing of ``plan``, at most ``limit`` cells, and write results.csv; ``engine`` by default local."""
     from expunge.benchmark.execute import execute
     from expunge.report.results_csv import write_csv
 
@@ -70,6 +72,7 @@ def run_sweep(
             retry_failed=retry_failed,
             report=report,
             limit=limit,
+            engine=engine,
         ),
     )
     wanted = {cell.key for cell in plan.cells}
