@@ -11,6 +11,7 @@ from rich.markup import escape
 import expunge
 from expunge.cli.advise import advise_command
 from expunge.cli.bench import bench
+from expunge.cli.clean import clean_command
 from expunge.cli.describe import describe
 from expunge.cli.find import find_command
 from expunge.cli.list import list_names
@@ -32,6 +33,7 @@ app.command("tune")(tune_command)
 app.command("report")(report_command)
 app.command("advise")(advise_command)
 app.command("find")(find_command)
+app.command("clean")(clean_command)
 app.command("list")(list_names)
 app.command("describe")(describe)
 

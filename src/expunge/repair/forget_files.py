@@ -13,8 +13,8 @@ import numpy as np
 
 from expunge.errors import DataError, near_miss
 
-_POSITIONS = ("index", "indices", "position", "positions", "row", "idx")
-_NAMES = ("file", "files", "filename", "file_name", "name", "path", "image")
+POSITION_COLUMNS = ("index", "indices", "position", "positions", "row", "idx")
+NAME_COLUMNS = ("file", "files", "filename", "file_name", "name", "path", "image")
 _MARKS = ("is_label_issue", "forget", "is_bad", "bad", "remove", "is_issue")
 _TRUE, _FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
 
@@ -149,13 +149,15 @@ def _table(path: Path, separator: str, column: str | None, names: Collection[str
     values = table[chosen]
     notes = (f"read from column {chosen!r} of {path.name}",)
     # A column called "index" that holds only 0 and 1 is still a list of positions.
-    marks = as_marks(values) if chosen not in _POSITIONS else None
+    marks = as_marks(values) if chosen not in POSITION_COLUMNS else None
     if chosen.startswith("is_") and marks is None:
         odd = next(value for value in values if as_marks([value]) is None)
         raise DataError(f"{path}: column {chosen!r} holds {odd!r}, expected True or False in every row")
     if marks is None:
         return Listed(_numbers_or_names(values), notes=notes)
-    keyed = next((name for name in ("", *_POSITIONS, *_NAMES) if name in table and name != chosen), None)
+    keyed = next(
+        (name for name in ("", *POSITION_COLUMNS, *NAME_COLUMNS) if name in table and name != chosen), None
+    )
     if keyed is None:
         return Listed(marks, table.get("given_label"), notes)
     # The first column says which row is meant; without it the lines are the rows in order.
@@ -171,7 +173,7 @@ def _table(path: Path, separator: str, column: str | None, names: Collection[str
 def _column(path: Path, table: Mapping[str, Sequence[str]]) -> str:
     if len(table) == 1:
         return next(iter(table))
-    for known in (_MARKS, _POSITIONS, _NAMES):
+    for known in (_MARKS, POSITION_COLUMNS, NAME_COLUMNS):
         found = [name for name in known if name in table]
         if found:
             return found[0]

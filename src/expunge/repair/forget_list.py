@@ -112,10 +112,15 @@ def _positions(text: str, values: Sequence[Any], data: TrainingData) -> tuple[st
     if not all(isinstance(value, str) for value in values):
         odd = next(value for value in values if not isinstance(value, str))
         raise DataError(f"{text} mixes names with {odd!r}; give positions alone, or names alone")
-    return "names", _named(text, values, data)
+    return "names", rows_named(text, values, data)
 
 
-def _named(text: str, values: Sequence[str], data: TrainingData) -> Tensor:
+def rows_named(text: str, values: Sequence[str], data: TrainingData) -> Tensor:
+    """Return the positions int64 (F,) of the rows called ``values``, in their order; ``text`` is their source.
+
+    Raises:
+        DataError: rows without names, or a name that is unknown, ambiguous or given twice.
+    """
     if not data.names:
         raise DataError(
             f"{text} names rows ({first_few(list(values), 2)}), but the rows of this data have no names; give "

@@ -46,11 +46,12 @@ class Specification:
                 raise InvalidInput(f"{text!r}: {part!r} is no setting; expected SETTING=VALUE")
             if name in settings:
                 raise InvalidInput(f"{text!r}: setting {name!r} is given twice; give it once")
-            settings[name] = _value(value)
+            settings[name] = plain_value(value)
         return cls(target, settings)
 
 
-def _value(text: str) -> Any:
+def plain_value(text: str) -> Any:
+    """Return ``text`` read as a TOML value; what is none is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

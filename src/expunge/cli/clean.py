@@ -1,0 +1,197 @@
+"""``expunge clean``: a trained model, repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from expunge.cli import data_arguments as args
+from expunge.cli.progress import progress_bar
+from expunge.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from expunge.repair.clean import Cleaned, Report
+    from expunge.repair.training_data import DataOptions
+
+DID_NOT_WORK = 3
+"""Exit code of a repair that was made and did not work."""
+
+_METHOD, _MEASURE = "The method", "What is measured"
+
+
+def clean_command(
+    checkpoint: Annotated[
+        Path,
+        typer.Option(help="The trained model: .safetensors, or .pt with tensors only. It is never changed."),
+    ],
+    arch: args.Arch,
+    data: args.Data,
+    forget: Annotated[
+        str,
+        typer.Option(
+            help="The bad rows: a .txt, .csv, .json or .npy of positions, file names or marks, such as the list of "
+            "'expunge find'; or column:NAME of the data."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the results; it must be new or empty.")] = Path(
+        "cleaned"
+    ),
+    method: Annotated[
+        str | None,
+        typer.Option(help="Name of a method; by default one is chosen.", rich_help_panel=_METHOD),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="FIELD=VALUE, a setting of the method; repeatable.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    purpose: Annotated[
+        str, typer.Option(help="heal (bad rows) or forget (good ones).", rich_help_panel=_METHOD)
+    ] = "heal",
+    discovery: Annotated[
+        float | None,
+        typer.Option(help="Share of the bad rows that is listed, in (0, 1].", rich_help_panel=_METHOD),
+    ] = None,
+    no_retain: Annotated[
+        bool,
+        typer.Option("--no-retain", help="Do not train on the rows that stay.", rich_help_panel=_METHOD),
+    ] = False,
+    unseen: Annotated[
+        str | None,
+        typer.Option(
+            help="Data the model was not trained on, for methods that need some.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FIELD=VALUE of the first training: epochs=30, batch_size=128, optimiser.lr=0.05; repeatable.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="True labels of the listed rows: a .csv with a column true_label, a .json or column:NAME. They are "
+            "learned in place of the wrong ones.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    measure_only: Annotated[
+        bool,
+        typer.Option(
+            "--measure-only", help="Measure with --truth, do not learn it.", rich_help_panel=_MEASURE
+        ),
+    ] = False,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Data the model was not trained on, to measure with.", rich_help_panel=_MEASURE),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another checkpoint of the network, say a retrained one, to compare with.",
+            rich_help_panel=_MEASURE,
+        ),
+    ] = None,
+    measure_batch: Annotated[
+        int, typer.Option(help="Rows measured at a time.", rich_help_panel=_MEASURE)
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="Torch device; by default an accelerator if there is one.")
+    ] = None,
+    normalise: args.Normalise = None,
+    mean: args.Mean = None,
+    std: args.Std = None,
+    size: args.Size = None,
+    crop: args.Crop = False,
+    channels: args.Channels = None,
+    pad: args.Pad = 0,
+    flip: args.Flip = False,
+    classes: args.Classes = None,
+    inputs: args.Inputs = None,
+    label: args.Label = None,
+    split: args.Split = None,
+    tokenizer: args.Tokenizer = None,
+    max_length: args.MaxLength = None,
+    data_root: args.DataRoot = None,
+) -> None:
+    """Take bad training rows out of a trained model, and measure that it worked.
+
+    OUT gets the checkpoint (container, names and shapes as yours), report.html,
+    report.json, and found.csv where the method named further rows.
+
+    Your files are only read; Ctrl-C leaves everything as it was.
+
+    Exit code 3: it was done, and it did not work.
+    """
+    console = Console()
+    if purpose not in ("heal", "forget"):
+        raise InvalidInput(f"--purpose takes heal or forget, got {purpose!r}")
+
+    from expunge.repair.job import Job, read_recipe, read_settings
+    from expunge.training.numerics import Numerics
+
+    options: DataOptions = args.data_options(
+        arch, Numerics.choose(device).device, normalise=normalise, mean=mean, std=std, size=size, crop=crop,
+        channels=channels, pad=pad, flip=flip, classes=classes, inputs=inputs, label=label, split=split,
+        tokenizer=tokenizer, max_length=max_length, data_root=data_root,
+    )  # fmt: skip
+    job = Job(
+        checkpoint=checkpoint.expanduser(), arch=arch, data=data, forget=forget, options=options, method=method,
+        settings=read_settings("--set", set_ or []), purpose=cast(Literal["heal", "forget"], purpose),
+        retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
+        learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), seed=seed,
+        device=device, measure_batch=measure_batch,
+    )  # fmt: skip
+
+    from expunge.cli.clean_report import print_findings, print_outlook, print_result
+    from expunge.repair.clean import clean
+    from expunge.repair.clean_files import write_files
+    from expunge.repair.clean_page import clean_page
+    from expunge.repair.output_folder import output_folder
+    from expunge.repair.prepare import CheckFailed, prepare
+
+    try:
+        with output_folder(out) as aside:
+            prepared = prepare(job)
+            print_outlook(console, prepared)
+            cleaned = _with_progress(console, lambda report: clean(prepared, aside, report))
+            files = write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
+    except CheckFailed as error:
+        print_findings(console, error.findings)
+        raise InvalidInput(str(error).partition("\n")[0]) from error  # the rest is on the screen
+    except KeyboardInterrupt as error:
+        left = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        console.print(
+            f"\ninterrupted: {checkpoint} is as it was, and {out} was not written{left}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from None
+    print_result(console, out, prepared, cleaned, files)
+    if cleaned.verdict.grade.startswith("it did not"):
+        raise typer.Exit(DID_NOT_WORK)
+
+
+def _with_progress(console: Console, start: Callable[[Report], Cleaned]) -> Cleaned:
+    with progress_bar(console) as progress:
+        bar = progress.add_task("", total=1.0)
+        last = ""
+
+        def show(share: float, doing: str) -> None:
+            nonlocal last
+            progress.update(bar, completed=share, description=escape(doing))
+            if not console.is_terminal and doing and doing != last:
+                console.print(f"{share:4.0%}  {escape(doing)}", highlight=False)
+            last = doing
+
+        return start(show)

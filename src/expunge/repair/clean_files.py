@@ -1,0 +1,171 @@
+"""What a repair leaves beside the checkpoint: the report, and tables of further rows that may be bad."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import expunge
+from expunge.errors import StoreError
+from expunge.repair.clean import Cleaned
+from expunge.repair.measure import Measured, Share
+from expunge.repair.prepare import Prepared
+from expunge.repair.verdict import Damage
+from expunge.store.atomic import write_atomically
+
+
+def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -> list[str]:
+    """Write the report and the tables that have rows; return the files' names.
+
+    - report.html and report.json;
+    - found.csv: rows outside the list that the method named;
+    - disagree.csv: rows outside the list that are no longer given their stored label, where bad rows were to be
+      healed.
+
+    Either table can be given to ``--forget``, after a look through it.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    content = {
+        "report.html": page,
+        "report.json": json.dumps(_finite(as_json(prepared, cleaned)), indent=2, allow_nan=False) + "\n",
+    }
+    if cleaned.found is not None and len(cleaned.found.positions):
+        content["found.csv"] = row_table(prepared, cleaned, cleaned.found.positions, cleaned.found.scores)
+    if prepared.job.purpose == "heal" and len(cleaned.disagreeing):
+        content["disagree.csv"] = row_table(prepared, cleaned, cleaned.disagreeing)
+    for name, text in content.items():
+        try:
+            write_atomically(folder / name, text.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise StoreError(
+                f"{folder / name} cannot be written: {error}; check the folder's free space"
+            ) from error
+    return list(content)
+
+
+def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: Tensor | None = None) -> str:
+    """Return a csv table of the rows at ``positions``, in their order.
+
+    Columns: ``index``, ``name`` where rows have names, ``score`` where there are ``scores``, ``given_label``
+    (stored), ``predicted_label`` (by the repaired model).
+    """
+    data, labels = prepared.data, prepared.data.examples.labels.cpu()
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    named, scored = ["name"] if data.names else [], [] if scores is None else ["score"]
+    writer.writerow(["index", *named, *scored, "given_label", "predicted_label"])
+    for number, row in enumerate(positions.tolist()):
+        name = [data.names[row]] if data.names else []
+        score = [] if scores is None else [f"{float(scores[number]):.6g}"]
+        predicted = int(cleaned.after.predictions[row])
+        told = data.classes[predicted] if predicted >= 0 else ""
+        writer.writerow([row, *name, *score, data.classes[int(labels[row])], told])
+    return buffer.getvalue()
+
+
+def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
+    """Return everything that was decided and measured; a share is {"right", "of"}, what is not finite null."""
+    job, cost = prepared.job, cleaned.cost
+    found = cleaned.found
+    return {
+        "expunge": expunge.__version__,
+        "verdict": cleaned.verdict.grade,
+        "reasons": list(cleaned.verdict.reasons),
+        "asked": {
+            "checkpoint": str(job.checkpoint),
+            "arch": job.arch,
+            "data": job.data,
+            "forget": job.forget,
+            "purpose": job.purpose,
+            "discovery": job.discovery,
+            "validation": job.validation,
+            "unseen": job.unseen,
+            "truth": job.truth,
+            "truth_learned": job.truth is not None and job.learn_truth,
+            "reference": None if job.reference is None else str(job.reference),
+            "seed": job.seed,
+            "device": prepared.numerics.device,
+            "dtype": prepared.numerics.dtype,
+            "data_options": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in job.options.reading.items()
+            },
+        },
+        "method": {
+            "name": prepared.method.name,
+            "why": prepared.choice.why,
+            "runner_up": prepared.choice.runner_up,
+            "settings": prepared.method.settings(),
+            "settings_for_this_data": prepared.changed,
+        },
+        "check": {
+            "findings": [asdict(finding) for finding in prepared.check.findings],
+            "numbers": prepared.check.numbers,
+        },
+        "listed": {
+            "rows": prepared.forget.positions.tolist(),
+            "per_class": prepared.forget.per_class,
+        },
+        "found": None
+        if found is None
+        else {"rows": len(found.positions), "expected_good": found.expected_good},
+        "disagreeing": len(cleaned.disagreeing),
+        "before": _numbers(cleaned.before, prepared),
+        "after": _numbers(cleaned.after, prepared),
+        "reference": None if cleaned.reference is None else _numbers(cleaned.reference, prepared),
+        "class_losses": [_damage(damage) for damage in cleaned.damages],
+        "cost": {
+            "seconds": cost.seconds,
+            "sample_gradients": cost.sample_gradients,
+            "share_of_retraining": cleaned.cost_share,
+            "peak_memory": cost.peak_memory,
+            "parameters": cost.parameters,
+            "log": cost.log,
+        },
+        "provenance": asdict(cleaned.origin),
+    }
+
+
+def _numbers(measured: Measured, prepared: Prepared) -> dict[str, Any]:
+    return {
+        "retained": _share(measured.retained),
+        "forget_as_stored": _share(measured.forget_as_stored),
+        "validation": _share(measured.validation),
+        "healed_known": _share(measured.healed_known),
+        "healed_unknown": _share(measured.healed_unknown),
+        "per_class": {
+            name: _share(share) for name, share in zip(prepared.data.classes, measured.per_class, strict=True)
+        },
+        "attacks": {name: asdict(attack) for name, attack in measured.attacks.items()},
+    }
+
+
+def _share(share: Share | None) -> dict[str, int] | None:
+    return None if share is None else {"right": share.right, "of": share.of}
+
+
+def _damage(damage: Damage) -> dict[str, Any]:
+    return {
+        "class": damage.name,
+        "before": _share(damage.before),
+        "after": _share(damage.after),
+        "loss": damage.loss,
+    }
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,112 @@
+"""What a user asks for: everything a repair is made from, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InvalidInput, near_miss
+from expunge.repair.choice import Purpose
+from expunge.repair.specification import plain_value
+from expunge.repair.training_data import DataOptions
+from expunge.training.recipe import Optimiser, Recipe
+
+_RECIPE = ("epochs", "batch_size", "schedule", "augment")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A repair to be made.
+
+    Args:
+        checkpoint: the trained model's file; it is only read.
+        arch: the network, see ``build_architecture``.
+        data: what it was trained on, see ``load_training_data``.
+        forget: the list of bad rows, see ``read_forget_list``.
+        options: how data is read.
+        method: name of a method; by default the one :func:`~expunge.repair.choice.choose` names.
+        settings: of the method, name -> value.
+        purpose: "heal" what bad rows did, or "forget" good ones.
+        retain: whether the remaining training data may be trained on.
+        discovery: share of the bad rows that the list holds, where it is known.
+        validation: data the model was not trained on, to measure with.
+        unseen: data the model was not trained on, for the methods that need some.
+        truth: true labels, see ``read_corrected_labels``.
+        learn_truth: train the listed rows under their true labels.
+        reference: checkpoint of the same network to compare with, such as one trained anew.
+        recipe: how the model was first trained.
+        seed: of everything random.
+        device: torch device; by default an accelerator if there is one.
+        measure_batch: rows a forward pass reads while measuring.
+    """
+
+    checkpoint: Path
+    arch: str
+    data: str
+    forget: str
+    options: DataOptions = field(default_factory=DataOptions)
+    method: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    purpose: Purpose = "heal"
+    retain: bool = True
+    discovery: float | None = None
+    validation: str | None = None
+    unseen: str | None = None
+    truth: str | None = None
+    learn_truth: bool = True
+    reference: Path | None = None
+    recipe: Recipe | None = None
+    seed: int = 0
+    device: str | None = None
+    measure_batch: int = 256
+
+    def __post_init__(self) -> None:
+        if self.measure_batch < 1:
+            raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
+        if self.purpose == "forget" and self.truth is not None:
+            raise InvalidInput("true labels are for bad rows: leave them out, or the purpose 'forget'")
+
+
+def read_settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
+    """Return ``field=value`` texts as a mapping; values are read as TOML, anything else is text.
+
+    Raises:
+        InvalidInput: a text without a value, or a field given twice; ``option`` is named in the message.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise InvalidInput(f"{option} takes FIELD=VALUE, such as batch_size=64; got {text!r}")
+        if name in found:
+            raise InvalidInput(f"{option}: {name!r} is given twice; give it once")
+        found[name] = plain_value(value)
+    return found
+
+
+def read_recipe(texts: Sequence[str]) -> Recipe | None:
+    """Return the recipe of ``field=value`` texts, ``None`` for no text; ``optimiser.lr=0.05`` goes deeper.
+
+    Raises:
+        InvalidInput: an unknown field or a value out of range.
+    """
+    settings = read_settings("--recipe", texts)
+    if not settings:
+        return None
+    inner = [f"optimiser.{entry.name}" for entry in fields(Optimiser)]
+    for name, value in settings.items():
+        if name not in (*_RECIPE, *inner):
+            known = (*_RECIPE, *inner)
+            raise InvalidInput(
+                f"--recipe has no field {name!r}{near_miss(name, known)} (fields: {', '.join(known)})"
+            )
+        expected = {"augment": bool, "schedule": str, "optimiser.name": str}.get(name, (int, float))
+        if not isinstance(value, expected) or (isinstance(value, bool) and name != "augment"):
+            raise InvalidInput(
+                f"--recipe {name}={value!r} cannot be used; expected a value such as epochs=30"
+            )
+    optimiser = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
+    plain = {name: value for name, value in settings.items() if "." not in name}
+    return Recipe(**plain, optimiser=Optimiser(**optimiser))
