@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -211,3 +212,131 @@ def test_capacity_is_spare_units_where_the_network_can_be_widened() -> None:
     assert wide.spare == 0.5
     assert add_capacity(wide, 1.0, generator(0)) is wide
     assert isinstance(add_capacity(dense(), 1.0, generator(0)), Branched)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ((), ["embed", "mix"]),
+        (("mix",), ["mix"]),
+        (("m*", "embed"), ["embed", "mix"]),
+        (("?ix", "mix"), ["mix"]),
+        (["[em]*"], ["embed", "mix"]),
+    ],
+)
+def test_layers_by_name_or_pattern(layers: Sequence[str], expected: list[str]) -> None:
+    model, x, _, _ = build("tokens")
+    network = Branched(model, 1.0, generator(1), layers).eval()
+    called: list[int] = []
+    for site, branch in enumerate(network.branches):
+        branch.register_forward_pre_hook(lambda *_, site=site: called.append(site))
+    network(x, route())
+    assert called == list(range(len(expected)))
+    assert [branch.down.in_features for branch in network.branches] == [
+        model.get_submodule(name).in_features for name in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            "embedd",
+            r"no layer of TokenMixer that can have a branch is called 'embedd'; did you mean 'embed'\? "
+            r"\(there are: embed, mix\)",
+        ),
+        ("head", r"is called 'head'.* \(there are: embed, mix\)"),
+        ("Mix", r"is called 'Mix'; did you mean 'mix'"),
+        ("encoder.*", r"is called 'encoder\.\*' \(there are: embed, mix\)"),
+    ],
+)
+def test_layers_that_are_not_there(pattern: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Branched(TokenMixer(), 1.0, generator(0), ["mix", pattern])
+
+
+class Attention(nn.Module):
+    """Self-attention of torch's, then two linear layers."""
+
+    def __init__(self, batch_first: bool = True) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=batch_first)
+        self.inner = nn.Linear(8, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, _ = self.attention(x, x, x)
+        logits: Tensor = self.head(self.inner(x).mean(1))
+        return logits
+
+
+def test_linear_layers_inside_torch_s_attention_are_left_out() -> None:
+    model, x = Attention().eval(), torch.randn(5, 4, 8)
+    assert isinstance(model.attention.out_proj, nn.Linear)
+    network = Branched(model, 1.0, generator(0)).eval()
+    assert [branch.down.in_features for branch in network.branches] == [8]
+    assert torch.equal(network(x), model(x))
+    assert not torch.allclose(network(x, route()), model(x))
+    with pytest.raises(InvalidInput, match=r"'attention\.out_proj'.* \(there are: inner\)"):
+        Branched(model, 1.0, generator(0), ["attention.out_proj"])
+
+
+def test_attention_alone_has_no_place() -> None:
+    model = nn.Sequential(nn.MultiheadAttention(8, 2), nn.Linear(8, 3))
+    with pytest.raises(InvalidInput, match="no Linear beside its head"):
+        Branched(model, 1.0, generator(0))
+
+
+class FlatTokens(nn.Module):
+    """Tokens (B, T, 6) flattened to (B * T, 6) for its inner layer, ``drop`` of them left out."""
+
+    def __init__(self, drop: int = 0) -> None:
+        super().__init__()
+        self.drop = drop
+        self.inner = nn.Linear(6, 10)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(0, 1)
+        hidden = self.inner(flat[self.drop :]).relu()
+        hidden = torch.cat([hidden.new_zeros(self.drop, 10), hidden])
+        logits: Tensor = self.head(hidden.unflatten(0, x.shape[:2]).mean(1))
+        return logits
+
+
+def test_flattened_tokens_get_their_example_s_mask() -> None:
+    model, x = FlatTokens().eval(), torch.randn(5, 4, 6)
+    network = Branched(model, 1.0, generator(1)).eval()
+    together = network(x, route())
+    for i in range(5):
+        own = Router(0.5, seed=1)(torch.tensor([i]), torch.tensor([False]))
+        assert torch.allclose(together[i], network(x[i : i + 1], own)[0], atol=1e-5)
+
+
+def test_rows_that_belong_to_no_example_are_refused_with_the_layer_s_name() -> None:
+    network = Branched(FlatTokens(drop=3), 1.0, generator(1))
+    x = torch.randn(5, 4, 6)
+    network(x)
+    with pytest.raises(InvalidInput, match="at layer 'inner': a layer was given 17 rows for a batch of 5"):
+        network(x, route())
+    assert hooks(network) == 0
+
+
+class ByKeyword(nn.Module):
+    """Its layers are called with their input by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(7, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(input=self.inner(input=x))
+        return logits
+
+
+def test_layers_called_by_keyword() -> None:
+    network = Branched(ByKeyword(), 1.0, generator(0)).eval()
+    x = torch.randn(5, 7)
+    expected = network.model.head(network.model.inner(x) + network.branches[0](x, route(), 0))
+    assert torch.equal(network(x, route()), expected)

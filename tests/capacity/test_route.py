@@ -169,3 +169,27 @@ def test_fifty_thousand_examples() -> None:
 def test_share_must_be_possible(p: float) -> None:
     with pytest.raises(InvalidInput, match=rf"share of open units p must lie in \(0, 1\], got {p}"):
         Router(p=p)
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((18, 9), 1), ((12, 9, 2, 2), 1), ((6, 3, 9), 2)])
+def test_rows_in_a_whole_multiple_get_their_example_s_mask(shape: tuple[int, ...], dim: int) -> None:
+    route = Router(p=0.5)(torch.arange(6), none(6))
+    x = torch.randn(shape)
+    routed, mask, repeats = route(x, 3, 2, dim), route.mask(6, site=2), len(x) // 6
+    for row in range(len(x)):
+        for unit in range(9):
+            expected = x[row].select(dim - 1, unit)
+            if unit >= 3 and not mask[row // repeats, unit - 3]:
+                expected = torch.zeros_like(expected)
+            assert torch.equal(routed[row].select(dim - 1, unit), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 7, 13])
+def test_other_numbers_of_rows_are_refused(rows: int) -> None:
+    route = Router()(torch.arange(6), none(6))
+    message = (
+        rf"a layer was given {rows} rows for a batch of 6 examples, so masks by example cannot be applied "
+        r"there; name other layers to attach to \(layers=\.\.\.\)"
+    )
+    with pytest.raises(InvalidInput, match=message):
+        route(torch.ones(rows, 4), 0, 0)

@@ -71,12 +71,13 @@ def test_values_have_intervals_and_a_seed() -> None:
     given = evaluated(random_problem())
     retrained = given.retrained
     found = LossAttack(resamples=200).values(retrained)
-    assert list(found) == ["loss_attack", "loss_attack_tpr_at_0.01"]
+    assert list(found) == ["loss_attack", "loss_attack_tpr_at_0.01", "loss_attack_tpr_at_0.001"]
     auc = found["loss_attack"]
     assert auc.low is not None
     assert auc.high is not None
     assert auc.low < auc.value < auc.high
-    assert found == LossAttack(resamples=200).values(retrained)
+    again = LossAttack(resamples=200).values(retrained)
+    assert all(again[name] == found[name] for name in list(found)[:2])
     other = LossAttack(resamples=200, seed=1).values(retrained)["loss_attack"]
     assert other.value == auc.value
     assert other.low != auc.low
@@ -93,6 +94,10 @@ def test_a_tenth_of_a_percent_needs_a_thousand_test_images() -> None:
     )
     with pytest.raises(NotDefined, match="needs at least 100 non-members, got 50"):
         LossAttack().tpr_at(evaluated(class_problem()), 0.01)
+    reasons = {found.name: found.because for found in measure(LossAttack(resamples=100), given)}
+    assert list(reasons) == ["loss_attack", "loss_attack_tpr_at_0.01", "loss_attack_tpr_at_0.001"]
+    assert not reasons["loss_attack_tpr_at_0.01"]
+    assert "needs at least 1000 non-members, got 200" in reasons["loss_attack_tpr_at_0.001"]
 
 
 def test_a_model_that_answers_all_alike_gives_nothing_away() -> None:

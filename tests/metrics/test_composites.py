@@ -9,7 +9,7 @@ from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.errors import InvalidInput
 from expunge.metrics.aus import AUS, adaptive_unlearning_score
-from expunge.metrics.base import Compares, NotDefined
+from expunge.metrics.base import Compares, NotDefined, measure
 from expunge.metrics.logistic_attack import LogisticAttack
 from expunge.metrics.nomus import NoMUS, indiscernibility
 from expunge.metrics.retention import Retention, retention
@@ -62,7 +62,11 @@ def test_retention_of_models() -> None:
 
 def test_a_forgotten_class_has_no_forget_retention() -> None:
     given = evaluated(class_problem())
-    assert list(Retention().values(given)) == ["retention", "retention_test"]
+    found = {entry.name: entry for entry in measure(Retention(), given)}
+    assert list(found) == ["retention", "retention_forget", "retention_test"]
+    assert found["retention_test"].value is not None
+    assert found["retention_forget"].value is None
+    assert "accuracy 0" in found["retention_forget"].because
     with pytest.raises(NotDefined, match="accuracy 0"):
         Retention().on(given, "forget")
 

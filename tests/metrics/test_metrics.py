@@ -12,7 +12,7 @@ from expunge.data.examples import Examples
 from expunge.data.synthetic import learnable_images
 from expunge.evaluation import evaluate
 from expunge.metrics.attack_success import AttackSuccess
-from expunge.metrics.base import Evaluated, defined
+from expunge.metrics.base import Evaluated, Measurement, NotDefined, Value, defined, measure
 from expunge.metrics.healed import Healed
 from expunge.metrics.per_class import PerClassAccuracy
 from expunge.metrics.utility import Utility
@@ -183,6 +183,19 @@ def test_nan_logits_have_not_learned_the_corruption() -> None:
     assert evaluated.corruption_learned == 0
 
 
+# They look inside the network or train a copy of it, which stored predictions do not allow.
+RUN_THE_MODEL = {
+    "class_mean_probe",
+    "linear_probe",
+    "idi",
+    "zrf",
+    "relearn_time",
+    "anamnesis_index",
+    "gaussian_score",
+    "residual_knowledge",
+}
+
+
 def test_each_set_is_predicted_once() -> None:
     calls: list[int] = []
 
@@ -191,12 +204,31 @@ def test_each_set_is_predicted_once() -> None:
             calls.append(len(x))
             return super().forward(x)
 
-    evaluated = Evaluated(Counting(), problem(regularity=1.0), CPU)
+    given = problem(regularity=1.0)
+    others = {role: Evaluated(Noise(), given, CPU) for role in ("original", "retrained", "oracle")}
+    evaluated = Evaluated(Counting(), given, CPU, others)
     assert calls == []
     for name in METRICS.names():
-        defined(METRICS.get(name)(), evaluated)
-        defined(METRICS.get(name)(), evaluated)
-    assert sorted(calls) == [6, 18, 90, 90]
+        if name not in RUN_THE_MODEL:
+            measure(METRICS.get(name)(), evaluated)
+            measure(METRICS.get(name)(), evaluated)
+    # the known and the unknown corruption, both kinds of test images, the training set
+    assert sorted(calls) == [6, 18, 90, 90, 120]
+
+
+def test_one_undefined_number_leaves_the_others() -> None:
+    class Two(Utility):
+        name = "two"
+
+        def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
+            return {"two": Value(0.5, 0.4, 0.6), "other": NotDefined("there is none"), "odd": Value(math.inf)}
+
+    metric = Two()
+    assert measure(metric, Evaluated(Noise(), problem(), CPU)) == [
+        Measurement("two", metric, 0.5, 0.4, 0.6),
+        Measurement("other", metric, because="there is none"),
+        Measurement("odd", metric, because="the result is inf"),
+    ]
 
 
 def test_evaluate_gathers_all_of_them() -> None:
@@ -215,11 +247,49 @@ def test_evaluate_gathers_all_of_them() -> None:
     }
 
 
+LOWER = {
+    "attack_success", "accuracy_gaps", "activation_distance", "js_divergence", "weight_distance",
+    "kl_to_retrained", "rf_jsd", "interclass_error", "fgt_error", "ece", "nll", "brier", "class_damage",
+}  # fmt: skip
+REFERENCE = {
+    "accuracies", "entropy_attack", "class_mean_probe", "loss_attack", "confidence_attack",
+    "entropy_attack_auc", "modified_entropy_attack", "logistic_attack", "svc_efficacy", "retention", "zrf",
+    "linear_probe", "idi", "relearn_time", "anamnesis_index", "gaussian_score", "residual_knowledge",
+}  # fmt: skip
+UNITS = {
+    "retention": "ratio",
+    "aus": "score",
+    "activation_distance": "probability",
+    "js_divergence": "nats",
+    "weight_distance": "L2",
+    "kl_to_retrained": "nats",
+    "rf_jsd": "nats",
+    "idi": "index",
+    "relearn_time": "steps",
+    "anamnesis_index": "quotient",
+    "fgt_error": "images",
+    "nll": "nats",
+    "brier": "squared probability",
+    "gaussian_score": "standard deviations",
+    "residual_knowledge": "quotient",
+}
+
+
 @pytest.mark.parametrize("name", METRICS.names())
 def test_descriptions(name: str) -> None:
     metric = METRICS.get(name)
     assert metric.name == name
-    assert metric.unit == "fraction"
-    reference = ("accuracies", "entropy_attack", "class_mean_probe")
-    better = "lower" if name == "attack_success" else "reference" if name in reference else "higher"
-    assert metric.better == better
+    assert metric.unit == UNITS.get(name, "fraction")
+    assert metric.better == ("lower" if name in LOWER else "reference" if name in REFERENCE else "higher")
+    assert METRICS.summary(name)
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_metric_gives_numbers_or_reasons(name: str) -> None:
+    """On a model that is alone and has nothing to learn, none of them raises or gives a silent NaN."""
+    found = measure(METRICS.get(name)(), Evaluated(Noise(0.3), problem(regularity=0.5), CPU))
+    assert found
+    assert found[0].name in (name, "forget_accuracy")
+    for entry in found:
+        assert bool(entry.because) == (entry.value is None)
+        assert entry.value is None or math.isfinite(entry.value)

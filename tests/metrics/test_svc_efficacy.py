@@ -9,7 +9,7 @@ from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.errors import InvalidInput
 from expunge.metrics.attack_scores import confidence, modified_entropy
-from expunge.metrics.base import Evaluated, NotDefined, Scored
+from expunge.metrics.base import Evaluated, NotDefined, Scored, Value
 from expunge.metrics.svc_efficacy import SVCEfficacy, svc_efficacy
 from expunge.seeding import generator
 from expunge.tasks.base import Problem
@@ -73,7 +73,7 @@ def test_every_feature_is_measured() -> None:
         assert found[name].value == by_hand
 
 
-def test_a_feature_that_is_the_same_everywhere_is_left_out() -> None:
+def test_a_feature_that_is_the_same_everywhere_has_a_reason() -> None:
     given = evaluated(random_problem())
 
     class Right(Evaluated):
@@ -93,8 +93,10 @@ def test_a_feature_that_is_the_same_everywhere_is_left_out() -> None:
 
     right = Right(given.model, given.problem, given.numerics)
     found = SVCEfficacy().values(right)
-    assert "svc_efficacy_correctness" not in found
-    assert "svc_efficacy_entropy" in found
+    reason = found["svc_efficacy_correctness"]
+    assert isinstance(reason, NotDefined)
+    assert "every member and every non-member has the same feature" in str(reason)
+    assert isinstance(found["svc_efficacy_entropy"], Value)
     with pytest.raises(NotDefined, match="every member and every non-member has the same feature"):
         SVCEfficacy().of(right, "correctness")
 

@@ -62,6 +62,9 @@ class Branched(nn.Module):
     put beside every ungrouped Conv2d and every Linear but the last one (the classifier head); the linear
     layers inside ``nn.MultiheadAttention``, which are never called, are left out.
 
+    Along dimension 0 a layer must be given examples, or a whole number of rows for each, one example after the
+    other; a network that puts time first is refused only where its length is no multiple of the batch.
+
     Args:
         model: any module that maps a batch, examples along dimension 0, to logits; held, not copied.
         spare: units of a branch for each output unit of its layer.
@@ -81,7 +84,7 @@ class Branched(nn.Module):
         if layers and places:
             known = [name for name, _ in places]
             for pattern in layers:
-                if not fnmatch.filter(known, pattern):
+                if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
                     raise InvalidInput(
                         f"no layer of {type(model).__name__} that can have a branch is called {pattern!r}"
                         f"{near_miss(pattern, known)} (there are: {', '.join(known)})"
@@ -115,7 +118,7 @@ class Branched(nn.Module):
         # Hooks live for one call: the caller's network keeps none, and copies share none.
         handles = [
             self.model.get_submodule(name).register_forward_hook(
-                partial(_add_branch, branch=branch, route=route, site=site)
+                partial(_add_branch, name=name, branch=branch, route=route, site=site), with_kwargs=True
             )
             for site, (name, branch) in enumerate(zip(self._names, self.branches, strict=True))
         ]
@@ -150,9 +153,20 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _add_branch(
-    layer: nn.Module, inputs: tuple[Any, ...], output: Tensor, *, branch: nn.Module, route: Route, site: int
+    layer: nn.Module,
+    inputs: tuple[Any, ...],
+    named: dict[str, Any],
+    output: Tensor,
+    *,
+    name: str,
+    branch: nn.Module,
+    route: Route,
+    site: int,
 ) -> Tensor:
-    added: Tensor = branch(inputs[0], route, site)
+    try:
+        added: Tensor = branch(inputs[0] if inputs else named["input"], route, site)
+    except InvalidInput as error:
+        raise InvalidInput(f"at layer {name!r}: {error}") from error
     return output + added
 
 

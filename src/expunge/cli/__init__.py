@@ -10,6 +10,7 @@ from rich.markup import escape
 
 import expunge
 from expunge.cli.advise import advise_command
+from expunge.cli.audit import audit_command
 from expunge.cli.bench import bench
 from expunge.cli.clean import clean_command
 from expunge.cli.describe import describe
@@ -34,6 +35,7 @@ app.command("report")(report_command)
 app.command("advise")(advise_command)
 app.command("find")(find_command)
 app.command("clean")(clean_command)
+app.command("audit")(audit_command)
 app.command("list")(list_names)
 app.command("describe")(describe)
 

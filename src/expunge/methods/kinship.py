@@ -47,13 +47,13 @@ class Cut:
 
 
 def two_means(values: Tensor) -> Cut:
-    """Return the exact one-dimensional two-means cut of ``values`` (N,), N >= 4."""
-    ordered = values.double().sort().values
+    """Return the exact one-dimensional two-means cut of ``values`` (N,), N >= 4, with two values a side."""
+    ordered = values.cpu().double().sort().values  # not every accelerator has float64
     n = len(ordered)
     sums, below = ordered.cumsum(0)[:-1], torch.arange(1, n, dtype=torch.float64)
     total = ordered.sum()
     between = (sums / below - (total - sums) / (n - below)).square() * below * (n - below)
-    last = int(between[1:-1].argmax()) + 1  # two values a side at least, for a variance
+    last = int(between[1:-1].argmax()) + 1  # one value has no variance
     low, high = ordered[: last + 1], ordered[last + 1 :]
     distance = float(high.mean() - low.mean())
     spread = float(((low.var() + high.var()) / 2).sqrt())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +39,14 @@ class REMDiscovery(GradientMethod):
     3. ``rounds`` passes over D_tr: minimise mean ce(f_(theta_1, theta_2)(x), y)
        + erase * mean over a draw from S of -2 log sigmoid(ce(f_theta_1(x), y) - margin).
        After each pass, with p the softmax of f_theta_1: belief_i <- mean of belief_i and
-       max_(j != y) p_j - p_y. From round ``first_naming`` on, who is not in S and has a belief above ``belief``
-       joins S.
+       max_(j != y) p_j - p_y. From round ``first_naming`` to the last but one, who is not in S and has a belief
+       above ``belief`` joins S.
     4. Discard theta_2; return the last round, or the one with the highest accuracy on what is not in S times
-       (1 - accuracy on D_f) if that is above the last one's by more than ``tolerance``.
+       (1 - max(twice chance, accuracy on D_f)) if that is above the last one's by more than ``tolerance``.
 
     Args:
-        lr: learning rate; constant for the first two fifths of the rounds, then falling to zero.
+        lr: learning rate; constant for the first two fifths of the rounds, then falling by equal steps, to
+            1 / (0.6 ``rounds``) of it in the last.
         batch_size: examples a step.
         optimiser: "sgd", "adam" or "adamw".
         momentum: of "sgd".
@@ -51,7 +54,7 @@ class REMDiscovery(GradientMethod):
         augment: train on augmented inputs.
         width: units of a branch for each output unit of its layer.
         layers: names or patterns ("encoder.*") of the layers to put branches beside; by default every
-            convolution and linear layer but the head.
+            ungrouped convolution and linear layer but the head.
         open_share: share of the branch units open for one mask, in (0, 1].
         keep: share of theta_1 that is kept in step 2; 1 to leave it as it is.
         rounds: passes over the training set.
@@ -60,7 +63,7 @@ class REMDiscovery(GradientMethod):
         discover: find others; if false, S stays D_f.
         look_for_kin: make step 1.
         first_naming: round after which others are first named.
-        belief: the least belief to be named, in [0, 1).
+        belief: who is believed above this is named, in [0, 1]; at 1 nobody.
         cap: at most this share of the unnamed examples is named, and of each label's; the most suspicious.
         rise: of step 1, in nats.
         probe_lr: of step 1.
@@ -107,17 +110,21 @@ class REMDiscovery(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "layers", tuple(self.layers))
+        given: Any = self.layers  # a string is a sequence of strings too, but one pattern is meant
+        layers = (given,) if isinstance(given, str) else tuple(given)
+        object.__setattr__(self, "layers", layers)
         positive(
             width=self.width, rounds=self.rounds, first_naming=self.first_naming, rise=self.rise,
             probe_lr=self.probe_lr, separation=self.separation,
         )  # fmt: skip
         Router(self.open_share)
-        for name, low in (("keep", 0), ("belief", 0), ("cap", 0), ("kin_cap", 0), ("tolerance", 0)):
-            if not low <= getattr(self, name) <= 1:
+        for name in ("keep", "belief", "cap", "kin_cap", "tolerance"):
+            if not 0 <= getattr(self, name) <= 1:
                 raise InvalidInput(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.erase < 0:
+        if not 0 <= self.erase < math.inf:
             raise InvalidInput(f"erase is a weight of at least 0, got {self.erase}")
+        if not math.isfinite(self.margin):
+            raise InvalidInput(f"margin is a cross-entropy in nats, got {self.margin}")
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """The rounds with their branches and erasure, and a forward pass over everything after each."""
@@ -232,7 +239,7 @@ class _Search:
             return
         found = (self.taken & ~self.known).nonzero().flatten()
         found = found[self.belief[found].argsort(descending=True)]
-        # p_y / (p_y + max p_j) of the path that no longer follows these labels
+        # p_y / (p_y + max p_j) where no other class has a share of the probability, more than it elsewhere
         wrong = float(((1 - self.belief[found]) / 2).mean()) if len(found) else 0.0
         self.request.found = Found(found, self.belief.clone(), min(max(wrong, 0.0), 1.0))
 
@@ -253,8 +260,7 @@ def _constant(batch: Batch, value: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class AttachedREM(REMDiscovery):
-    """REM attached to any network, without self-discovery and without loosening: the reference of the above."""
+    """REM attached to any network, without self-discovery: the forget set stays what was named."""
 
     name = "rem_attached"
     discover: bool = False
-    keep: float = 1.0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from expunge.errors import InvalidInput
 from expunge.metrics.attack_scores import confidence, entropy, loss, modified_entropy
-from expunge.metrics.base import Evaluated, Metric, Scored, Value
+from expunge.metrics.base import Evaluated, Metric, NotDefined, Scored, Value
 from expunge.metrics.held_out import unseen_like_forget
 from expunge.metrics.roc import Roc, bootstrap
 from expunge.metrics.undefined import undefined_where_invalid
@@ -71,26 +71,30 @@ class PopulationAttack(Metric):
         with undefined_where_invalid():
             return self.roc(evaluated).tpr_at(fpr)
 
-    def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """AUC, and the true positive rates at :data:`LOW_RATES` that are defined, with bootstrap intervals.
+    def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
+        """AUC, and the true positive rates at :data:`LOW_RATES`, with bootstrap intervals.
 
         Names: the metric's, and that with "_tpr_at_0.001" and "_tpr_at_0.01".
         """
         roc = self.roc(evaluated)
         statistics: dict[str, Callable[[Roc], float]] = {self.name: Roc.auc}
+        undefined: dict[str, Value | NotDefined] = {}
         for fpr in LOW_RATES:
+            name = f"{self.name}_tpr_at_{fpr:g}"
             try:
                 roc.tpr_at(fpr)
-            except InvalidInput:
-                continue  # too few non-members; tpr_at says so
-            statistics[f"{self.name}_tpr_at_{fpr:g}"] = partial(Roc.tpr_at, fpr=fpr)
+            except InvalidInput as error:
+                undefined[name] = NotDefined(str(error))
+            else:
+                statistics[name] = partial(Roc.tpr_at, fpr=fpr)
         ends = bootstrap(
             roc, list(statistics.values()), generator(self.seed, "attack bootstrap"), self.resamples
         )
-        return {
-            name: Value(statistic(roc), low, high)
+        values = (
+            (name, Value(statistic(roc), low, high))
             for (name, statistic), (low, high) in zip(statistics.items(), ends, strict=True)
-        }
+        )
+        return dict(values) | undefined
 
 
 class LossAttack(PopulationAttack):

@@ -56,7 +56,8 @@ class Evaluated:
         model: the model to be measured.
         problem: the task's data and truth.
         numerics: where to compute.
-        others: "original", "retrained", "oracle" -> that model on the same problem.
+        others: "original", "retrained", "oracle" -> that model on the same problem. Looked up when a metric
+            asks, so that models may name each other.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Evaluated:
     ) -> None:
         self.problem = problem
         self.model, self.numerics = model, numerics
-        self._others = dict(others or {})
+        self._others: Mapping[str, Evaluated] = {} if others is None else others
         self._logits: dict[str, Tensor] = {}
 
     @property
@@ -220,8 +221,12 @@ class Metric(ABC):
             NotDefined: there is none for this task or model; the message says why.
         """
 
-    def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """Return every number by name; the metric's own name comes first."""
+    def values(self, evaluated: Evaluated) -> Mapping[str, Value | NotDefined]:
+        """Return every number by name, or why that one is not defined; the metric's own name comes first.
+
+        Raises:
+            NotDefined: the metric has no number at all here.
+        """
         return {self.name: Value(self(evaluated))}
 
 
@@ -252,12 +257,23 @@ def measure(metric: Metric, evaluated: Evaluated) -> list[Measurement]:
         found = metric.values(evaluated)
     except NotDefined as error:
         return [Measurement(metric.name, metric, because=str(error))]
-    return [
-        Measurement(name, metric, entry.value, entry.low, entry.high)
-        if math.isfinite(entry.value)
-        else Measurement(name, metric, because=f"the result is {entry.value}")
-        for name, entry in found.items()
-    ]
+    return [_measurement(name, metric, entry) for name, entry in found.items()]
+
+
+def _measurement(name: str, metric: Metric, entry: Value | NotDefined) -> Measurement:
+    if isinstance(entry, NotDefined):
+        return Measurement(name, metric, because=str(entry))
+    if not math.isfinite(entry.value):
+        return Measurement(name, metric, because=f"the result is {entry.value}")
+    return Measurement(name, metric, entry.value, entry.low, entry.high)
+
+
+def value_or_reason(call: Callable[[], float]) -> Value | NotDefined:
+    """Return what ``call`` returns as a value, or the reason it raises."""
+    try:
+        return Value(call())
+    except NotDefined as reason:
+        return reason
 
 
 def defined(call: Callable[[Evaluated], float], evaluated: Evaluated) -> float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from expunge.errors import InvalidInput
-from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value
+from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value, value_or_reason
 from expunge.metrics.set_accuracy import set_accuracies
 from expunge.metrics.undefined import undefined_where_invalid
 
@@ -37,14 +39,11 @@ class Retention(Metric):
         """Return RR."""
         return self.on(evaluated, "retain")
 
-    def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """RR, and where defined FR and TR as that name with "_forget" and "_test"."""
-        found = {self.name: Value(self(evaluated))}
+    def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
+        """RR, and FR and TR as that name with "_forget" and "_test"."""
+        found: dict[str, Value | NotDefined] = {self.name: Value(self(evaluated))}
         for part in ("forget", "test"):
-            try:
-                found[f"{self.name}_{part}"] = Value(self.on(evaluated, part))
-            except NotDefined:
-                continue
+            found[f"{self.name}_{part}"] = value_or_reason(partial(self.on, evaluated, part))
         return found
 
     def on(self, evaluated: Evaluated, part: str) -> float:

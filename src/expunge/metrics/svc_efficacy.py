@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from expunge.errors import InvalidInput
 from expunge.metrics.attack_scores import confidence, correctness, entropy, modified_entropy
-from expunge.metrics.base import Evaluated, Metric, NotDefined, Scored, Value
+from expunge.metrics.base import Evaluated, Metric, NotDefined, Scored, Value, value_or_reason
 from expunge.metrics.held_out import unseen_like_retain
 from expunge.metrics.undefined import undefined_where_invalid
 from expunge.seeding import generator
@@ -94,22 +95,19 @@ class SVCEfficacy(Metric):
         """Return the efficacy of the confidence attack; not defined where a logit is not finite."""
         return self.of(evaluated, "confidence")
 
-    def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """The value of each feature that tells anything: the confidence's under the metric's own name.
+    def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
+        """The value of each feature: the confidence's under the metric's own name.
 
         Names of the others: that with "_correctness", "_entropy", "_modified_entropy" (or, as published,
         "_modified_entropy_legacy") and "_probability" (the vector p).
         """
-        found = {self.name: Value(self(evaluated))}
+        found: dict[str, Value | NotDefined] = {self.name: Value(self(evaluated))}
         for feature in self._features:
             if feature == "confidence":
                 continue
             published = "_legacy" if self.legacy and feature == "modified_entropy" else ""
-            try:
-                found[f"{self.name}_{feature}{published}"] = Value(self.of(evaluated, feature))
-            except NotDefined:
-                # Nothing but a constant feature is left here: the confidence above has found the logits usable.
-                continue
+            name = f"{self.name}_{feature}{published}"
+            found[name] = value_or_reason(partial(self.of, evaluated, feature))
         return found
 
     def of(self, evaluated: Evaluated, feature: str) -> float:

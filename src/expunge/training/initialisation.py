@@ -19,20 +19,28 @@ def reinitialise(model: nn.Module, source: torch.Generator) -> None:
     Raises:
         InvalidInput: a module owns parameters and cannot reset them; the message names it.
     """
+    for name, module in _reset(model, source):
+        raise InvalidInput(
+            f"{type(module).__name__} {name or '(the model itself)'!r} owns parameters but has no "
+            "reset_parameters(); give it one, or retrain a fresh model yourself"
+        )
+
+
+def _reset(model: nn.Module, source: torch.Generator) -> list[tuple[str, nn.Module]]:
+    """Reset in place what can be; return the modules that own parameters and cannot, by name."""
     own = getattr(model, "reset_parameters", None)
+    left = []
     with global_generator(source):
         if callable(own):
             own()
-            return
+            return []
         for name, module in model.named_modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
             elif any(True for _ in module.parameters(recurse=False)):
-                raise InvalidInput(
-                    f"{type(module).__name__} {name or '(the model itself)'!r} owns parameters but has no "
-                    "reset_parameters(); give it one, or retrain a fresh model yourself"
-                )
+                left.append((name, module))
+    return left
 
 
 @torch.no_grad()
@@ -40,8 +48,8 @@ def shrink_and_perturb(model: nn.Module, keep: float, source: torch.Generator) -
     """Replace every parameter theta by ``keep`` theta + (1 - ``keep``) theta_0, in place.
 
     theta_0 is a fresh initialisation drawn from ``source``. What single examples were memorised by fades
-    first; ``keep`` = 1 changes nothing. Parameters of modules that cannot reset themselves stay as they are,
-    and so do running statistics: estimate those anew afterwards.
+    first; ``keep`` = 1 changes nothing. Frozen parameters and those of modules that cannot reset themselves
+    stay as they are, and so do running statistics: estimate those anew afterwards.
 
     Raises:
         InvalidInput: ``keep`` outside [0, 1].
@@ -52,15 +60,9 @@ def shrink_and_perturb(model: nn.Module, keep: float, source: torch.Generator) -
         raise InvalidInput(f"keep is a share of the parameters in [0, 1], got {keep}")
     if keep == 1:
         return
-    fresh = copy.deepcopy(model)
-    with global_generator(source):
-        own = getattr(fresh, "reset_parameters", None)
-        if callable(own):
-            own()
-        else:
-            for module in fresh.modules():
-                reset = getattr(module, "reset_parameters", None)
-                if callable(reset):
-                    reset()
+    # On an accelerator the initialisers would draw from its global generator instead of ``source``.
+    fresh = copy.deepcopy(model).cpu()
+    _reset(fresh, source)
     for ours, theirs in zip(model.parameters(), fresh.parameters(), strict=True):
-        ours.lerp_(theirs, 1 - keep)
+        if ours.requires_grad:
+            ours.lerp_(theirs.to(ours.device), 1 - keep)

@@ -1,0 +1,149 @@
+"""What ``expunge audit`` shows and writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from expunge.audit.accuracies import ForgetAccuracy, KeptAccuracy
+from expunge.audit.document import as_document
+from expunge.audit.reading import reading
+from expunge.audit.relearned import REACHED
+from expunge.audit.rows import ROLES
+from expunge.audit.verdict import CAVEAT
+from expunge.errors import StoreError
+from expunge.metrics.healed import Healed
+from expunge.store.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from expunge.audit.audit import Audit
+    from expunge.audit.references import References
+    from expunge.audit.rows import Row
+
+_AIMS = {"higher": "high", "lower": "low", "reference": "= ref"}
+_SLOWEST = 3
+_WHOLE = ("steps", "images")
+"""Units that are counted."""
+
+
+def print_audit(
+    console: Console, audit: Audit, trained: References | None, *, everything: bool = False
+) -> None:
+    """Print the verdict, the table, what is not defined, and what it cost."""
+    verdict = audit.verdict
+    colour = "green" if verdict.worked else "red" if verdict.failed else "yellow"
+    console.print(f"\n[bold {colour}]verdict: {escape(verdict.headline)}[/]", highlight=False)
+    for finding in verdict.findings:
+        lead = f"{finding.outcome}: " if len(verdict.outcomes) > 1 else ""
+        _item(console, "-", escape(lead + finding.sentence))
+    console.print(escape(verdict.advice), highlight=False)
+    for note in verdict.notes:
+        _item(console, "*", f"[dim]{escape(note)}[/]")
+    console.print(f"[dim]{CAVEAT}[/]\n", highlight=False)
+    shown = [row for row in audit.rows if not row.because and (everything or _is_main(row))]
+    console.print(_table(shown, audit))
+    _print_legend(console, audit, len(audit.rows) - len(shown) - sum(bool(row.because) for row in audit.rows))
+    _print_undefined(console, audit)
+    _print_cost(console, audit, trained)
+
+
+def _item(console: Console, mark: str, text: str) -> None:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(mark, text)
+    console.print(Padding(grid, (0, 0, 0, 1)), highlight=False)
+
+
+def _is_main(row: Row) -> bool:
+    return row.name in (row.metric.name, "class_damage_to_reference") or isinstance(
+        row.metric, ForgetAccuracy | KeptAccuracy | Healed
+    )
+
+
+def _table(rows: list[Row], audit: Audit) -> Table:
+    roles = [role for role in ROLES if role in audit.facts.roles]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    # Eighty columns hold all models.
+    table.add_column("measurement", max_width=17 if len(roles) == len(ROLES) else 21)
+    for role in roles:
+        table.add_column(role, justify="right")
+    floors = any(row.floor is not None for row in rows)
+    if floors:
+        table.add_column("floor", justify="right")
+    table.add_column("aim")
+    table.add_column("reading")
+    for row in rows:
+        cells = [_number(row.value(role), row) for role in roles]
+        if floors:
+            cells.append(_number(row.floor, row))
+        meaning = reading(row, audit.facts.reference)
+        table.add_row(row.name.replace("_", " "), *cells, _AIMS[row.metric.better], meaning)
+    return table
+
+
+def _number(value: float | None, row: Row) -> str:
+    if value is None:
+        return "-"
+    if row.metric.unit in _WHOLE and row.name != REACHED:
+        return f"{value:.0f}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def _print_legend(console: Console, audit: Audit, more: int) -> None:
+    said = ""
+    if audit.facts.reference:
+        said = (
+            "aim = ref: the nearer to the reference the better. no contrast: original and reference agree, so that "
+            "the number shows nothing."
+        )
+    if "second_retrained" in audit.facts.roles:
+        said += " floor: how far two retrained models lie apart."
+    left = f"{more} more numbers: --all shows them, --out writes them" if more > 0 else ""
+    for text in filter(None, (said, left)):
+        console.print(f"[dim]{text}[/]", highlight=False)
+
+
+def _print_undefined(console: Console, audit: Audit) -> None:
+    reasons: dict[str, list[str]] = {}
+    for row in audit.rows:
+        name = row.name.replace("_", " ")
+        if row.because:
+            reasons.setdefault(row.because, []).append(name)
+            continue
+        for role, entry in row.models.items():
+            if entry.because:
+                reasons.setdefault(entry.because, []).append(f"{name} of the {role} model")
+    if reasons:
+        console.print("\nnot defined here, because", highlight=False)
+    for reason, names in reasons.items():
+        _item(console, "-", f"{escape(reason)} [dim]({escape(', '.join(names))})[/]")
+
+
+def _print_cost(console: Console, audit: Audit, trained: References | None) -> None:
+    slowest = sorted(audit.seconds.items(), key=lambda item: -item[1])[:_SLOWEST]
+    parts = ", ".join(f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in slowest)
+    console.print(f"\ncost: measuring {audit.total_seconds:.1f} s ({parts})", highlight=False)
+    if trained is not None:
+        kept = len(trained.models) - len(trained.trained)
+        total = sum(trained.seconds[role] for role in trained.trained)
+        were = f", {kept} kept from before" if kept else ""
+        console.print(f"references: {len(trained.trained)} trained in {total:.1f} s{were}", highlight=False)
+
+
+def write_audit(path: Path, audit: Audit, about: Mapping[str, Any]) -> None:
+    """Write every number to ``path``, whole or not at all.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    content = json.dumps(as_document(audit, about), indent=2, allow_nan=False)
+    try:
+        write_atomically(path, (content + "\n").encode())
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}; choose another folder with --out") from error
