@@ -262,4 +262,9 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
     cells = {cell.key: cell for plan in plans for cell in plan.cells}
     assert len(cells) == CELLS[name] / (3 if name == "paper" else 1)
     trainings = {cell.training.key for cell in cells.values()}
-    assert len(trainings) == {"digits": 9, "cifar10-small": 6, "paper": 18 / 3, "rem-discovery-digits": 25}.get(name, 3)
+    assert len(trainings) == {
+        "digits": 9,
+        "cifar10-small": 6,
+        "paper": 18 / 3,
+        "rem-discovery-digits": 25,
+    }.get(name, 3)

@@ -103,9 +103,10 @@ def test_masks_go_with_the_row_of_the_source_not_with_the_position() -> None:
     assert run.rows.nonzero().flatten().tolist() == [100, 101, 102, 103, 104]
 
 
-def test_objective_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("redirect_found", [False, True])
+def test_objective_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch, redirect_found: bool) -> None:
     case = vector_case()  # no normalisation: training and evaluation are one function
-    method = REMDiscovery(batch_size=16, erase=0.7, margin=1.3, augment=False)
+    method = REMDiscovery(batch_size=16, erase=0.7, margin=1.3, augment=False, redirect_found=redirect_found)
     run, twin = search(method, case), search(method, case)
     caught: list[tuple[Batch, Loss]] = []
 
@@ -123,6 +124,8 @@ def test_objective_equals_a_slow_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         for i in range(16):
             mark = case.split.forget_mask[batch.index[i : i + 1]]
+            if bool(mark) and not redirect_found:
+                continue
             logits = run.network(batch.x[i : i + 1], run.router(batch.index[i : i + 1], mark))
             value += float(F.cross_entropy(logits, batch.y[i : i + 1])) / 16
         for i in range(len(drawn)):

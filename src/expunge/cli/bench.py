@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from expunge.benchmark.engine import Engine
     from expunge.store.record import Record
 
-GRIDS = ("cifar10-forgetting", "cifar10-small", "digits", "digits-forgetting", "paper", "rem-discovery-digits")
+GRIDS = (
+    "cifar10-forgetting",
+    "cifar10-small",
+    "digits",
+    "digits-forgetting",
+    "paper",
+    "rem-discovery-digits",
+)
 """The packaged grids; the other packaged files hold settings alone."""
 
 

@@ -31,12 +31,12 @@ from expunge.training.recipe import Recipe
 class REMDiscovery(GradientMethod):
     """Redirect corrupted data into branches beside the layers, and find the corruption that nobody named.
 
-    theta_1 is the network, theta_2 the branches (any network; each example has its own open units, all of S
-    share one set). S is what is taken for bad: D_f at first.
+    theta_1 is the network, theta_2 the branches (any network; each example has its own open units). S is what is
+    taken for bad: D_f at first.
 
     1. Kin: raise the loss of one half of D_f a little, see what rises with it (:func:`kin`); that joins S.
     2. Loosen: theta_1 <- keep theta_1 + (1 - keep) theta_0, theta_0 a fresh initialisation.
-    3. ``rounds`` passes over D_tr: minimise mean ce(f_(theta_1, theta_2)(x), y)
+    3. ``rounds`` passes over D_tr: minimise the mean of 1[i not in S] ce(f_(theta_1, theta_2)(x_i), y_i)
        + erase * mean over a draw from S of -2 log sigmoid(ce(f_theta_1(x), y) - margin).
        After each pass, with p the softmax of f_theta_1: belief_i <- mean of belief_i and
        max_(j != y) p_j - p_y. From round ``first_naming`` to the last but one, who is not in S and has a belief
@@ -60,6 +60,8 @@ class REMDiscovery(GradientMethod):
         rounds: passes over the training set.
         erase: weight of the erasure term.
         margin: cross-entropy in nats at which the erasure has half its force.
+        redirect_found: redirect S too, through its one shared set of units, as REM does; off, S is only erased.
+            A rule such as a trigger pulls the network back to it through the shared units.
         discover: find others; if false, S stays D_f.
         look_for_kin: make step 1.
         first_naming: round after which others are first named.
@@ -97,6 +99,7 @@ class REMDiscovery(GradientMethod):
     rounds: int = 6
     erase: float = searched(0.3, 0.1, 1.0, log=True)
     margin: float = 1.0
+    redirect_found: bool = False
     discover: bool = True
     look_for_kin: bool = True
     first_naming: int = 3
@@ -190,7 +193,10 @@ class _Search:
             # Running statistics belong to the network without branches, the one that is returned.
             with momentum(model, 0.0):
                 logits = model(batch.x, route)
-            value = F.cross_entropy(logits.float(), batch.y)
+            each = F.cross_entropy(logits.float(), batch.y, reduction="none")
+            if not method.redirect_found:
+                each = each * ~self.rows[batch.index]
+            value = each.mean()
             if not method.erase:
                 return Loss(value, len(batch))
             drawn = bad.sample(max(1, len(batch) // 4), self.draw, augment=method.augment)
