@@ -525,3 +525,9 @@ def test_networks_of_the_transformers_library(make: Any, data: Any) -> None:
     )  # fmt: skip
     check_same_form(model, pattern.model)
     assert pattern.cost.parameters["during"] < result.cost.parameters["during"]
+
+
+def test_nobody_is_named_before_the_network_has_recovered() -> None:
+    case, method = image_case(), REMDiscovery(**SMALL, ready=1.0, belief=0.0, look_for_kin=False)
+    outcome = method(case.fresh(), case.request(method))
+    assert all(row["retain_accuracy"] >= 1.0 or row["named"] == 0 for row in outcome.log)

@@ -144,3 +144,11 @@ def test_gradients_can_flow_after_shrink_and_perturb() -> None:
 def test_share_to_keep_must_be_one(keep: float) -> None:
     with pytest.raises(InvalidInput, match=rf"keep is a share of the parameters in \[0, 1\], got {keep}"):
         shrink_and_perturb(plain(), keep, generator(0))
+
+
+def test_shrink_and_perturb_leaves_embeddings() -> None:
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 3))
+    table, weight = model[0].weight.clone(), model[1].weight.clone()
+    shrink_and_perturb(model, 0.5, generator(0, "loosen"))
+    assert torch.equal(model[0].weight, table)
+    assert not torch.equal(model[1].weight, weight)

@@ -88,3 +88,9 @@ def test_autocast() -> None:
     with Numerics().autocast():
         assert layer(x).dtype == torch.float32
     assert layer.weight.dtype == torch.float32
+
+
+def test_tokens_and_tables_are_no_large_images() -> None:
+    assert Numerics.for_inputs("cpu", (3, 32, 32)) == Numerics.choose("cpu", 32)
+    for shape in ((64,), (512,), ()):
+        assert Numerics.for_inputs("cpu", shape) == Numerics(channels_last=False)

@@ -85,7 +85,7 @@ def prepare(
         StoreError: a checkpoint cannot be read.
     """
     loaded = load_training_data(data, options)
-    numerics = Numerics.choose(options.device, loaded.shape[-1] if loaded.shape else 1)
+    numerics = Numerics.for_inputs(options.device, loaded.shape)
     listed = read_forget_list(forget, loaded)
     made = {role: _load(path, models.arch, loaded, numerics) for role, path in models.files.items()}
     check = preflight(made["original"][0], loaded, listed.positions, numerics)

@@ -100,7 +100,7 @@ def find_command(
         max_length=max_length, data_root=data_root,
     )  # fmt: skip
     loaded = load_training_data(data, options)
-    numerics = Numerics.choose(place, loaded.shape[-1])
+    numerics = Numerics.for_inputs(place, loaded.shape)
     known = None if truth is None else read_truth(truth, loaded)
     model, loaded = load_model(arch, checkpoint, loaded, numerics)
     examples = loaded.examples

@@ -65,6 +65,8 @@ class REMDiscovery(GradientMethod):
         discover: find others; if false, S stays D_f.
         look_for_kin: make step 1.
         first_naming: round after which others are first named.
+        ready: nobody is named while less than this share of what is not in S is given its stored label: a network
+            that has not recovered from step 2 disagrees with good examples too.
         belief: who is believed above this is named, in [0, 1]; at 1 nobody.
         cap: at most this share of the unnamed examples is named, and of each label's; the most suspicious.
         rise: of step 1, in nats.
@@ -103,6 +105,7 @@ class REMDiscovery(GradientMethod):
     discover: bool = True
     look_for_kin: bool = True
     first_naming: int = 3
+    ready: float = 0.6
     belief: float = searched(0.4, 0.1, 0.8)
     cap: float = 0.5
     rise: float = 0.5
@@ -121,7 +124,7 @@ class REMDiscovery(GradientMethod):
             probe_lr=self.probe_lr, separation=self.separation,
         )  # fmt: skip
         Router(self.open_share)
-        for name in ("keep", "belief", "cap", "kin_cap", "tolerance"):
+        for name in ("keep", "belief", "cap", "kin_cap", "tolerance", "ready"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidInput(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.erase < math.inf:
@@ -217,7 +220,8 @@ class _Search:
         kept = float(right[~self.taken].double().mean())
         remaining = float(right[self.known].double().mean())
         score = kept * (1 - max(chance_threshold(self.request.n_classes), remaining))
-        naming = method.discover and method.first_naming <= number + 1 < method.rounds
+        turn = method.first_naming <= number + 1 < method.rounds
+        naming = method.discover and turn and kept >= method.ready
         named = self._name() if naming else 0
         self.request.meter.write(
             round=number + 1, loss=loss, retain_accuracy=kept, forget_accuracy=remaining, named=named,

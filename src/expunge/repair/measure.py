@@ -55,7 +55,7 @@ class Measured:
         retained: rows that are not listed, with their stored label as prediction.
         forget_as_stored: listed rows that are still given their stored label.
         validation: right on the validation set; without the classes that are forgotten whole.
-        healed_known: listed rows, of those with a known true label, that are given it.
+        healed_known: listed rows whose stored label is known to be wrong, of those that are given the true one.
         healed_unknown: the same among bad rows that are not listed.
         per_class: right, class by class, on the validation set, else on the retained rows.
         attacks: name of a score -> membership attack, listed rows against the validation set.
@@ -103,7 +103,7 @@ def measure(
     known = unknown = None
     if on.true_labels is not None:
         # A row outside the list is bad where its true label is known and is another one.
-        bad = (on.true_labels >= 0) & ((on.true_labels != labels) | on.forget)
+        bad = (on.true_labels >= 0) & (on.true_labels != labels)
         known = _share(predictions == on.true_labels, bad & on.forget)
         unknown = _share(predictions == on.true_labels, bad & ~on.forget)
     retained = _share(predictions == labels, ~on.forget)

@@ -48,8 +48,9 @@ def shrink_and_perturb(model: nn.Module, keep: float, source: torch.Generator) -
     """Replace every parameter theta by ``keep`` theta + (1 - ``keep``) theta_0, in place.
 
     theta_0 is a fresh initialisation drawn from ``source``. What single examples were memorised by fades
-    first; ``keep`` = 1 changes nothing. Frozen parameters and those of modules that cannot reset themselves
-    stay as they are, and so do running statistics: estimate those anew afterwards.
+    first; ``keep`` = 1 changes nothing. Frozen parameters, those of modules that cannot reset themselves and
+    embeddings (whose initial spread of 1 would drown what was learned) stay as they are, and so do running
+    statistics: estimate those anew afterwards.
 
     Raises:
         InvalidInput: ``keep`` outside [0, 1].
@@ -63,6 +64,12 @@ def shrink_and_perturb(model: nn.Module, keep: float, source: torch.Generator) -
     # On an accelerator the initialisers would draw from its global generator instead of ``source``.
     fresh = copy.deepcopy(model).cpu()
     _reset(fresh, source)
+    tables = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for parameter in module.parameters()
+    }
     for ours, theirs in zip(model.parameters(), fresh.parameters(), strict=True):
-        if ours.requires_grad:
+        if ours.requires_grad and id(ours) not in tables:
             ours.lerp_(theirs.to(ours.device), 1 - keep)

@@ -54,6 +54,11 @@ class Numerics:
         fast = _multiplies_bfloat16(kind) and (kind != "cpu" or image_size >= 16)
         return cls(device, "bfloat16" if fast else "float32", channels_last=image_size > 8)
 
+    @classmethod
+    def for_inputs(cls, device: str | None, shape: tuple[int, ...]) -> Numerics:
+        """Return :meth:`choose` for images of ``shape`` (C, H, W); tokens and table rows count as small ones."""
+        return cls.choose(device, shape[-1] if len(shape) == 3 else 1)
+
     def place(self, model: nn.Module) -> nn.Module:
         """Move ``model`` to the device and memory format, in place, and return it."""
         if self.channels_last:
