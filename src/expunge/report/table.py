@@ -111,7 +111,7 @@ def cost_table(records: Iterable[Record]) -> Table:
     summary = summarise(records)
     caption = _sentences(
         _about(summary),
-        "Means over the cells that are done; memory is the largest.",
+        "Means over the cells that are done; peak memory is the largest.",
         "ASR: triggered test images that reach the attacker's class, over the cells with poison; lower is "
         "better.",
         "Grads: gradients of single examples.",
@@ -120,7 +120,7 @@ def cost_table(records: Iterable[Record]) -> Table:
     _add_names(table, summary)
     for heading in ("U x H\n%", "Healed\n%", "Utility\n%", "ASR\n%"):
         table.add_column(heading, justify="right")
-    for heading in ("s per\nrun", "grads\nper run", "memory\nMB"):
+    for heading in ("s per\nrun", "grads\nper run", "peak\nMB"):
         table.add_column(heading, justify="right")
     for method in summary.methods:
         cells = [
