@@ -13,6 +13,8 @@ from scipy import stats
 from expunge.errors import InvalidInput
 
 Key = TypeVar("Key", bound=Hashable)
+_SAME = 1e-12
+"""Values nearer than this differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,12 @@ def paired_t_test(
         )
     differences = [first[key] - second[key] for key in shared]
     interval = mean_interval(differences, level)
-    error = statistics.stdev(differences) / math.sqrt(len(shared))
-    if error > 0:
-        p = float(2 * stats.t.sf(abs(interval.mean) / error, len(shared) - 1))
+    spread = statistics.stdev(differences)
+    if spread >= _SAME:
+        t = abs(interval.mean) / (spread / math.sqrt(len(shared)))
+        p = float(2 * stats.t.sf(t, len(shared) - 1))
     else:
-        p = 1.0 if interval.mean == 0 else 0.0
+        p = 1.0 if abs(interval.mean) < _SAME else 0.0
     return PairedDifference(interval, p, len(first) + len(second) - 2 * len(shared))
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 from report_records import make
 
-from expunge.benchmark import execute
-from expunge.report.first_models import LEARNED_ENOUGH, learned_shares
+from expunge.report.first_models import learned_shares
 from expunge.store.weights import WeightStore
 
 KEY, OTHER = "0" * 32, "1" * 32
@@ -36,7 +35,3 @@ def test_the_weight_file_counts_more(
     assert learned_shares(records, weights) == {KEY: 0.75}
     weights.path(KEY).write_bytes(b"cut")  # type: ignore[union-attr]
     assert learned_shares(records, weights) == {KEY: 0.4}
-
-
-def test_page_and_sweep_warn_at_the_same_share() -> None:
-    assert LEARNED_ENOUGH == execute.LEARNED_ENOUGH

@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 
 from expunge.errors import InvalidInput
-from expunge.report.forgetting import Interval, forgetting_tables, summarise_forgetting
+from expunge.report.forgetting import forgetting_tables, summarise_forgetting
+from expunge.report.wording import with_interval
+from expunge.statistics import mean_interval
 from expunge.store.record import Record
 
 
@@ -48,9 +50,9 @@ def test_average_gap_is_paired_by_seed() -> None:
 
 
 def test_interval() -> None:
-    assert Interval.of([0.5]).percent() == "50.0"
+    assert with_interval(mean_interval([0.5]), "") == "50.0"
     # t(0.975, 2) = 4.30265, s = 0.1
-    assert Interval.of([0.1, 0.2, 0.3]).percent() == "20.0±24.8"
+    assert with_interval(mean_interval([0.1, 0.2, 0.3]), "") == "20.0±24.8"
 
 
 def test_table_starts_with_the_reference() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from expunge.report.forgetting import Interval
 from expunge.report.wording import count, counted, duration, megabytes, percent, with_interval
+from expunge.statistics import Interval
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -128,10 +127,8 @@ def _train(
     role: str,
     progress: Progress,
 ) -> None:
-    # A last batch of one example has no batch statistics to normalise by.
-    size = next(size for size in count(recipe.batch_size) if size == 1 or len(examples) % size != 1)
     try:
-        replace(recipe, batch_size=size).train(model, examples, seed, numerics, meter, progress)
+        recipe.without_lone_batch(len(examples)).train(model, examples, seed, numerics, meter, progress)
     except Diverged as error:
         raise Diverged(f"the {role.replace('_', ' ')} model: {error}") from error
 

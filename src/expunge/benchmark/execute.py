@@ -14,14 +14,12 @@ from expunge.benchmark.run import failed_record, learned_corruption, run_cell, r
 from expunge.errors import InvalidInput
 from expunge.store.claims import Claims
 from expunge.store.database import AlreadyDone
-from expunge.store.record import Record
+from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.store.store import Store
 from expunge.store.weights import CannotWrite
 from expunge.tasks.base import Task
 from expunge.tasks.regularity import regularity_name
 
-LEARNED_ENOUGH = 0.95
-"""Share of the corruption a first model must have learned for its cells to mean something."""
 _ATTEMPTS = 3
 _LOOK_SECONDS = 0.5
 """How often it is looked whether what another coordinator holds has become free."""

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from expunge.cli import data_arguments as args
-from expunge.cli.progress import progress_bar
+from expunge.cli.progress import ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -166,10 +166,9 @@ def _with_progress(console: Console, text: str, start: Callable[[Progress], Resu
         bar = progress.add_task(text, total=1.0)
         if not console.is_terminal:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
-        try:
+        with ends_on_interrupt(
+            console, "interrupted; references that are finished are kept, nothing else was written"
+        ):
             result = start(lambda share: progress.update(bar, completed=share))
-        except KeyboardInterrupt:
-            console.print("\ninterrupted; references that are finished are kept, nothing else was written")
-            raise typer.Exit(130) from None
         progress.update(bar, completed=1.0, description="")
     return result

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli import data_arguments as args
-from expunge.cli.progress import progress_bar
+from expunge.cli.progress import INTERRUPTED, progress_bar
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def clean_command(
             markup=False,
             soft_wrap=True,
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
     if cleaned.verdict.grade.startswith("it did not"):
         raise typer.Exit(DID_NOT_WORK)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli import data_arguments as args
-from expunge.cli.progress import progress_bar
+from expunge.cli.progress import ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput, UnknownName, near_miss
 
 if TYPE_CHECKING:
@@ -187,11 +187,10 @@ def _with_progress(console: Console, start: Callable[[Progress], Detection], fol
                 console.print(f"{share:4.0%}  {text}", highlight=False)
             last = number
 
-        try:
+        with ends_on_interrupt(
+            console, "interrupted; finished models are kept, the same command goes on from there"
+        ):
             found = start(show)
-        except KeyboardInterrupt:
-            console.print("\ninterrupted; finished models are kept, the same command goes on from there")
-            raise typer.Exit(130) from None
         progress.update(bar, completed=1.0, description="")
     return found
 

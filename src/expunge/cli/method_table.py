@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from expunge.errors import InvalidInput
+from expunge.report.toml import toml_key, toml_value
 
 
 def table_text(name: str, values: Mapping[str, Any], comment: str) -> str:
@@ -18,10 +19,10 @@ def table_text(name: str, values: Mapping[str, Any], comment: str) -> str:
     Raises:
         InvalidInput: a value that TOML has no form for.
     """
-    lines = [f"[methods.{_key(name)}]"]
+    lines = [f"[methods.{toml_key(name)}]"]
     if comment:
         lines.append(f"# {comment}")
-    lines += [f"{_key(key)} = {_toml(value)}" for key, value in values.items()]
+    lines += [f"{toml_key(key)} = {toml_value(value)}" for key, value in values.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -56,7 +57,7 @@ def replace_table(text: str, name: str, values: Mapping[str, Any], comment: str)
         same = False
     if not same:
         raise InvalidInput(
-            f"the settings of {name!r} in that file are not a plain table [methods.{_key(name)}], so they "
+            f"the settings of {name!r} in that file are not a plain table [methods.{toml_key(name)}], so they "
             "cannot be replaced without touching the rest; write them as such a table, or leave out --write"
         )
     return after
@@ -91,22 +92,3 @@ def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     methods = {key: value for key, value in content.get("methods", {}).items() if key != name}
     rest = {key: value for key, value in content.items() if key != "methods"}
     return {**rest, "methods": methods}
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str):
-        return json.dumps(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(entry) for entry in value) + "]"
-    if isinstance(value, Mapping):
-        pairs = (f"{_key(key)} = {_toml(entry)}" for key, entry in value.items() if entry is not None)
-        return "{ " + ", ".join(pairs) + " }"
-    raise InvalidInput(f"{value!r} has no form in TOML; set it in the file by hand")

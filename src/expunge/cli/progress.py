@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,6 +23,9 @@ from rich.progress import (
 if TYPE_CHECKING:
     from expunge.benchmark.execute import Status
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C ended, as shells have it."""
+
 
 def progress_bar(console: Console, *lead: ProgressColumn) -> Progress:
     """Return a bar with its share, the time gone and left, and what is being done; ``lead`` stands before it."""
@@ -36,6 +40,16 @@ def progress_bar(console: Console, *lead: ProgressColumn) -> Progress:
         TextColumn("[dim]{task.description}"),
         console=console,
     )
+
+
+@contextmanager
+def ends_on_interrupt(console: Console, said: str) -> Iterator[None]:
+    """Run a block; an interruption prints what was ``said`` and ends with exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"\n{said}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def run_with_progress(console: Console, start: Callable[[Callable[[Status], None]], Status]) -> Status:
@@ -56,10 +70,9 @@ def run_with_progress(console: Console, start: Callable[[Callable[[Status], None
                     f"{finished}/{status.total} {status.share:4.0%}  {escape(status.doing)}", highlight=False
                 )
 
-        try:
+        with ends_on_interrupt(
+            console, "interrupted; finished cells are kept, the same command goes on from there"
+        ):
             final = start(show)
-        except KeyboardInterrupt:
-            console.print("\ninterrupted; finished cells are kept, the same command goes on from there")
-            raise typer.Exit(130) from None
         progress.update(bar, completed=1.0, description="")
     return final

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from expunge.cli.method_table import replace_table, table_text
-from expunge.cli.progress import progress_bar
+from expunge.cli.progress import INTERRUPTED, ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def tune_command(
             highlight=False,
             markup=False,
         )
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     if write is not None:
         try:
             write.parent.mkdir(parents=True, exist_ok=True)
@@ -120,11 +120,8 @@ def _with_progress(console: Console, start: Callable[[Callable[[TuneStatus], Non
                 console.print(f"{status.share:4.0%}  {escape(status.doing)}{note}", highlight=False)
             last = status.doing
 
-        try:
+        with ends_on_interrupt(console, "interrupted before a trial was finished; nothing was kept"):
             tuned = start(show)
-        except KeyboardInterrupt:
-            console.print("\ninterrupted before a trial was finished; nothing was kept")
-            raise typer.Exit(130) from None
         # A search that was interrupted keeps the share it had reached.
         progress.update(bar, completed=None if tuned.interrupted else 1.0, description="")
     return tuned

@@ -129,12 +129,18 @@ def _part(path: Path, arrays: dict[str, _Array], prefix: str) -> tuple[Tensor, T
     return images, labels
 
 
+def channels_first(array: _Array) -> _Array:
+    """Return images (N, H, W) or (N, H, W, C) as (N, C, H, W); anything else as it is."""
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        return array.transpose(0, 3, 1, 2)
+    return array
+
+
 def _images(what: str, array: _Array) -> Tensor:
     """Return uint8 (N, C, H, W)."""
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
+    array = channels_first(array)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.size == 0:
         raise DataError(
             f"{what} have shape {array.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C of "

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -152,11 +150,9 @@ def _of_fold(
     seed: int,
     progress: Progress,
 ) -> Tensor:
-    # A last batch of one example has no batch statistics to normalise by.
-    size = next(size for size in count(recipe.batch_size) if size == 1 or len(known) % size != 1)
     model = fresh(generator(seed, "initialisation"))
     with Meter(numerics.device) as meter:
-        replace(recipe, batch_size=size).train(model, known, seed, numerics, meter, progress)
+        recipe.without_lone_batch(len(known)).train(model, known, seed, numerics, meter, progress)
     probabilities = predict(model, asked, numerics).double().softmax(1).cpu()
     if not bool(probabilities.isfinite().all()):
         raise Diverged("the trained model gives NaN; lower the learning rate")

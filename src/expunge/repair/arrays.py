@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge.data.examples import Examples
 from expunge.data.images import ImageSource, channel_statistics
 from expunge.data.joined import TensorSource
-from expunge.data.npz import read_arrays
+from expunge.data.npz import channels_first, read_arrays
 from expunge.errors import DataError
 from expunge.repair.pictures import normalisation
 from expunge.repair.training_data import DataOptions, Inputs, TrainingData, number_labels
@@ -86,10 +86,7 @@ def read_images(what: str, array: _Array, options: DataOptions) -> Inputs:
     Raises:
         DataError: another shape or dtype, pixels that are not finite or outside [0, 1].
     """
-    if array.ndim == 3:
-        array = array[:, None]
-    elif array.ndim == 4 and array.shape[3] in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
+    array = channels_first(array)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.size == 0:
         raise DataError(
             f"{what}: images have shape {array.shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C "

@@ -10,8 +10,8 @@ from typing import Literal
 
 from scipy import stats
 
-from expunge.report.forgetting import Interval
 from expunge.report.summary import Place, Spread, Summary
+from expunge.statistics import Interval, mean_interval, paired_t_test
 from expunge.store.record import Record
 
 LEVEL = 0.05
@@ -95,18 +95,14 @@ def paired_p(
     ours: Mapping[int, Mapping[Place, float]], theirs: Mapping[int, Mapping[Place, float]]
 ) -> float | None:
     """Return the two-sided p-value of the paired t-test over the seeds, or None for fewer than two."""
-    differences = []
+    differences: dict[int, float] = {}
     for seed in sorted(set(ours) & set(theirs)):
         both = sorted(set(ours[seed]) & set(theirs[seed]))
         if both:
-            differences.append(statistics.fmean(ours[seed][place] - theirs[seed][place] for place in both))
+            differences[seed] = statistics.fmean(ours[seed][place] - theirs[seed][place] for place in both)
     if len(differences) < 2:
         return None
-    mean, sd = statistics.fmean(differences), statistics.stdev(differences)
-    if sd < _SAME:  # the same difference for every seed: t is infinite, or nothing differs
-        return 1.0 if abs(mean) < _SAME else 0.0
-    t = mean / (sd / math.sqrt(len(differences)))
-    return float(2 * stats.t.sf(abs(t), len(differences) - 1))
+    return paired_t_test(differences, dict.fromkeys(differences, 0.0)).p
 
 
 def _mean_of_cells(of_seeds: Mapping[int, Mapping[Place, float]]) -> float:
@@ -121,7 +117,7 @@ def _interval(mean: float, of_seeds: Mapping[int, Mapping[Place, float]]) -> Int
     # A seed that lacks cells has another mean, and would widen the interval for no reason of its own.
     fullest = max(len(cells) for cells in of_seeds.values())
     whole = [statistics.fmean(cells.values()) for cells in of_seeds.values() if len(cells) == fullest]
-    return Interval(mean, Interval.of(whole).half_width, len(whole))
+    return Interval(mean, mean_interval(whole).half_width, len(whole))
 
 
 def _second(ranked: Sequence[str], means: Mapping[str, float]) -> float:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from expunge.report.figure import write_chart, write_map
-from expunge.report.first_models import LEARNED_ENOUGH
 from expunge.report.front import COSTS, front, fronts_chart
 from expunge.report.summary import summarise
 from expunge.report.sweeps import sort_into_sweeps
-from expunge.store.record import Record
+from expunge.store.record import LEARNED_ENOUGH, Record
 
 _FORMATS = ("svg", "pdf")
 

@@ -12,9 +12,6 @@ from expunge.store.record import Record
 if TYPE_CHECKING:
     from expunge.store.weights import WeightStore
 
-LEARNED_ENOUGH = 0.95
-"""Share of the corrupted labels a first model must have learned."""
-
 
 def learned_shares(records: Iterable[Record], weights: WeightStore | None = None) -> dict[str, float]:
     """Return key of a first model -> share of the corrupted labels it had learned, in [0, 1].

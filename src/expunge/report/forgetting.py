@@ -10,10 +10,11 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
-from scipy import stats
 
 from expunge.errors import InvalidInput
 from expunge.report.summary import BASELINE, printable
+from expunge.report.wording import with_interval
+from expunge.statistics import Interval, mean_interval
 from expunge.store.record import Record
 
 REFERENCE = "retrain"
@@ -37,30 +38,6 @@ SHOWN = {
     "average_gap": "avg.\ngap",
 }
 """Measurement -> heading, in the order of the columns."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Mean with the half-width of its 95 % t-interval, None for a single value."""
-
-    mean: float
-    half_width: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """Return the interval of ``values``, at least one."""
-        mean = statistics.fmean(values)
-        if len(values) < 2:
-            return cls(mean, None, len(values))
-        spread = statistics.stdev(values) / len(values) ** 0.5
-        return cls(mean, float(stats.t.ppf(0.975, len(values) - 1)) * spread, len(values))
-
-    def percent(self, between: str = "") -> str:
-        """Return mean, ``between``, ± half width, in percent."""
-        if self.half_width is None:
-            return f"{100 * self.mean:.1f}"
-        return f"{100 * self.mean:.1f}{between}±{100 * self.half_width:.1f}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +112,7 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
         for row in sorted(rows, key=rank):
             # Eight columns of intervals do not fit beside each other on a terminal of 80.
             between = "\n" if len(names) > 6 else ""
-            cells = [row.values[name].percent(between) if name in row.values else "–" for name in names]
+            cells = [with_interval(row.values.get(name), between) for name in names]
             failed = f" ({row.failed} failed)" if row.failed else ""
             seconds = "–" if row.seconds is None else f"{row.seconds:.1f}"
             table.add_row(printable(row.method) + failed, *cells, seconds)
@@ -165,7 +142,7 @@ def _summary(
     return ForgettingSummary(
         task,
         method,
-        {name: Interval.of(found) for name, found in values.items()},
+        {name: mean_interval(found) for name, found in values.items()},
         statistics.fmean(seconds) if seconds else None,
         sum(record.status == "failed" for record in records),
     )

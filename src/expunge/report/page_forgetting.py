@@ -9,7 +9,6 @@ from expunge.report.forgetting import (
     REFERENCE,
     SHOWN,
     ForgettingSummary,
-    Interval,
     rank,
     summarise_forgetting,
     task_text,
@@ -18,6 +17,7 @@ from expunge.report.html import Html, element
 from expunge.report.page_cells import Asked, Cells
 from expunge.report.page_table import number_cell, sortable
 from expunge.report.wording import MISSING, duration, with_interval
+from expunge.statistics import Interval
 from expunge.store.record import Record
 
 _COLUMNS = {"seconds": "s", "sample_gradients": "gradients", "peak_memory": "MB"}

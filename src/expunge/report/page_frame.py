@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from expunge.report.first_models import LEARNED_ENOUGH
 from expunge.report.html import Html, element
 from expunge.report.page_map import not_learned
 from expunge.report.sweeps import Sweep
 from expunge.report.wording import counted, percent
-from expunge.store.record import Record
+from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.tasks.regularity import regularity_name
 
 _GLOSSARY = (

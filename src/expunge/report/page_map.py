@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from expunge.report.comparison import Standing, half_width
-from expunge.report.first_models import LEARNED_ENOUGH
 from expunge.report.html import Html, element
 from expunge.report.page_cells import MAP_COLUMNS, Asked, Cells
 from expunge.report.repeat import Commands
 from expunge.report.summary import CellSummary, MethodSummary, Place, Spread, Summary
 from expunge.report.sweeps import Sweep
 from expunge.report.wording import MISSING, count, duration, percent, place_text, with_interval
-from expunge.store.record import Record
+from expunge.store.record import LEARNED_ENOUGH, Record
 
 # Viridis at 0, 10, ... 100 %: even in lightness, and told apart with any kind of colour vision.
 _VIRIDIS = (

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from expunge.errors import ExpungeError
+from expunge.report.toml import toml_value
 from expunge.store.record import Record
 from expunge.tasks.regularity import regularity_name, regularity_value
 
@@ -96,7 +97,7 @@ def _deviations(record: Record, method: str, data: str) -> list[str] | None:
     ]
     if any(value is None for _, value in differing):  # TOML cannot say it
         return None
-    return [f"{name}={_toml(value)}" for name, value in differing]
+    return [f"{name}={toml_value(value)}" for name, value in differing]
 
 
 def _regularity(value: float) -> str:
@@ -126,15 +127,6 @@ def _listed(values: Iterable[Any]) -> str:
     return ",".join(str(value) for value in dict.fromkeys(values))
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inside = ", ".join(f"{name} = {_toml(entry)}" for name, entry in value.items() if entry is not None)
-        return f"{{ {inside} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(_toml(entry) for entry in value)}]"
-    return json.dumps(value)
-
-
 def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | None:
     """Return a grid file for ``expunge bench`` that runs forgetting tasks of one sweep again.
 
@@ -156,8 +148,8 @@ def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | 
         json.dumps({"kind": record.task, **_without_seed(record.task_settings)}): None for record in records
     }
     lines = [
-        f"run = {_toml(list(settings))}",
-        f"seeds = {_toml(sorted({record.seed for record in records}))}",
+        f"run = {toml_value(list(settings))}",
+        f"seeds = {toml_value(sorted({record.seed for record in records}))}",
         *_table("data", data),
         *_table("recipe", first.recipe),
     ]
@@ -165,7 +157,7 @@ def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | 
         lines += ["", "[[tasks]]", *_pairs(json.loads(task))]
     for method, values in settings.items():
         if values:
-            lines += _table(f"methods.{_toml(method)}", values)
+            lines += _table(f"methods.{toml_value(method)}", values)
     return "\n".join(lines) + "\n"
 
 
@@ -174,7 +166,7 @@ def _table(name: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def _pairs(values: Mapping[str, Any]) -> list[str]:
-    return [f"{name} = {_toml(value)}" for name, value in values.items() if value is not None]
+    return [f"{name} = {toml_value(value)}" for name, value in values.items() if value is not None]
 
 
 def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from expunge.report.forgetting import Interval
 from expunge.report.summary import CellSummary, Summary
+from expunge.statistics import Interval
 
 MISSING = "–"
 
@@ -13,9 +13,12 @@ def percent(value: float | None, digits: int = 1) -> str:
     return MISSING if value is None else f"{100 * value:.{digits}f}"
 
 
-def with_interval(interval: Interval | None) -> str:
-    """Return mean ± half-width of the 95 % t-interval in percent; the mean alone for one seed."""
-    return MISSING if interval is None else interval.percent(" ")
+def with_interval(interval: Interval | None, between: str = " ") -> str:
+    """Return mean, ``between``, ± half-width of the 95 % t-interval, in percent; the mean alone for one seed."""
+    if interval is None:
+        return MISSING
+    spread = "" if interval.half_width is None else f"{between}±{percent(interval.half_width)}"
+    return percent(interval.mean) + spread
 
 
 def duration(seconds: float | None) -> str:

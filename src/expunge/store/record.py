@@ -13,6 +13,8 @@ from expunge.errors import InvalidInput, StoreError
 
 SCHEMA_VERSION: int = 3
 """1 demanded a place on the map of every record; 3 has claims, which an older expunge would not heed."""
+LEARNED_ENOUGH = 0.95
+"""Share of the corrupted labels a first model must have learned for its cells to mean something."""
 STATUSES = ("done", "failed", "skipped")
 METRICS = ("healed", "healed_known", "healed_unknown", "utility", "uxh", "asr", "corruption_learned")
 

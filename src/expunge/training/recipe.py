@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -117,6 +118,14 @@ class Recipe:
             codes=(self.codes or MnemonicCodes()) if preparation == "codes" else None,
             example_tied=(self.example_tied or ExampleTied()) if preparation == "example_tied" else None,
         )
+
+    def without_lone_batch(self, examples: int) -> Recipe:
+        """Return the recipe with the batch raised until an epoch of so many examples ends in no batch of one.
+
+        One example has no batch statistics to normalise by. A batch size of 1 is left as it is.
+        """
+        size = next(size for size in count(self.batch_size) if size == 1 or examples % size != 1)
+        return replace(self, batch_size=size)
 
     def draw_codes(self, seed: int, shape: tuple[int, ...], n_classes: int) -> Tensor | None:
         """Return the codes float32 (n_classes, *shape) that training with ``seed`` uses, if it uses any."""

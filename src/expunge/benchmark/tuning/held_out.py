@@ -11,6 +11,7 @@ from torch import Tensor
 from expunge.benchmark.grid import Grid
 from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
+from expunge.data.ranks import rank_in_class
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs
 from expunge.tasks.base import Task
@@ -92,7 +93,7 @@ def validation_for(method: Method, task: Task, images: ImageData, fine: Tensor |
     unseen = Examples.all_of(source, labels, len(images.classes))
     own, given = torch.ones_like(labels, dtype=torch.bool), None
     if Needs.UNSEEN in method.needs:
-        own = _every_second(labels, len(images.classes))
+        own = rank_in_class(labels) % 2 == 0
         given = unseen.select(~own)
     concept, siblings = torch.zeros_like(own), None
     if isinstance(task, ForgetClasses):
@@ -110,11 +111,3 @@ def validation_for(method: Method, task: Task, images: ImageData, fine: Tensor |
             "forgotten concept, or for the method; hold out more with n_unseen in [data]"
         )
     return Validation(given, kept, siblings if siblings is not None and len(siblings) else None)
-
-
-def _every_second(labels: Tensor, n_classes: int) -> Tensor:
-    """Mask of the first, third, ... image of every class."""
-    chosen = torch.zeros_like(labels, dtype=torch.bool)
-    for label in range(n_classes):
-        chosen[(labels == label).nonzero().flatten()[::2]] = True
-    return chosen
