@@ -135,6 +135,7 @@ MODELS = Registry(
     "model",
     {
         "resnet9": "expunge.models.resnet9:ResNet9",
+        "convnet": "expunge.models.convnet:ConvNet",
         "vit": "expunge.models.vit:ViT",
         "mlp": "expunge.models.mlp:MLP",
     },

@@ -6,7 +6,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from expunge.errors import InvalidInput
-from expunge.models.split import Route, SplitBatchNorm2d, SplitConv2d, SplitLinear, SplitNetwork
+from expunge.models.split import (
+    Route,
+    SplitBatchNorm2d,
+    SplitConv2d,
+    SplitLinear,
+    SplitNetwork,
+    require_width,
+)
 
 
 class _Unit(nn.Module):
@@ -65,11 +72,7 @@ class ResNet9(SplitNetwork):
             raise InvalidInput(
                 f"ResNet9 needs images of at least 8x8 pixels, got {size}x{size}; enlarge them"
             )
-        if not 0 < capacity <= 1 or int(width * capacity) < 1 or spare < 0:
-            raise InvalidInput(
-                "ResNet9 needs capacity in (0, 1], width * capacity of at least one channel and spare >= 0, "
-                f"got width {width}, capacity {capacity}, spare {spare}"
-            )
+        require_width("ResNet9", width, capacity, spare)
         self.settings = {
             "channels": channels,
             "size": size,

@@ -106,6 +106,19 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         )
 
 
+def require_width(network: str, width: int, capacity: float, spare: float) -> None:
+    """Raise unless at least one channel is left in the base path of ``network``'s first layer.
+
+    Raises:
+        InvalidInput: ``capacity`` outside (0, 1], no channel, or a negative ``spare``.
+    """
+    if not 0 < capacity <= 1 or int(width * capacity) < 1 or spare < 0:
+        raise InvalidInput(
+            f"{network} needs capacity in (0, 1], width * capacity of at least one channel and spare >= 0, "
+            f"got width {width}, capacity {capacity}, spare {spare}"
+        )
+
+
 class SplitNetwork(nn.Module):
     """A classifier that can be given spare units (:meth:`widen`) and lose them again (:meth:`narrow`).
 
