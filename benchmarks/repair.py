@@ -193,7 +193,7 @@ class Case:
         mask = torch.zeros(len(self.train), dtype=torch.bool)
         mask[listed] = True
         on = Yardstick(self.train.examples, mask, self.held_out, self.truth)
-        found: Measured = measure(model, on, self.numerics, seed=self.seed)
+        found: Measured = measure(model, on, self.numerics)
         names = ("validation", "healed_known", "healed_unknown", "forget_as_stored")
         shares: dict[str, Share | None] = {name: getattr(found, name) for name in names}
         return {name: None if share is None else asdict(share) for name, share in shares.items()}

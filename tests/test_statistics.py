@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from expunge.errors import InvalidInput
-from expunge.statistics import mean_interval, paired_t_test, variance_components
+from expunge.statistics import holm, mean_interval, paired_t_test, variance_components
 
 
 def test_the_interval_by_hand() -> None:
@@ -117,3 +117,29 @@ def test_refusals() -> None:
         paired_t_test({0: 1.0, 1: 1.0}, {1: 1.0, 2: 1.0})
     with pytest.raises(InvalidInput, match="finite values"):
         paired_t_test({0: 1.0, 1: math.inf}, {0: 1.0, 1: 1.0})
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    # 4 x 0.01, 3 x 0.02, then 2 x 0.03 = 0.06, which is no less than the one before, and 0.5.
+    assert holm([0.5, 0.03, 0.01, 0.02]) == pytest.approx([0.5, 0.06, 0.04, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([0.03]) == [0.03]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
+def test_holm_rejects_what_the_sequential_test_rejects(alpha: float) -> None:
+    draw = random.Random(0)
+    for _ in range(50):
+        p_values = [draw.random() ** 4 for _ in range(draw.randint(1, 9))]
+        rejected = set()
+        for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+            if p_values[position] > alpha / (len(p_values) - rank):
+                break
+            rejected.add(position)
+        assert {number for number, p in enumerate(holm(p_values)) if p <= alpha} == rejected
+
+
+def test_holm_refuses_what_is_no_p_value() -> None:
+    with pytest.raises(InvalidInput, match=r"p-values lie in \[0, 1\], got 1.5"):
+        holm([0.1, 1.5])

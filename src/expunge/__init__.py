@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from expunge.errors import ExpungeError
     from expunge.methods.base import Method, Needs, Request, Unlearned
     from expunge.tasks.corruption import CorruptionTask
+    from expunge.training.devices import Devices
     from expunge.training.recipe import Recipe
 
 _HOMES = {
@@ -26,12 +27,14 @@ _HOMES = {
     "Request": "expunge.methods.base",
     "Unlearned": "expunge.methods.base",
     "CorruptionTask": "expunge.tasks.corruption",
+    "Devices": "expunge.training.devices",
     "Recipe": "expunge.training.recipe",
 }
 
 __all__ = [
     "Batch",
     "CorruptionTask",
+    "Devices",
     "Examples",
     "ExpungeError",
     "Method",

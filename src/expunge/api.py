@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from expunge.errors import DataError, InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
+from expunge.training.devices import Devices
 from expunge.training.loop import Progress, silent, training_mode
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
@@ -46,6 +48,7 @@ def unlearn(
     method: str | Method = "rem",
     seed: int = 0,
     device: str | None = None,
+    devices: Devices | None = None,
     recipe: Recipe | None = None,
     unseen: Any = None,
     codes: torch.Tensor | None = None,
@@ -63,6 +66,9 @@ def unlearn(
         seed: of everything random in the method.
         device: torch device; by default that of ``train_set`` if it is :class:`Examples`, else an
             accelerator where there is one.
+        devices: how many devices share the method's training steps, by default one; see
+            :class:`expunge.training.devices.Devices`. A script then begins its work below
+            ``if __name__ == "__main__":``, and ``progress`` is not called.
         recipe: how the model was first trained; needed by "retrain".
         unseen: examples the model was not trained on, in the form of ``train_set``; needed by "lotus" and
             "scrub_rewind".
@@ -101,7 +107,7 @@ def unlearn(
     positions = check_forget(_positions(forget), len(train_set))
     if device is None and isinstance(train_set, Examples):
         device = str(train_set.device)
-    numerics = Numerics.choose(device)
+    numerics = replace(Numerics.choose(device), devices=devices or Devices())
     examples = _examples(model, train_set, numerics)
     held_out = unseen
     if unseen is not None and not isinstance(unseen, Examples):

@@ -27,13 +27,27 @@ def generator(base: int, *roles: str | int | float, device: torch.device | str =
 
 
 @contextlib.contextmanager
-def global_generator(source: torch.Generator) -> Iterator[None]:
-    """Run a block whose global CPU draws follow ``source``, and restore the global state afterwards.
+def global_generator(source: torch.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Run a block whose global draws follow ``source``, and restore the global state afterwards.
 
-    Module initialisers in torch accept no generator; this is the one place that works around it.
+    Module initialisers and dropout in torch accept no generator; this is the one place that works around it.
+
+    Args:
+        source: one number is drawn from it.
+        device: whose global generator is set beside that of the CPU; of a kind other than CUDA it is left alone.
     """
     seed = int(torch.randint(0, 2**62, (1,), generator=source, device=source.device).item())
+    place = torch.device(device)
     with torch.random.fork_rng(devices=[]):
         # The device-wide torch.manual_seed would reseed accelerators too, outside the fork.
         torch.default_generator.manual_seed(seed)
-        yield
+        if place.type != "cuda":
+            yield
+            return
+        state = torch.cuda.get_rng_state(place)
+        try:
+            with torch.cuda.device(place):
+                torch.cuda.manual_seed(seed)
+                yield
+        finally:
+            torch.cuda.set_rng_state(state, place)

@@ -183,6 +183,32 @@ def paired_t_test(
     return PairedDifference(interval, p, len(first) + len(second) - 2 * len(shared))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number by Holm's step-down method, in the order given.
+
+    With p_(1) <= ... <= p_(m):  adjusted_(i) = min(1, max_{j <= i} (m - j + 1) p_(j)). Rejecting where it is at
+    most alpha keeps the probability of any false rejection at most alpha, whatever the tests have in common.
+
+    Raises:
+        InvalidInput: a p-value outside [0, 1].
+
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979), 65-70.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.02])
+        [0.03, 0.04, 0.04]
+    """
+    broken = [p for p in p_values if not 0 <= p <= 1]
+    if broken:
+        raise InvalidInput(f"p-values lie in [0, 1], got {broken[0]}; leave out tests that cannot be made")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda item: p_values[item])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        adjusted[position] = largest
+    return adjusted
+
+
 def _check(values: Sequence[float]) -> None:
     if not values:
         raise InvalidInput("statistics need at least one value, got none; leave out what was not measured")

@@ -33,6 +33,7 @@ def facts(numbers: dict[str, Numbers], **settings: Any) -> Facts:
     roles = dict.fromkeys(role for entry in rows.values() for role in entry.models)
     given = {
         "n_forget": 1000,
+        "n_retain": 10_000,
         "n_test": 10_000,
         "n_forget_test": 1000,
         "n_per_class": 1000,

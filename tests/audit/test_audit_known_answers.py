@@ -105,7 +105,8 @@ def test_a_model_left_as_it_was_did_not_forget(of_class: Case) -> None:
     verdict = of_class.audit(of_class.original).verdict
     assert verdict.headline == "did not forget"
     assert "the stored labels of 100.0% of the forget set are still predicted" in verdict.findings[0].sentence
-    assert "It did not work: retrain" in verdict.advice
+    assert verdict.grade == "it did not work: retrain"
+    assert "Retrain without the forget set" in verdict.advice
     assert of_class.audit(of_class.original, alone=True).verdict.headline == "did not forget"
 
 

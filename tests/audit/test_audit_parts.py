@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from expunge.audit.accuracies import ForgetAccuracy, KeptAccuracy
 from expunge.audit.audit import Audit, audit
-from expunge.audit.choice import audit_metrics, probed_layers
+from expunge.audit.choice import audit_metrics
 from expunge.audit.document import as_document
+from expunge.audit.layers import probed_layers
 from expunge.audit.problem import audit_problem
 from expunge.audit.relearned import Relearned
 from expunge.audit.rows import measure_rows
+from expunge.audit.table import undefined
 from expunge.audit.thresholds import Thresholds
 from expunge.audit.verdict import CAVEAT, judge
 from expunge.data.examples import Examples
@@ -186,10 +188,33 @@ def test_what_is_measured() -> None:
 
 def test_layers_are_spread_and_end_with_the_last() -> None:
     net = ResNet9(1, 8, 4, width=4)
-    assert probed_layers(net, 4, 3) == ("conv2", "conv3", "conv4")
-    assert probed_layers(net, 4, 1) == ("conv4",)
-    assert probed_layers(mlp(0), 4, 3) == ("hidden",)
-    assert probed_layers(nn.Flatten(), 4, 3) == ()
+    x = torch.randn(2, 1, 8, 8)
+    assert probed_layers(net, x, 4, 3) == ("conv2", "conv3", "conv4")
+    assert probed_layers(net, x, 4, 1) == ("conv4",)
+    assert probed_layers(mlp(0), x, 4, 3) == ("hidden",)
+    assert probed_layers(nn.Flatten(), x, 4, 3) == ()
+
+
+def test_a_part_that_puts_out_no_tensor_is_taken_apart() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(64, 8), nn.Linear(8, 6)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            first = self.first(x).relu()
+            return first, self.second(first)
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = Pair(), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.head(self.body(x.flatten(1))[1])
+            return result
+
+    assert probed_layers(Last(), torch.randn(2, 1, 8, 8), 4, 3) == ("body.first", "body.second")
 
 
 def small(**models: nn.Module) -> Audit:
@@ -262,3 +287,34 @@ def test_a_model_that_has_diverged_is_damaged_not_undefined() -> None:
 
 def test_judging_needs_no_more_than_there_is() -> None:
     assert judge(facts({}), Thresholds()).headline == "undecided"
+
+
+def test_an_audit_without_test_examples_says_what_is_not_defined() -> None:
+    answers = TRAIN.labels.clone()
+    answers[CLASS] = 0
+    found = audit(
+        Stored(TRAIN.labels), Stored(answers), TRAIN, CLASS, None, numerics=CPU, quick=True, labels="wrong"
+    )
+    assert found.verdict.outcomes == ("forgot",)
+    reasons = undefined(found)
+    assert "test accuracy" in reasons["it needs examples that no model was trained on, which were not given"]
+    assert reasons["no true label is given that differs from the stored one"] == ["healed"]
+    assert any(
+        note.startswith("Healing is not defined here, because no true label") for note in found.verdict.notes
+    )
+    assert found.facts.labels == "wrong"
+    assert not any("sets" in reason or "'test'" in reason for reason in reasons), reasons
+
+
+def test_true_labels_are_stronger_than_what_is_said() -> None:
+    wrong = TRAIN.labels.clone()
+    wrong[CLASS[0]] = 3
+    same = Stored(TRAIN.labels)
+    found = audit(same, same, TRAIN, CLASS, TEST, numerics=CPU, metrics=[], true_labels=wrong, labels="right")
+    assert found.facts.labels == "wrong"
+    found = audit(
+        same, same, TRAIN, CLASS, TEST, numerics=CPU, metrics=[], true_labels=TRAIN.labels, labels="wrong"
+    )
+    assert found.facts.labels == "wrong"
+    found = audit(same, same, TRAIN, CLASS, TEST, numerics=CPU, metrics=[])
+    assert found.facts.labels == "unknown"

@@ -7,8 +7,9 @@ import pytest
 from numbers_of import facts
 
 from expunge.audit.facts import Compared
-from expunge.audit.rules import damaged_utility, did_not_forget, hidden, looks_inside, over_forgot, telling
+from expunge.audit.rules import did_not_forget, hidden, looks_inside, over_forgot, telling
 from expunge.audit.thresholds import Thresholds, allowed, sampling_error
+from expunge.audit.utility import damaged_utility
 from expunge.errors import InvalidInput
 
 T = Thresholds()
@@ -59,15 +60,17 @@ def test_where_a_number_stands() -> None:
     assert not Compared("x", 0.3, 0.3, 0.5, "retrained", 0.1).beyond  # as the original was
 
 
-@pytest.mark.parametrize(("after", "found"), [(0.94, 0), (0.92, 0), (0.909, 1)])
+@pytest.mark.parametrize(("after", "found"), [(0.94, 0), (0.92, 0), (0.909, 1), (0.879, 1)])
 def test_damaged_utility_is_below_original_and_reference(after: float, found: int) -> None:
     # allowed: a floor of one point and a margin of two, below the lower of the two
     given = facts({"test_accuracy": {**KEPT, "unlearned": after}})
     findings = damaged_utility(given, T)
     assert len(findings) == found
     if found:
-        assert findings[0].outcome == "damaged utility"
-        assert "is 90.9%, 3.1 points below the retrained model's 94.0%; 3.0 points" in findings[0].sentence
+        # more than twice what is allowed is damage
+        assert findings[0].outcome == ("damaged utility" if after < 0.88 else "lost some utility")
+        said = f"is {after:.1%}, {94 - 100 * after:.1f} points below the retrained model's 94.0%; 3.0 points"
+        assert said in findings[0].sentence
 
 
 def test_few_test_examples_show_no_small_damage() -> None:

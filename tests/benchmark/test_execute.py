@@ -90,7 +90,7 @@ class Engines:
         self.made: list[Inline] = []
         self.dies: Callable[[Job], bool] = lambda job: False
 
-    def __call__(self, workers: int) -> Inline:
+    def __call__(self, workers: int, threads: int) -> Inline:
         self.made.append(Inline(workers, self.ran, self.dies))
         return self.made[-1]
 

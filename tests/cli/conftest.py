@@ -12,7 +12,7 @@ import expunge.benchmark.execute as execution
 class OneThread:
     """An engine on a thread of this process."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, threads: int) -> None:
         self._pool = ThreadPoolExecutor(1)
         self.slots = 1
 

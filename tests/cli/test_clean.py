@@ -273,7 +273,12 @@ def test_rows_that_a_method_found(small: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(repairing, "unlearn", finding)
     said = quick(small, *NPO_SETTINGS, "--truth", "column:true_label")
-    assert "named 2 rows beside those listed (it expects 25% of them to be good)" in " ".join(said.split())
+    assert "found.csv: 2 more rows that the method takes for bad; many may be good" in " ".join(said.split())
+    assert "25" not in said  # the method's own estimate is not to be relied on; the file has it
+    assert json.loads((small / "out" / "report.json").read_text())["found"] == {
+        "rows": 2,
+        "expected_good": 0.25,
+    }
     with (small / "out" / "found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["index"], row["score"]) for row in rows] == [("5", "0.8"), ("7", "0.2")]

@@ -171,7 +171,9 @@ def test_bad_transformers(tmp_path: Path) -> None:
 
 def test_timm(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InvalidInput, match="needs timm; install it with: pip install timm"):
+    with pytest.raises(
+        InvalidInput, match=r"needs timm, which cannot be .*; run: pip install 'expunge\[timm\]'"
+    ):
         build_architecture("timm:resnet18")
 
     def create_model(name: str, pretrained: bool, in_chans: int = 3, num_classes: int = 9) -> nn.Module:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.data.joined import in_memory
-from expunge.repair.measure import Share, Yardstick, measure
+from expunge.repair.measure import Share, Yardstick, damages, measure
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
@@ -42,7 +41,6 @@ def test_shares_by_hand() -> None:
     assert found.healed_unknown == Share(1, 1)
     assert found.per_class == (Share(1, 1), Share(1, 1), Share(0, 2))
     assert found.validation is None
-    assert found.attacks == {}
 
 
 def test_a_forgotten_class_is_no_loss_of_validation_accuracy() -> None:
@@ -54,25 +52,14 @@ def test_a_forgotten_class_is_no_loss_of_validation_accuracy() -> None:
     assert measure(model, on, CPU).validation == Share(2, 2)
 
 
-def test_membership_of_rows_that_look_like_others_is_a_half() -> None:
-    labels = [0, 1, 2] * 8
-    train, held_out = rows(labels + labels), rows(labels)
-    forget = torch.arange(48) < 24
-    found = measure(Table(labels + labels), Yardstick(train, forget, held_out), CPU)
-    assert {name: attack.auc for name, attack in found.attacks.items()} == {
-        "loss": 0.5,
-        "entropy": 0.5,
-        "modified entropy": 0.5,
-    }
-    low, high = found.attacks["loss"].low, found.attacks["loss"].high
-    assert low is not None
-    assert high is not None
-    assert 0 < low <= 0.5 <= high < 1
-    # The same model, with wrong answers on half of the rows that were never seen.
-    worse = Table(labels + labels)
-    worse.forward = lambda x: Table.forward(worse, x) * (1 if len(x) > 24 else -1)  # type: ignore[method-assign]
-    told = measure(worse, Yardstick(train, forget, held_out), CPU)
-    assert told.attacks["loss"].auc == pytest.approx(1.0)
+def test_damages_by_hand() -> None:
+    train = rows([0, 0, 1, 1, 2, 2])
+    on = Yardstick(train, torch.tensor([True] + 5 * [False]))
+    before = measure(Table([0, 0, 1, 1, 2, 2]), on, CPU)
+    after = measure(Table([0, 0, 1, 2, 0, 0]), on, CPU)
+    found = damages(before, after, ["a", "b", "c"])
+    assert [(damage.name, damage.loss) for damage in found] == [("c", 1.0), ("b", 0.5), ("a", 0.0)]
+    assert [damage.name for damage in damages(before, after, ["a", "b", "c"], forgotten=[2])] == ["b", "a"]
 
 
 def test_nan_is_no_prediction() -> None:

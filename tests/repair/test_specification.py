@@ -64,6 +64,8 @@ def test_bad_factories(tmp_path: Path) -> None:
 
 def test_an_extra_that_is_lacking() -> None:
     with pytest.raises(
-        InvalidInput, match="this needs nothing-such; install it with: pip install nothing-such"
+        InvalidInput,
+        match=r"this needs nothing-such, which cannot be imported \(No module named 'a_module_nobody_has'\); "
+        r"run: pip install 'expunge\[data\]'",
     ):
-        load_extra("a_module_nobody_has", "nothing-such", "this")
+        load_extra("a_module_nobody_has", "nothing-such", "data", "this")

@@ -52,13 +52,13 @@ def test_exact_text(tmp_path: Path) -> None:
     write_csv(iter(records), tmp_path / "out" / "results.csv")
     assert (tmp_path / "out" / "results.csv").read_bytes().decode() == (
         "method,regularity,discovery,seed,healed,healed_known,healed_unknown,utility,uxh,asr,seconds,"
-        "sample_gradients,status,data,model,task,task_settings,a_name,entropy_attack,forget_accuracy\n"
+        "sample_gradients,status,data,model,task,task_settings,unlearning_seed,a_name,entropy_attack,forget_accuracy\n"
         "rem,0.5,0.1,3,0.933333,1,0,0.25,0.3,,1234567.5,1000000000000,done,digits,resnet9,corruption,"
-        '"{""regularity"": 0.5, ""swap_classes"": [3, 5]}",,,\n'
-        "none,1,0.333333,1099511627776,,,,,,,,,failed,digits,resnet9,corruption,{},,,\n"
-        '"my.pack,age:Thing",0,0.1,3,,,,,,0.000004,0,,skipped,digits,resnet9,corruption,{},,,\n'
-        'natmu,,,3,,,,,,,,,done,digits,resnet9,random,"{""share"": 0.1}",,,0.5\n'
-        "natmu,,,3,,,,,,,,,done,digits,resnet9,classes,{},1,,\n"
+        '"{""regularity"": 0.5, ""swap_classes"": [3, 5]}",0,,,\n'
+        "none,1,0.333333,1099511627776,,,,,,,,,failed,digits,resnet9,corruption,{},0,,,\n"
+        '"my.pack,age:Thing",0,0.1,3,,,,,,0.000004,0,,skipped,digits,resnet9,corruption,{},0,,,\n'
+        'natmu,,,3,,,,,,,,,done,digits,resnet9,random,"{""share"": 0.1}",0,,,0.5\n'
+        "natmu,,,3,,,,,,,,,done,digits,resnet9,classes,{},0,1,,\n"
     )
 
 

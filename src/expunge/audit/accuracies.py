@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from expunge.metrics.base import Evaluated, Metric, Value
-from expunge.metrics.set_accuracy import set_accuracies
+from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, value_or_reason
+from expunge.metrics.healed import Healed
+from expunge.metrics.held_out import unseen_like_retain
+from expunge.metrics.set_accuracy import accuracy
 
 
 class ForgetAccuracy(Metric):
@@ -17,7 +19,7 @@ class ForgetAccuracy(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the share."""
-        return set_accuracies(evaluated).forget
+        return accuracy(*evaluated.forget)
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The share, and the accuracy on unseen examples of forgotten classes, where there are any."""
@@ -37,9 +39,19 @@ class KeptAccuracy(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the accuracy on the test set."""
-        return set_accuracies(evaluated).test
+        return accuracy(*unseen_like_retain(evaluated))
+
+    def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
+        """The accuracy on the test set, where there is one, and on the retain set."""
+        tested = value_or_reason(lambda: self(evaluated))
+        return {self.name: tested, "retain_accuracy": Value(accuracy(*evaluated.retain))}
+
+
+class HealedWhereKnown(Healed):
+    """Examples with a wrong label that are answered by the true one, as far as true labels are known."""
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """The accuracy on the test set, and on the retain set."""
-        found = set_accuracies(evaluated)
-        return {self.name: Value(found.test), "retain_accuracy": Value(found.retain)}
+        """All, and those in and outside the forget set; not defined without true labels."""
+        if not len(evaluated.truth.corrupted):
+            raise NotDefined("no true label is given that differs from the stored one")
+        return super().values(evaluated)

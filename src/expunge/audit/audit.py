@@ -11,14 +11,16 @@ from torch import Tensor, nn
 
 from expunge.audit.accuracies import ForgetAccuracy, KeptAccuracy
 from expunge.audit.choice import audit_metrics
-from expunge.audit.facts import Facts
-from expunge.audit.problem import audit_problem
+from expunge.audit.facts import Facts, Labels
+from expunge.audit.findings import Finding
+from expunge.audit.problem import Audited, audit_problem
 from expunge.audit.rows import SECOND, Row, measure_rows
 from expunge.audit.thresholds import Thresholds
 from expunge.audit.verdict import Verdict, judge
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric
+from expunge.tasks.base import Problem
 from expunge.training.loop import Progress, silent, training_mode
 from expunge.training.numerics import Numerics
 
@@ -52,12 +54,15 @@ def audit(
     unlearned: nn.Module,
     train: Examples,
     forget: Tensor,
-    test: Examples,
+    test: Examples | None,
     *,
     retrained: nn.Module | None = None,
     second_retrained: nn.Module | None = None,
     oracle: nn.Module | None = None,
     true_labels: Tensor | None = None,
+    labels: Labels | None = None,
+    known: Sequence[Finding] = (),
+    classes: Sequence[str] = (),
     numerics: Numerics | None = None,
     metrics: Sequence[Metric] | None = None,
     quick: bool = False,
@@ -73,12 +78,18 @@ def audit(
         unlearned: the model in question.
         train: what the original was trained on, stored labels.
         forget: positions in ``train`` (integers, or a boolean mask) of what was to be forgotten.
-        test: examples that no model was trained on, chosen by no one for a model's sake.
+        test: examples that no model was trained on, chosen by no one for a model's sake. Without them what they are
+            needed for is not defined, and loss of utility is read from the retain set.
         retrained: a model trained without the forget set, by the original's recipe. Without it the claims are weaker,
             and say so.
         second_retrained: another one, of another seed: how far the two lie apart is the noise floor of every number.
         oracle: a model trained on everything with the true labels.
         true_labels: int64 (N,), of ``train``, negative where they are not known.
+        labels: whether the stored labels of the forget set are right, where that is known without the true ones.
+            By default "right" if ``true_labels`` says so of every one, else "unknown". A wrong one among the
+            ``true_labels`` makes "wrong" in any case.
+        known: what is known without measuring, such as a method that only hides; it enters the verdict.
+        classes: their names, for the sentences of the verdict.
         numerics: where to compute; by default the device of ``train``, float32.
         metrics: what to measure, by default :func:`expunge.audit.choice.audit_metrics`; the accuracies are always
             measured. The rules of the verdict that lack their number are left out. Settings and seeds are the
@@ -110,8 +121,11 @@ def audit(
     # One object for each model, whoever compares with it: its predictions are made once.
     evaluated: dict[str, Evaluated] = {}
     for role, model in models.items():
-        evaluated[role] = Evaluated(model, problem, numerics, evaluated)
-    chosen = audit_metrics(models["original"], problem, quick=quick) if metrics is None else tuple(metrics)
+        evaluated[role] = Audited(model, problem, numerics, evaluated)
+    said = _labels(problem, true_labels, labels)
+    if metrics is None:
+        metrics = audit_metrics(models["original"], problem, quick=quick, wrong=said == "wrong")
+    chosen = tuple(metrics)
     names = {metric.name for metric in chosen}
     always = tuple(metric for metric in (ForgetAccuracy(), KeptAccuracy()) if metric.name not in names)
     chosen = (*always, *chosen)
@@ -123,11 +137,19 @@ def audit(
         progress(finished / (len(chosen) * len(evaluated)))
 
     rows, seconds = measure_rows(chosen, evaluated, done)
-    listed = problem.split.forget_positions
-    known = true_labels is not None and bool((true_labels.cpu()[listed] >= 0).all())
-    facts = Facts.of(rows, problem, models, labels_known=known)
+    facts = Facts.of(rows, problem, models, said, classes)
     thresholds = thresholds or Thresholds()
-    return Audit(judge(facts, thresholds), rows, facts, thresholds, seconds)
+    return Audit(judge(facts, thresholds, known), rows, facts, thresholds, seconds)
+
+
+def _labels(problem: Problem, true_labels: Tensor | None, said: Labels | None) -> Labels:
+    if len(problem.truth.known):
+        return "wrong"
+    if said is not None:
+        return said
+    listed = problem.split.forget_positions.cpu()
+    right = true_labels is not None and bool((true_labels.cpu()[listed] >= 0).all())
+    return "right" if right else "unknown"
 
 
 def _copy(model: nn.Module, numerics: Numerics) -> nn.Module:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from expunge.audit.accuracies import ForgetAccuracy, KeptAccuracy
+from expunge.audit.accuracies import ForgetAccuracy, HealedWhereKnown, KeptAccuracy
+from expunge.audit.layers import probed_layers
 from expunge.audit.relearned import Relearned
-from expunge.errors import InvalidInput
 from expunge.metrics.accuracy_gaps import AccuracyGaps
 from expunge.metrics.activation_distance import ActivationDistance
 from expunge.metrics.attacks import ConfidenceAttack, EntropyAttackAUC, ModifiedEntropyAttack
@@ -15,8 +15,6 @@ from expunge.metrics.calibration import ECE, NLL, Brier
 from expunge.metrics.class_damage import ClassDamage
 from expunge.metrics.class_mean_probe import ClassMeanProbe
 from expunge.metrics.completeness import Completeness
-from expunge.metrics.features import layer_names
-from expunge.metrics.healed import Healed
 from expunge.metrics.idi import IDI
 from expunge.metrics.js_divergence import JSDivergence
 from expunge.metrics.kl_to_retrained import KLToRetrained
@@ -33,7 +31,9 @@ from expunge.metrics.zrf import ZRF
 from expunge.tasks.base import Problem
 
 
-def audit_metrics(model: nn.Module, problem: Problem, *, quick: bool = False) -> tuple[Metric, ...]:
+def audit_metrics(
+    model: nn.Module, problem: Problem, *, quick: bool = False, wrong: bool = False
+) -> tuple[Metric, ...]:
     """Return the metrics of an audit, in the order of the table.
 
     Args:
@@ -41,11 +41,13 @@ def audit_metrics(model: nn.Module, problem: Problem, *, quick: bool = False) ->
         problem: what is measured on.
         quick: leave out what trains or fits at length: relearning, IDI, the support vector attacks, noisy
             neighbours, and probes of other layers than the last.
+        wrong: the labels of the forget set are said to be wrong, known or not.
     """
-    layers = probed_layers(model, problem.n_classes, most=1 if quick else 3)
+    example = next(problem.split.train.batches(2)).x
+    layers = probed_layers(model, example, problem.n_classes, most=1 if quick else 3)
     chosen: list[Metric] = [ForgetAccuracy(), KeptAccuracy()]
-    if len(problem.truth.corrupted):
-        chosen.append(Healed())
+    if wrong or len(problem.truth.corrupted):
+        chosen.append(HealedWhereKnown())
     chosen += [
         ClassDamage(),
         ConfidenceAttack(),
@@ -72,16 +74,6 @@ def audit_metrics(model: nn.Module, problem: Problem, *, quick: bool = False) ->
         return tuple(chosen)
     chosen += [Relearned(), IDI(layers=layers), SVCEfficacy(), AccuracyGaps()]
     # Noise on token ids means nothing.
-    if next(problem.split.train.batches(1)).x.is_floating_point():
+    if example.is_floating_point():
         chosen.append(ResidualKnowledge())
     return tuple(chosen)
-
-
-def probed_layers(model: nn.Module, n_classes: int, most: int) -> tuple[str, ...]:
-    """Return up to ``most`` layers before the head, evenly spaced, the last one among them; none without a head."""
-    try:
-        names = layer_names(model, n_classes)
-    except InvalidInput:
-        return ()
-    count = min(most, len(names))
-    return tuple(names[(number + 1) * len(names) // count - 1] for number in range(count))

@@ -26,7 +26,7 @@ def as_document(audit: Audit, about: Mapping[str, Any] | None = None) -> dict[st
     """
     verdict, facts = audit.verdict, audit.facts
     counts = asdict(facts)
-    del counts["rows"], counts["roles"]
+    del counts["rows"], counts["roles"], counts["classes"]
     return {
         "format": FORMAT,
         "expunge": expunge.__version__,
@@ -34,6 +34,7 @@ def as_document(audit: Audit, about: Mapping[str, Any] | None = None) -> dict[st
         "verdict": {
             "outcomes": list(verdict.outcomes),
             "worked": verdict.worked,
+            "grade": verdict.grade,
             "advice": verdict.advice,
             "findings": [asdict(finding) for finding in verdict.findings],
             "notes": list(verdict.notes),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from expunge.audit.rows import Row, half_width
 from expunge.audit.thresholds import Thresholds, allowed, sampling_error
@@ -22,17 +24,21 @@ class Facts:
     Args:
         rows: name -> row.
         n_forget: examples in the forget set.
-        n_test: test examples outside the classes that are forgotten whole.
+        n_retain: the other training examples.
+        n_test: test examples outside the classes that are forgotten whole; 0 where none were given.
         n_forget_test: test examples of these.
         n_per_class: the fewest test examples of a class that stays.
         n_classes: number of classes.
         whole_classes: the forget set is every training example of some classes.
-        labels: whether the stored labels of the forget set are right; "wrong" where any is known not to be.
+        labels: whether the stored labels of the forget set are right; "wrong" where any is known not to be, or where
+            it was said that they are.
         roles: the models that were given.
+        classes: their names, where they are known.
     """
 
     rows: Mapping[str, Row]
     n_forget: int
+    n_retain: int
     n_test: int
     n_forget_test: int
     n_per_class: int
@@ -40,23 +46,33 @@ class Facts:
     whole_classes: bool
     labels: Labels
     roles: tuple[str, ...]
+    classes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[Row], problem: Problem, roles: Iterable[str], *, labels_known: bool) -> Facts:
+    def of(
+        cls,
+        rows: Iterable[Row],
+        problem: Problem,
+        roles: Iterable[str],
+        labels: Labels,
+        classes: Sequence[str] = (),
+    ) -> Facts:
         """Count what the rules need."""
         sets, split = problem.truth.sets, problem.split
-        counts = [int((sets["remaining_test"].labels == label).sum()) for label in range(problem.n_classes)]
-        wrong = len(problem.truth.known) > 0
+        test = sets.get("remaining_test")
+        counts = [] if test is None else torch.bincount(test.labels, minlength=problem.n_classes).tolist()
         return cls(
             rows={row.name: row for row in rows},
             n_forget=len(split.forget_positions),
-            n_test=len(sets["remaining_test"]),
+            n_retain=len(split.train) - len(split.forget_positions),
+            n_test=sum(counts),
             n_forget_test=len(sets.get("forget_test", ())),
             n_per_class=min((count for count in counts if count), default=0),
             n_classes=problem.n_classes,
             whole_classes=bool(split.forget_classes),
-            labels="wrong" if wrong else "right" if labels_known else "unknown",
+            labels=labels,
             roles=tuple(roles),
+            classes=tuple(classes),
         )
 
     @property
@@ -68,6 +84,10 @@ class Facts:
         """
         order = ("oracle", "retrained") if self.labels == "wrong" else ("retrained", "oracle")
         return next((role for role in order if role in self.roles), "")
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, its number where names are not known."""
+        return self.classes[label] if self.classes else str(label)
 
     def value(self, name: str, role: str) -> float | None:
         """Return a number of a model, ``None`` where it was not measured or is not defined."""
@@ -153,8 +173,12 @@ def forget_accuracy(facts: Facts, thresholds: Thresholds) -> Compared | None:
 def attacks(facts: Facts, thresholds: Thresholds) -> list[Compared]:
     """Compare the AUC of the confidence and the entropy attack; without a reference there is none to compare.
 
-    Beside the margin stands the uncertainty of both AUC, from their intervals.
+    Beside the margin stands the uncertainty of both AUC, from their intervals. Where labels are wrong only an
+    oracle is a reference: a healed example is answered with confidence, by its true label, which a model that
+    never saw it need not do.
     """
+    if facts.labels == "wrong" and facts.reference != "oracle":
+        return []
     found = []
     for name in ("confidence_attack", "entropy_attack_auc"):
         before, after, reference = (

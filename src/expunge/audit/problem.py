@@ -10,11 +10,12 @@ from torch import Tensor
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
+from expunge.metrics.base import Evaluated, NotDefined
 from expunge.tasks.base import Problem, Split, Truth, check_forget
 
 
 def audit_problem(
-    train: Examples, forget: Tensor, test: Examples, true_labels: Tensor | None = None
+    train: Examples, forget: Tensor, test: Examples | None, true_labels: Tensor | None = None
 ) -> Problem:
     """Return the problem with its named sets.
 
@@ -26,7 +27,7 @@ def audit_problem(
     Args:
         train: the training examples with their stored labels.
         forget: positions in ``train`` (integers, or a boolean mask), each once, not all of them.
-        test: examples that no model was trained on.
+        test: examples that no model was trained on; without them the problem has no set of test examples.
         true_labels: int64 (N,), of ``train``, negative where they are not known; there the stored label counts
             as right.
 
@@ -35,7 +36,7 @@ def audit_problem(
             classes in ``test``, or not one true label for each example.
     """
     positions = check_forget(forget, len(train))
-    if len(test) == 0 or test.n_classes != train.n_classes:
+    if test is not None and (len(test) == 0 or test.n_classes != train.n_classes):
         raise InvalidInput(
             f"test examples of the {train.n_classes} classes of the training data are expected, got {len(test)} "
             f"of {test.n_classes} classes"
@@ -47,15 +48,12 @@ def audit_problem(
         )
     split = Split(train, positions)
     true = train.relabel(completed(train, true_labels))
-    sets = {
-        "test": test,
-        "remaining_test": test,
-        "forget": true.select(positions),
-        "retain": true.select(~split.forget_mask),
-    }
-    if split.forget_classes:
-        of_forgotten = torch.isin(test.labels, torch.tensor(split.forget_classes, device=test.device))
-        sets["remaining_test"], sets["forget_test"] = test.select(~of_forgotten), test.select(of_forgotten)
+    sets = {"forget": true.select(positions), "retain": true.select(~split.forget_mask)}
+    if test is not None:
+        sets |= {"test": test, "remaining_test": test}
+        if split.forget_classes:
+            of_forgotten = torch.isin(test.labels, torch.tensor(split.forget_classes, device=test.device))
+            sets |= {"remaining_test": test.select(~of_forgotten), "forget_test": test.select(of_forgotten)}
     wrong = (true.labels != train.labels).cpu()
     listed = split.forget_mask.cpu()
     known, unknown = (wrong & listed).nonzero().flatten(), (wrong & ~listed).nonzero().flatten()
@@ -73,6 +71,24 @@ def audit_problem(
     # Not every input is an image; what reads the shape of one asks the inputs themselves.
     shape = cast(tuple[int, int, int], tuple(next(train.batches(1)).x.shape[1:]))
     return Problem(split, truth, shape, train.n_classes, training_key, fingerprint(training_key, positions))
+
+
+class Audited(Evaluated):
+    """A model on an audit's problem, which may lack test examples."""
+
+    def examples(self, name: str) -> Examples:
+        """Examples of a named set.
+
+        Raises:
+            NotDefined: there is no such set, or it is empty.
+        """
+        if name in ("test", "remaining_test") and not self.has("test"):
+            raise NotDefined("it needs examples that no model was trained on, which were not given")
+        if name == "forget_test" and not self.has(name):
+            raise NotDefined(
+                "it looks at test examples of a class that is forgotten whole, and there are none"
+            )
+        return super().examples(name)
 
 
 def completed(train: Examples, true_labels: Tensor | None) -> Tensor:

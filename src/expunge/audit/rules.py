@@ -1,95 +1,12 @@
-"""The rules of the verdict: each reads the facts and returns what it finds, with the numbers it rests on."""
+"""The rules of the verdict on forgetting: each reads the facts and returns what it finds, with its numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
 from expunge.audit.facts import Compared, Facts, attacks, forget_accuracy, probes
+from expunge.audit.findings import Finding, Outcome, points
 from expunge.audit.relearned import REACHED, Relearned
 from expunge.audit.thresholds import Thresholds, allowed, sampling_error
 from expunge.metrics.base import Measurement
-
-Outcome = Literal[
-    "damaged utility",
-    "did not forget",
-    "partly forgot",
-    "hidden, not forgotten",
-    "over-forgot",
-    "undecided",
-    "forgot",
-]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a rule found.
-
-    Args:
-        outcome: in words.
-        sentence: with the numbers it rests on.
-        numbers: the same by name.
-    """
-
-    outcome: Outcome
-    sentence: str
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-
-def damaged_utility(facts: Facts, thresholds: Thresholds) -> list[Finding]:
-    """Test accuracy, or that of one class, below both the original's and the reference's by more than is allowed."""
-    found = []
-    after = facts.value("test_accuracy", "unlearned")
-    others = {role: facts.value("test_accuracy", role) for role in ("original", facts.reference)}
-    known = {role: value for role, value in others.items() if value is not None}
-    if after is not None and known:
-        role, lowest = min(known.items(), key=lambda item: item[1])
-        limit = allowed(
-            thresholds.utility,
-            facts.floor("test_accuracy"),
-            sampling_error(lowest, facts.n_test, thresholds.level),
-        )
-        if lowest - after > limit:
-            found.append(
-                Finding(
-                    "damaged utility",
-                    f"test accuracy is {after:.1%}, {points(lowest - after)} below the {role} model's {lowest:.1%}; "
-                    f"{points(limit)} are tolerated",
-                    {"after": after, "lowest": lowest, "allowed": limit},
-                )
-            )
-    found += _damaged_class(facts, thresholds)
-    return found
-
-
-def _damaged_class(facts: Facts, thresholds: Thresholds) -> list[Finding]:
-    drops = {label: drop for label in range(facts.n_classes) if (drop := _drop(facts, label)) is not None}
-    accuracy = facts.value("test_accuracy", "original")
-    if not drops or accuracy is None:
-        return []
-    worst = max(drops, key=lambda label: drops[label])
-    # The largest of n_classes drops is looked at.
-    error = sampling_error(accuracy, facts.n_per_class, thresholds.level / facts.n_classes)
-    limit = allowed(thresholds.class_utility, facts.floor(f"class_damage_{worst}"), error)
-    if drops[worst] <= limit:
-        return []
-    against = f"original and {facts.reference} model" if facts.reference else "original"
-    return [
-        Finding(
-            "damaged utility",
-            f"class {worst} lost {points(drops[worst])} of its test accuracy against the {against}; {points(limit)} "
-            "are tolerated",
-            {"class": worst, "drop": drops[worst], "allowed": limit},
-        )
-    ]
-
-
-def _drop(facts: Facts, label: int) -> float | None:
-    """Return what a class lost against the original and the reference: the smaller of the two."""
-    mine, theirs = (facts.value(f"class_damage_{label}", role) for role in ("unlearned", facts.reference))
-    # Both are drops below the original's accuracy, so that it cancels in their difference.
-    return mine if mine is None or theirs is None else min(mine, mine - theirs)
 
 
 def did_not_forget(facts: Facts, thresholds: Thresholds) -> list[Finding]:
@@ -151,9 +68,11 @@ def _without_reference(facts: Facts, thresholds: Thresholds) -> list[Finding]:
 def over_forgot(facts: Facts, thresholds: Thresholds) -> list[Finding]:
     """Accuracy on the forget set, or an attack on it, below both the reference's and the original's.
 
-    Without a reference only an attack clearly below 1/2 says so, where the stored labels are right: a wrong
-    label is to look unfamiliar.
+    Without a reference only an attack clearly below 1/2 says so. Where the stored labels are wrong nothing is too
+    little: such a label is to look unfamiliar.
     """
+    if facts.labels == "wrong":
+        return []
     if not facts.reference:
         return _less_familiar(facts, thresholds)
     found = []
@@ -195,6 +114,29 @@ def _less_familiar(facts: Facts, thresholds: Thresholds) -> list[Finding]:
             {"auc": attack.value},
         )
     ]
+
+
+def partly_healed(facts: Facts, thresholds: Thresholds) -> list[Finding]:
+    """Too few of the labels known to be wrong answered by the true one, in the forget set or outside it.
+
+    What is expected is the reference's share, all of them without one; ``thresholds.healed`` of that is enough.
+    """
+    found = []
+    for part, where in (("known", "in the forget set"), ("unknown", "outside the forget set")):
+        name = f"healed_{part}"
+        after, reference = facts.value(name, "unlearned"), facts.value(name, facts.reference)
+        least = thresholds.healed * (1.0 if reference is None else reference)
+        if after is not None and after < least:
+            against = "" if reference is None else f" ({facts.reference} {reference:.1%})"
+            found.append(
+                Finding(
+                    "partly healed",
+                    f"of the wrong labels {where} {after:.1%} are now answered by the true one{against}; {least:.1%} "
+                    "are expected at least",
+                    {"after": after, "least": least},
+                )
+            )
+    return found
 
 
 def below_half(attack: Measurement | None, thresholds: Thresholds) -> bool:
@@ -261,11 +203,6 @@ def telling(facts: Facts, thresholds: Thresholds) -> list[str]:
 def looks_inside(facts: Facts, thresholds: Thresholds) -> bool:
     """Whether a probe, or relearning, tells the original from the retrained model, so that it could find anything."""
     return any(probe.tells for probe in probes(facts, thresholds)) or fewest_steps(facts)[0] > 0
-
-
-def points(share: float) -> str:
-    """Return a difference of shares in percentage points."""
-    return f"{100 * share:.1f} points"
 
 
 def attack_name(name: str) -> str:

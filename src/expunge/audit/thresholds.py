@@ -27,6 +27,11 @@ class Thresholds:
         probe: margin on the accuracy of a probe.
         information: margin on the information difference index, whose scale is 1; the estimate varies by a few
             tenths on some hundred examples.
+        damage: how many times the tolerated loss makes "damaged utility"; a smaller one is "lost some utility".
+        by_heart: loss of accuracy on the retain set that makes "damaged utility" where there are no test examples:
+            stored labels that are no longer known by heart, wrong ones among them, look like a loss too.
+        healed: share of the wrong labels that the reference answers by the true one, below which the unlearned
+            model counts as partly healed; without a reference the share of all of them.
         left: share of the way from reference to original that makes "as before"; half way is the boundary, since
             below it the model is nearer to the reference.
         relearn: share of the retrained model's relearning steps below which relearning is fast; the original's
@@ -34,7 +39,7 @@ class Thresholds:
         level: chance, one-sided, that a sampling error alone passes for a difference.
 
     Raises:
-        InvalidInput: a margin below 0, or a share or level outside (0, 1).
+        InvalidInput: a margin below 0, a share or level outside (0, 1), or a factor below 1.
     """
 
     utility: float = 0.02
@@ -43,6 +48,9 @@ class Thresholds:
     attack: float = 0.05
     probe: float = 0.05
     information: float = 0.3
+    damage: float = 2.0
+    by_heart: float = 0.2
+    healed: float = 0.5
     left: float = 0.5
     relearn: float = 0.67
     level: float = 0.05
@@ -51,7 +59,9 @@ class Thresholds:
         for name in ("utility", "class_utility", "forget", "attack", "probe", "information"):
             if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
                 raise InvalidInput(f"the margin {name} must be at least 0, got {getattr(self, name)}")
-        for name in ("left", "relearn", "level"):
+        if not (self.damage >= 1 and math.isfinite(self.damage)):
+            raise InvalidInput(f"damage must be at least 1, got {self.damage}")
+        for name in ("by_heart", "healed", "left", "relearn", "level"):
             if not 0 < getattr(self, name) < 1:
                 raise InvalidInput(f"{name} must lie in (0, 1), got {getattr(self, name)}")
 

@@ -22,18 +22,26 @@ def _healed(facts: Facts) -> list[str]:
     shares = {role: facts.value("healed_known", role) for role in roles}
     after = shares.pop("unlearned", None)
     if after is None:
-        return []
+        row = facts.rows.get("healed")
+        return [f"Healing is not defined here, because {row.because}."] if row and row.because else []
     others = ", ".join(f"{role} {share:.1%}" for role, share in shares.items() if share is not None)
     return [f"Of the wrong labels in the forget set {after:.1%} are now answered by the true one ({others})."]
 
 
 def _without(facts: Facts, thresholds: Thresholds) -> list[str]:
-    found = [
-        "No retrained model was given: whether the forget set is answered as by a model that never saw it, or hidden "
-        "in the layers, is not known. --train-reference trains one."
-    ]
+    what = "whether the forget set is answered as by a model that never saw it, or hidden in the layers, is not known."
+    if facts.labels == "wrong":
+        what = "what retraining would reach is not known."
+    found = [f"No retrained model was given: {what}"]
+    if not facts.n_test:
+        found.append("No test data was given: what the unlearning cost on unseen examples is not known.")
     before, after = (facts.value("class_mean_probe", role) for role in ("original", "unlearned"))
-    if before is not None and after is not None and abs(before - after) <= thresholds.probe:
+    if (
+        facts.labels != "wrong"
+        and before is not None
+        and after is not None
+        and abs(before - after) <= thresholds.probe
+    ):
         found.append(
             f"The layers tell the forgotten class as well as before (nearest class mean: {after:.2f}, original "
             f"{before:.2f}); a model that never saw it may do so, too."

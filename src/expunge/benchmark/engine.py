@@ -44,11 +44,12 @@ class LocalEngine:
     """Worker processes on this machine; they end with this process, however it ends.
 
     Args:
-        workers: how many; each gets its share of the cores.
+        workers: how many.
+        threads: that each computes with; by default its share of the cores.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._threads = max(1, (os.cpu_count() or 1) // workers)
+    def __init__(self, workers: int, threads: int | None = None) -> None:
+        self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
         self._slots = workers
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()

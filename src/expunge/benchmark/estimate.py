@@ -10,6 +10,7 @@ import torch
 
 from expunge.benchmark.plan import Plan, Training, training_problem
 from expunge.training.cost import Meter
+from expunge.training.devices import Devices
 
 _SECONDS = 1.0
 _MOST_STEPS = 50
@@ -19,7 +20,7 @@ _CPU_BATCH = 128
 
 
 def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads: int) -> float:
-    """Return the estimated wall time of all cells of ``plan`` and those of its first models not in ``trained``.
+    """Return the estimated wall time of all cells of ``plan`` and those of its shared models not in ``trained``.
 
     seconds = max(sum of work, longest first model with its longest cell) * seconds per epoch / workers, with the
     work in epochs of the first training and the seconds per epoch timed for each recipe. What methods do on the
@@ -27,7 +28,7 @@ def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads:
 
     Args:
         plan: what is to be run.
-        trained: keys of the first models that exist.
+        trained: keys of the first models and references that exist.
         workers: processes that share the work.
         threads: of each process.
     """
@@ -38,6 +39,11 @@ def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads:
             if recipe not in speed:
                 speed[recipe] = images_per_second(training)
     total, longest = 0.0, 0.0
+    for reference in plan.references:
+        if reference.key not in trained:
+            training = reference.training
+            images = training.data.load(training.numerics.device)
+            total += reference.work * len(images.train_labels) / speed[repr(training.recipe)]
     for training in plan.trainings:
         images = training.data.load(training.numerics.device)
         epoch = len(images.train_labels) / speed[repr(training.recipe)]
@@ -50,7 +56,8 @@ def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads:
 
 def images_per_second(training: Training) -> float:
     """Time a few training steps of a fresh model."""
-    numerics = training.numerics
+    # On one device: to start the processes of several takes longer than the steps.
+    numerics = replace(training.numerics, devices=Devices())
     problem = training_problem(training.data, training.task, numerics.device)
     train = problem.split.train
     model = training.recipe.build(problem.shape, problem.n_classes, torch.Generator())

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from expunge.benchmark.engine import Engine, EngineError, LocalEngine, WorkerLost
-from expunge.benchmark.plan import Cell, Plan, Training
+from expunge.benchmark.plan import Cell, Plan, Reference, Training
+from expunge.benchmark.references import run_reference
 from expunge.benchmark.run import failed_record, learned_corruption, run_cell, run_training
+from expunge.benchmark.threads import worker_threads
 from expunge.errors import InvalidInput
 from expunge.store.claims import Claims
 from expunge.store.database import AlreadyDone
@@ -60,6 +62,7 @@ def execute(
     report: Callable[[Status], None] = lambda status: None,
     engine: Engine | None = None,
     limit: int | None = None,
+    recorded: Callable[[Record], None] = lambda record: None,
 ) -> Status:
     """Run every cell whose record is missing from ``store``.
 
@@ -82,6 +85,7 @@ def execute(
         report: called after every job.
         engine: where the jobs run instead; left open.
         limit: run at most so many of the missing cells.
+        recorded: called with every record of this run, once it is in the store.
 
     Raises:
         InvalidInput: ``limit`` is below 1.
@@ -97,16 +101,21 @@ def execute(
     report(status)
     cells = missing[:limit]
     if cells:
-        used = LocalEngine(max(1, min(workers, len(cells)))) if engine is None else engine
+        used = _local_engine(plan, min(workers, len(cells))) if engine is None else engine
         try:
             with Claims(store.database) as claims:
                 before = {record.key: record for record in failed}
-                _Run(cells, store, claims, used, before, keep_weights, report, status).go()
+                _Run(cells, store, claims, used, before, keep_weights, report, status, recorded).go()
         finally:
             if engine is None:
                 used.close()
     status.warnings.extend(_unlearned(plan, store))
     return status
+
+
+def _local_engine(plan: Plan, workers: int) -> LocalEngine:
+    workers = max(1, workers)
+    return LocalEngine(workers, worker_threads(plan, workers))
 
 
 def _unlearned(plan: Plan, store: Store) -> list[str]:
@@ -130,32 +139,36 @@ def _where(task: Task) -> str:
     return f"forget {task.kind}" if regularity is None else regularity_name(regularity)
 
 
-_Job = Training | Cell
+def _role(job: Training | Reference) -> str:
+    return "first" if isinstance(job, Training) else job.role.replace("_", " ")
+
+
+_Job = Training | Reference | Cell
+_Shared = Training | Reference
+"""What several cells wait for."""
 
 
 class _Run:
     def __init__(
         self, cells: list[Cell], store: Store, claims: Claims, engine: Engine, before: dict[str, Record],
-        keep_weights: bool, report: Callable[[Status], None], status: Status,
+        keep_weights: bool, report: Callable[[Status], None], status: Status, recorded: Callable[[Record], None],
     ) -> None:  # fmt: skip
         self.store, self.claims, self.engine, self.before = store, claims, engine, before
-        self.keep_weights, self.report, self.status = keep_weights, report, status
-        self.waiting: dict[str, list[Cell]] = {}
-        trainings: dict[str, Training] = {}
-        for cell in cells:
-            self.waiting.setdefault(cell.training.key, []).append(cell)
-            trainings[cell.training.key] = cell.training
+        self.keep_weights, self.report, self.status, self.recorded = keep_weights, report, status, recorded
+        needed = Plan.of(cells)
+        shared: list[_Shared] = [*needed.trainings, *needed.references]
+        self.finished: set[str] = set()
         # Trained models come from the store where they are there; loading one is no work.
-        self.ready: list[_Job] = list(trainings.values())
+        self.ready: list[_Job] = [*needed.trainings]
+        self.blocked: list[Reference | Cell] = [*needed.references, *needed.cells]
+        self._unblock()
         self.held: list[_Job] = []
         self.next_look = 0.0
         self.running: dict[Future[Any], _Job] = {}
         self.attempts: dict[str, int] = {}
-        self.training_work = {
-            key: 0.0 if store.weights.has(key) else training.work for key, training in trainings.items()
-        }
+        self.shared_work = {job.key: 0.0 if store.weights.has(job.key) else job.work for job in shared}
         self.work_done = 0.0
-        self.work = sum(cell.work for cell in cells) + sum(self.training_work.values())
+        self.work = sum(cell.work for cell in cells) + sum(self.shared_work.values())
 
     def go(self) -> None:
         while self.ready or self.held or self.running:
@@ -189,6 +202,8 @@ class _Run:
         folder = self.store.weights.folder
         if isinstance(job, Training):
             return self.engine.submit(run_training, job, folder)
+        if isinstance(job, Reference):
+            return self.engine.submit(run_reference, job, folder)
         return self.engine.submit(run_cell, job, folder, self.keep_weights)
 
     def _last_try(self, job: _Job) -> bool:
@@ -196,21 +211,21 @@ class _Run:
 
     def _was_done_elsewhere(self, job: _Job) -> bool:
         """Leave out what another coordinator has recorded since this run began; whether nothing is left."""
-        cells = [job] if isinstance(job, Cell) else self.waiting[job.key]
+        cells = self._cells_of(job)
         now = self.store.database.get_many(cell.key for cell in cells)
         gone = [cell for cell in cells if now.get(cell.key) != self.before.get(cell.key)]
         left = [cell for cell in cells if cell not in gone]
         self.status.elsewhere += len(gone)
         self.work_done += sum(cell.work for cell in gone)
-        if isinstance(job, Training):
-            self.waiting[job.key] = left
+        self._drop(gone)
         if left:
             return False
-        if isinstance(job, Training):
-            del self.waiting[job.key]
-            self.work_done += self.training_work[job.key]
+        if not isinstance(job, Cell):
+            # A reference that waited for this job has no cell left either, and is dropped in its turn.
+            self._settled(job)
         self.claims.release(job.key)
-        self._tell(f"{self.status.elsewhere} cells by another coordinator")
+        if gone:
+            self._tell(f"{self.status.elsewhere} cells by another coordinator")
         return True
 
     def _wait_for_others(self) -> None:
@@ -223,24 +238,43 @@ class _Run:
     def _settle(self, job: _Job, future: Future[Any]) -> None:
         if isinstance(future.exception(), WorkerLost):
             self._retry(job)
-        elif isinstance(job, Training):
-            self._trained(job, future)
-        else:
+        elif isinstance(job, Cell):
             self._finished(job, future)
+        else:
+            self._trained(job, future)
 
-    def _trained(self, job: Training, future: Future[Any]) -> None:
-        cells = self.waiting.pop(job.key)
+    def _trained(self, job: _Shared, future: Future[Any]) -> None:
+        what = "first training" if isinstance(job, Training) else f"training of the {_role(job)} model"
         try:
             future.result()
         except (CannotWrite, EngineError):
             raise
         except Exception as error:
-            self._fail(cells, f"the first training failed: {type(error).__name__}: {error}")
-        else:
-            self.ready.extend(cells)
-        self.work_done += self.training_work[job.key]
+            self._fail(self._cells_of(job), f"the {what} failed: {type(error).__name__}: {error}")
+        self._settled(job)
         self.claims.release(job.key)
-        self._tell(f"first model, {_where(job.task)}, seed {job.seed}")
+        self._tell(f"{_role(job)} model, {_where(job.task)}, seed {job.task.seed}")
+
+    def _settled(self, job: _Shared) -> None:
+        """Note that a first model or a reference is through, and free what waits for nothing else."""
+        self.finished.add(job.key)
+        self.work_done += self.shared_work[job.key]
+        self._unblock()
+
+    def _unblock(self) -> None:
+        free = [job for job in self.blocked if self.finished.issuperset(job.requires)]
+        self.blocked = [job for job in self.blocked if not self.finished.issuperset(job.requires)]
+        self.ready += free
+
+    def _cells_of(self, job: _Job) -> list[Cell]:
+        """The cells that are lost with a job: itself, or those that wait for it."""
+        if isinstance(job, Cell):
+            return [job]
+        return [cell for cell in self.blocked if isinstance(cell, Cell) and job.key in cell.requires]
+
+    def _drop(self, cells: list[Cell]) -> None:
+        gone = {cell.key for cell in cells}
+        self.blocked = [job for job in self.blocked if job.key not in gone]
 
     def _finished(self, job: Cell, future: Future[Any]) -> None:
         record = future.result()
@@ -255,12 +289,17 @@ class _Run:
         if self.attempts[job.key] < _ATTEMPTS:
             self.ready.append(job)
             return
-        cells = [job] if isinstance(job, Cell) else self.waiting.pop(job.key)
-        self._fail(cells, f"the worker process died {_ATTEMPTS} times while it ran this; is memory short?")
+        self._fail(
+            self._cells_of(job),
+            f"the worker process died {_ATTEMPTS} times while it ran this; is memory short?",
+        )
+        if not isinstance(job, Cell):
+            self._settled(job)
         self.claims.release(job.key)
         self._tell(f"given up after {_ATTEMPTS} lost workers: {_where(job.task)}, seed {job.seed}")
 
     def _fail(self, cells: list[Cell], error: str) -> None:
+        self._drop(cells)
         for cell in cells:
             self._write(failed_record(cell, error))
             self.work_done += cell.work
@@ -275,6 +314,7 @@ class _Run:
             self.status.done += 1
         else:
             self.status.failed += 1
+        self.recorded(record)
 
     def _tell(self, doing: str) -> None:
         self.status.doing = doing

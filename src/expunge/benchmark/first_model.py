@@ -10,9 +10,11 @@ from expunge.seeding import generator
 from expunge.tasks.base import Problem
 from expunge.training.cost import Meter
 from expunge.training.difficulty import LossRecorder
+from expunge.training.launch import launch
 from expunge.training.loop import Progress, cross_entropy, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+from expunge.training.team import current_team
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,13 @@ def train_first(
 ) -> FirstModel:
     """Train a fresh model on the training set of ``problem``, stored labels and corruption included.
 
+    Several devices share it, in a process for each and without progress.
+
     Raises:
         Diverged: the training led to NaN.
     """
+    if numerics.devices.several and current_team() is None:
+        return launch(numerics, train_first, recipe, problem, seed, numerics)
     train = problem.split.train
     model = recipe.build(problem.shape, problem.n_classes, generator(seed, "initialisation"))
     recorder = LossRecorder(len(train), numerics.device) if recipe.example_tied is None else None

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from expunge.benchmark.metric_choice import load_metrics
 from expunge.benchmark.plan import DataChoice, Plan, make_plan
 from expunge.benchmark.preset import Preset, make_settings, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
@@ -21,11 +22,15 @@ from expunge.tasks.forgetting import FORGET_TASKS
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
-_SECTIONS = ("data", "run", "seeds", "tasks", "task", "recipe", "recipes", "methods")
+_SECTIONS = (
+    "data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "task", "recipe", "recipes", "methods",
+)  # fmt: skip
 _FORMS = {
     "tasks": "[[tasks]] tables",
     "run": "method names, run = ['retrain', 'natmu']",
     "seeds": "whole numbers, seeds = [0, 1, 2]",
+    "unlearning_seeds": "whole numbers, unlearning_seeds = [0, 1, 2]",
+    "metrics": "metric names, metrics = ['tow', 'accuracy_gaps']",
     "recipes": "[[recipes]] tables",
 }
 _Made = TypeVar("_Made")
@@ -52,13 +57,17 @@ class Grid:
         data: which data.
         tasks: what is to be forgotten.
         setups: at least one.
-        seeds: of data, training and unlearning.
+        seeds: of data and training, and of unlearning unless there are ``unlearning_seeds``.
+        unlearning_seeds: each method is run with each of them on each first model.
+        metrics: names of metrics beside those of every record.
     """
 
     data: DataChoice
     tasks: tuple[Task, ...]
     setups: tuple[Setup, ...]
     seeds: tuple[int, ...]
+    unlearning_seeds: tuple[int, ...] = ()
+    metrics: tuple[str, ...] = ()
 
     def single(self) -> Setup:
         """Return the only setup.
@@ -80,7 +89,16 @@ class Grid:
             InvalidInput: see :func:`make_plan`.
         """
         return tuple(
-            make_plan(self.data, self.tasks, setup.recipe, setup.methods, self.seeds, numerics)
+            make_plan(
+                self.data,
+                self.tasks,
+                setup.recipe,
+                setup.methods,
+                self.seeds,
+                numerics,
+                unlearning_seeds=self.unlearning_seeds,
+                metrics=self.metrics,
+            )
             for setup in self.setups
         )
 
@@ -109,7 +127,8 @@ class Grid:
         """Read a grid from TOML.
 
         The tables ``[data]``, ``[recipe]``, ``[task]`` (defaults of corruption tasks) and
-        ``[methods.NAME]`` hold settings; ``run`` lists the methods and ``seeds`` the seeds.
+        ``[methods.NAME]`` hold settings; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
+        varies the unlearning by itself, and ``metrics`` names what is measured beside the usual.
 
         ``[[tasks]]`` names a task each, by ``kind``. A list given for a setting that takes one value stands for
         a task for each of its values; several lists, for every combination.
@@ -144,9 +163,14 @@ class Grid:
             where = f"recipe {number}" if "recipes" in content else ""
             setups.append(_setup(entry, preset, names, faults, where))
         seeds = faults.list_of(content, "seeds", int)
+        lists = {
+            name: faults.list_of(content, name, kind) if name in content else []
+            for name, kind in (("unlearning_seeds", int), ("metrics", str))
+        }
+        faults.unless("metrics", lambda: load_metrics(lists["metrics"]))
         faults.check(origin)
         assert data is not None
-        return cls(data, tuple(tasks), tuple(setups), tuple(seeds))
+        return cls(data, tuple(tasks), tuple(setups), tuple(seeds), *map(tuple, lists.values()))
 
 
 class _Faults:

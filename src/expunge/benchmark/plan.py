@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 
+from expunge.benchmark.metric_choice import load_metrics, references_of
 from expunge.data.images import ImageData
 from expunge.data.loading import load_data
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.methods.base import Method
+from expunge.seeding import derive_seed
 from expunge.store.weights import WeightStore
 from expunge.tasks.base import Problem, Task
 from expunge.training.numerics import Numerics
@@ -77,8 +79,49 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A model that metrics compare with: one for all cells of a task and training seed.
+
+    Args:
+        key: content hash.
+        role: "retrained", "second_retrained" (the same by another seed, for the noise floor) or "oracle".
+        training: the first model of these cells; gives the data, and the task its hardest examples.
+        task: whose forget set it is trained without.
+        recipe: of the grid, without any method's preparation.
+        seed: of initialisation and order.
+        work: in epochs.
+    """
+
+    key: str
+    role: str
+    training: Training
+    task: Task
+    recipe: Recipe
+    seed: int
+    work: float
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Keys of the jobs that have to be finished before."""
+        return (self.training.key,) if self.task.needs_difficulty and self.role != "oracle" else ()
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One method on one task with one seed."""
+    """One method on one task with one training seed and one unlearning seed.
+
+    Args:
+        key: content hash, under which the record is stored.
+        training: the first model it starts from.
+        task: what is to be forgotten.
+        task_key: content hash of the task carried out.
+        method: with its settings.
+        seed: of the data and the first training.
+        unlearning_seed: of the unlearning.
+        work: in epochs of the first training.
+        metrics: names of metrics beside those of every record.
+        references: the models that these compare with.
+    """
 
     key: str
     training: Training
@@ -86,22 +129,32 @@ class Cell:
     task_key: str
     method: Method
     seed: int
+    unlearning_seed: int
     work: float
+    metrics: tuple[str, ...] = ()
+    references: tuple[Reference, ...] = ()
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Keys of the jobs that have to be finished before."""
+        return (self.training.key, *(reference.key for reference in self.references))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a grid; the trainings in the order in which cells need them."""
+    """All jobs of a grid; trainings and references in the order in which cells need them."""
 
     trainings: tuple[Training, ...]
     cells: tuple[Cell, ...]
+    references: tuple[Reference, ...] = ()
 
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> Plan:
-        """Return the plan of some cells, each key once, with the first models they start from."""
+        """Return the plan of some cells, each key once, with the first models and references they need."""
         taken = {cell.key: cell for cell in cells}
         trainings = {cell.training.key: cell.training for cell in taken.values()}
-        return cls(tuple(trainings.values()), tuple(taken.values()))
+        references = {found.key: found for cell in taken.values() for found in cell.references}
+        return cls(tuple(trainings.values()), tuple(taken.values()), tuple(references.values()))
 
 
 def make_plan(
@@ -111,35 +164,55 @@ def make_plan(
     methods: Sequence[Method],
     seeds: Sequence[int],
     numerics: Numerics,
+    *,
+    unlearning_seeds: Sequence[int] = (),
+    metrics: Sequence[str] = (),
 ) -> Plan:
     """Lay out every combination, each with the content hash under which its record is stored.
 
-    A seed is the seed of the data, of the first training and of the unlearning; each derives its own
-    draws from it.
+    A seed is the seed of the data and of the first training, and without ``unlearning_seeds`` of the unlearning
+    too; each derives its own draws from it.
+
+    Args:
+        data: which data.
+        tasks: what is to be forgotten.
+        recipe: of the first models and of the references.
+        methods: with their settings.
+        seeds: of data and training.
+        numerics: where to compute.
+        unlearning_seeds: every method is run with each of them on each first model.
+        metrics: names of metrics beside those of every record; the models they compare with join the plan.
 
     Raises:
-        InvalidInput: nothing to do, a seed or method given twice, a task the data cannot carry, or a model
-            that cannot be made for it.
+        InvalidInput: nothing to do, a seed, method or metric given twice, a metric that a sweep cannot measure,
+            a task the data cannot carry, or a model that cannot be made for it.
+        UnknownName: no such metric.
     """
-    for kind, given in (
-        ("tasks", list(tasks)),
-        ("methods", [(method.name, method) for method in methods]),
-        ("seeds", list(seeds)),
+    for kind, given, optional in (
+        ("tasks", list(tasks), False),
+        ("methods", [(method.name, method) for method in methods], False),
+        ("seeds", list(seeds), False),
+        ("unlearning seeds", list(unlearning_seeds), True),
+        ("metrics", list(metrics), True),
     ):
-        if not given:
+        if not given and not optional:
             raise InvalidInput(f"the grid has no {kind}; name at least one")
         for position, entry in enumerate(given):
             if entry in given[:position]:
                 raise InvalidInput(f"the grid names one of its {kind} twice: {entry}")
     images = data.load(numerics.device)
     _check(images, tasks, recipe)
-    evaluation = evaluation_epochs(images)
+    measured = load_metrics(metrics)
+    chosen = tuple(sorted(metrics))
+    evaluation = evaluation_epochs(images) * (2 if metrics else 1)
     trainings: dict[str, Training] = {}
+    references: dict[str, Reference] = {}
     cells = []
     for seed in seeds:
         for settings in tasks:
             task = dataclasses.replace(settings, seed=seed)  # type: ignore[type-var]
             training_key, task_key = _keys(data, task, numerics.device)
+            roles = references_of(measured, corrupted=getattr(task, "n_corrupted", 0) > 0)
             for method in methods:
                 own = recipe.prepared(method.preparation)
                 model_key = fingerprint(training_key, own, seed, numerics.dtype)
@@ -148,10 +221,27 @@ def make_plan(
                 )
                 # The hardest samples are those of one first model.
                 own_task = fingerprint(task_key, model_key) if task.needs_difficulty else task_key
-                key = fingerprint(task_key, model_key, method.name, method, seed, KEY_VERSION)
+                needed = []
+                for role in roles:
+                    trained_on = training_key if role == "oracle" else own_task
+                    found = _reference(role, trained_on, training, task, recipe, seed)
+                    needed.append(references.setdefault(found.key, found))
                 work = method.typical_epochs(own) + evaluation
-                cells.append(Cell(key, training, task, own_task, method, seed, work))
-    return Plan(tuple(trainings.values()), tuple(cells))
+                for unlearning_seed in unlearning_seeds or (seed,):
+                    what = (task_key, model_key, method.name, method, unlearning_seed, KEY_VERSION)
+                    # Without further metrics the key is the one of the time before there were any.
+                    key = fingerprint(*what, chosen) if chosen else fingerprint(*what)
+                    run = (method, seed, unlearning_seed, work, chosen, tuple(needed))
+                    cells.append(Cell(key, training, task, own_task, *run))
+    return Plan(tuple(trainings.values()), tuple(cells), tuple(references.values()))
+
+
+def _reference(
+    role: str, trained_on: str, training: Training, task: Task, recipe: Recipe, seed: int
+) -> Reference:
+    own_seed = derive_seed(seed, "reference", role)
+    key = fingerprint("reference", role, trained_on, recipe, own_seed, training.numerics.dtype, KEY_VERSION)
+    return Reference(key, role, training, task, recipe, own_seed, float(recipe.epochs))
 
 
 def evaluation_epochs(images: ImageData) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import expunge
 from expunge.benchmark.first_model import train_first
 from expunge.benchmark.plan import CODES, DIFFICULTY, Cell, Training, build_problem, training_problem
+from expunge.benchmark.references import measure_chosen
 from expunge.errors import ExpungeError
 from expunge.evaluation import evaluate
 from expunge.methods.base import Request, Unlearned
@@ -79,7 +80,7 @@ def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
     model, codes = load_trained(training, folder)
     request = Request(
         problem.split,
-        seed=cell.seed,
+        seed=cell.unlearning_seed,
         numerics=training.numerics,
         recipe=training.recipe,
         truth=problem.truth,
@@ -87,6 +88,8 @@ def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
     )
     unlearned = cell.method(model, request)
     metrics = evaluate(unlearned.model, problem, training.numerics)
+    if cell.metrics:
+        metrics["metrics"] |= measure_chosen(cell, unlearned.model, model, problem, folder)
     if keep_weights:
         weights.save(cell.key, unlearned.model.state_dict(), {"method": cell.method.name})
     return _record(
@@ -141,7 +144,7 @@ def _record(cell: Cell, **outcome: object) -> Record:
         seed=cell.seed,
         data_seed=task.seed,
         training_seed=training.seed,
-        unlearning_seed=cell.seed,
+        unlearning_seed=cell.unlearning_seed,
         task_key=cell.task_key,
         model_key=training.key,
         provenance={
@@ -149,6 +152,7 @@ def _record(cell: Cell, **outcome: object) -> Record:
             "torch": torch.__version__,
             "device": training.numerics.device,
             "dtype": training.numerics.dtype,
+            "devices": str(training.numerics.devices.count),
             "threads": str(torch.get_num_threads()),
             "cpus": str(os.cpu_count()),
             "machine": platform.machine(),

@@ -21,15 +21,18 @@ def select(plan: Plan, only: Iterable[str]) -> Plan:
 
     Args:
         plan: what there is.
-        only: ``key=value`` with the key method, task, seed, model or a setting of the tasks, such as
-            ``regularity=poison``, ``discovery=0.1``, ``classes=3+5``; or a method, task, model or regularity by
-            name alone. Names may be patterns (``rem*``).
+        only: ``key=value`` with the key method, task, seed, unlearning_seed (in a grid that has some), model
+            or a setting of the tasks, such as ``regularity=poison``, ``discovery=0.1``, ``classes=3+5``; or a
+            method, task, model or regularity by name alone. Names may be patterns (``rem*``).
 
     Raises:
         UnknownName: something the plan does not have; the message lists what it has.
         InvalidInput: a name that stands for two things, or nothing that matches all keys together.
     """
     facts = {cell.key: _facts(cell) for cell in plan.cells}
+    if all(cell.unlearning_seed == cell.seed for cell in plan.cells):
+        for found in facts.values():
+            del found["unlearning_seed"]
     there: dict[str, list[Any]] = defaultdict(list)
     for found in facts.values():
         for key, value in found.items():
@@ -61,6 +64,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
         "model": cell.training.recipe.model,
         **settings,
         "seed": cell.seed,
+        "unlearning_seed": cell.unlearning_seed,
     }
 
 

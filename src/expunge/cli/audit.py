@@ -14,12 +14,14 @@ from expunge.cli.progress import ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from expunge.audit.facts import Labels
     from expunge.training.loop import Progress
 
 Result = TypeVar("Result")
 
 DID_NOT_WORK = 3
-"""Exit code of an audit whose verdict is that the unlearning failed."""
+"""Exit code of an audit that found something against the unlearning."""
+_LABELS: dict[str, Labels] = {"heal": "wrong", "forget": "right"}
 _REFERENCES = "What the model is held against"
 
 
@@ -83,6 +85,13 @@ def audit_command(
             rich_help_panel=_REFERENCES,
         ),
     ] = None,
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            help="What the list is of: bad rows (heal), whose labels count as wrong, or good ones (forget). By default "
+            "--truth says, else it is not known."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json, with every number.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave out relearning, IDI, SVC attacks and noisy neighbours.")
@@ -113,12 +122,14 @@ def audit_command(
     A measurement, not a certificate. Every number stands beside that of the original, of a retrained model,
     and the distance of two retrained models. Without --retrained or --train-reference the claims are weaker.
 
-    Exit code 3: the verdict is that it did not work.
+    Exit code 3: something was found against it, in part or in whole.
     """
     if train_reference and (retrained or retrained_again or oracle):
         raise InvalidInput(
             "--train-reference trains what --retrained, --retrained-again and --oracle name: give it, or them"
         )
+    if purpose not in (None, *_LABELS):
+        raise InvalidInput(f"--purpose takes {' or '.join(_LABELS)}, got {purpose!r}")
     if recipe and not train_reference:
         raise InvalidInput("--recipe says how references are trained: give --train-reference too")
     written = None if out is None else out.expanduser() / "audit.json"
@@ -144,13 +155,15 @@ def audit_command(
     for note in prepared.notes:
         console.print(f"[dim]{note}[/]", highlight=False)
     kept = (references or original.with_name("references")).expanduser()
-    trained = None
+    trained, labels = None, _LABELS[purpose] if purpose else None
     if train_reference:
         trained = _with_progress(
             console, f"training references, kept in {kept}",
             lambda report: train(prepared, recipe or [], kept, seed, report),
         )  # fmt: skip
-    found = _with_progress(console, "measuring", lambda report: measure(prepared, trained, quick, report))
+    found = _with_progress(
+        console, "measuring", lambda report: measure(prepared, trained, labels, quick, report)
+    )
     if written is not None:
         # Before anything is printed: a closed pipe would end the command.
         write_audit(written, found, describe(prepared, trained, data, forget, validation, truth))

@@ -12,14 +12,12 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from expunge.audit.accuracies import ForgetAccuracy, KeptAccuracy
 from expunge.audit.document import as_document
 from expunge.audit.reading import reading
-from expunge.audit.relearned import REACHED
 from expunge.audit.rows import ROLES
+from expunge.audit.table import AIMS, figure, is_main, legend, undefined
 from expunge.audit.verdict import CAVEAT
 from expunge.errors import StoreError
-from expunge.metrics.healed import Healed
 from expunge.store.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -27,10 +25,7 @@ if TYPE_CHECKING:
     from expunge.audit.references import References
     from expunge.audit.rows import Row
 
-_AIMS = {"higher": "high", "lower": "low", "reference": "= ref"}
 _SLOWEST = 3
-_WHOLE = ("steps", "images")
-"""Units that are counted."""
 
 
 def print_audit(
@@ -46,8 +41,12 @@ def print_audit(
     console.print(escape(verdict.advice), highlight=False)
     for note in verdict.notes:
         _item(console, "*", f"[dim]{escape(note)}[/]")
+    if not audit.facts.reference:
+        _item(
+            console, "*", "[dim]--train-reference trains a retrained model, or name one with --retrained.[/]"
+        )
     console.print(f"[dim]{CAVEAT}[/]\n", highlight=False)
-    shown = [row for row in audit.rows if not row.because and (everything or _is_main(row))]
+    shown = [row for row in audit.rows if not row.because and (everything or is_main(row))]
     console.print(_table(shown, audit))
     _print_legend(console, audit, len(audit.rows) - len(shown) - sum(bool(row.because) for row in audit.rows))
     _print_undefined(console, audit)
@@ -58,12 +57,6 @@ def _item(console: Console, mark: str, text: str) -> None:
     grid = Table.grid(padding=(0, 1))
     grid.add_row(mark, text)
     console.print(Padding(grid, (0, 0, 0, 1)), highlight=False)
-
-
-def _is_main(row: Row) -> bool:
-    return row.name in (row.metric.name, "class_damage_to_reference") or isinstance(
-        row.metric, ForgetAccuracy | KeptAccuracy | Healed
-    )
 
 
 def _table(rows: list[Row], audit: Audit) -> Table:
@@ -79,46 +72,22 @@ def _table(rows: list[Row], audit: Audit) -> Table:
     table.add_column("aim")
     table.add_column("reading")
     for row in rows:
-        cells = [_number(row.value(role), row) for role in roles]
+        cells = [figure(row.value(role), row) for role in roles]
         if floors:
-            cells.append(_number(row.floor, row))
+            cells.append(figure(row.floor, row))
         meaning = reading(row, audit.facts.reference)
-        table.add_row(row.name.replace("_", " "), *cells, _AIMS[row.metric.better], meaning)
+        table.add_row(row.name.replace("_", " "), *cells, AIMS[row.metric.better], meaning)
     return table
 
 
-def _number(value: float | None, row: Row) -> str:
-    if value is None:
-        return "-"
-    if row.metric.unit in _WHOLE and row.name != REACHED:
-        return f"{value:.0f}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
-
-
 def _print_legend(console: Console, audit: Audit, more: int) -> None:
-    said = ""
-    if audit.facts.reference:
-        said = (
-            "aim = ref: the nearer to the reference the better. no contrast: original and reference agree, so that "
-            "the number shows nothing."
-        )
-    if "second_retrained" in audit.facts.roles:
-        said += " floor: how far two retrained models lie apart."
     left = f"{more} more numbers: --all shows them, --out writes them" if more > 0 else ""
-    for text in filter(None, (said, left)):
+    for text in filter(None, (legend(audit), left)):
         console.print(f"[dim]{text}[/]", highlight=False)
 
 
 def _print_undefined(console: Console, audit: Audit) -> None:
-    reasons: dict[str, list[str]] = {}
-    for row in audit.rows:
-        name = row.name.replace("_", " ")
-        if row.because:
-            reasons.setdefault(row.because, []).append(name)
-            continue
-        for role, entry in row.models.items():
-            if entry.because:
-                reasons.setdefault(entry.because, []).append(f"{name} of the {role} model")
+    reasons = undefined(audit)
     if reasons:
         console.print("\nnot defined here, because", highlight=False)
     for reason, names in reasons.items():

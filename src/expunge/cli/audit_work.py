@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.audit.audit import Audit, audit
+from expunge.audit.facts import Labels
 from expunge.audit.references import References, check_made_from, train_references
 from expunge.data.examples import Examples
 from expunge.detection.out_of_sample import short_training
@@ -152,7 +153,9 @@ def train(prepared: Prepared, recipe: Sequence[str], kept: Path, seed: int, prog
     )
 
 
-def measure(prepared: Prepared, trained: References | None, quick: bool, progress: Progress) -> Audit:
+def measure(
+    prepared: Prepared, trained: References | None, labels: Labels | None, quick: bool, progress: Progress
+) -> Audit:
     """Carry the audit out, in float32: in bfloat16 confidences near 1 would be equal, and attacks blind."""
     models = {**prepared.models, **(trained.models if trained else {})}
     return audit(
@@ -165,6 +168,8 @@ def measure(prepared: Prepared, trained: References | None, quick: bool, progres
         second_retrained=models.get("second_retrained"),
         oracle=models.get("oracle"),
         true_labels=prepared.true_labels,
+        labels=labels,
+        classes=prepared.data.classes,
         numerics=replace(prepared.numerics, dtype="float32"),
         quick=quick,
         progress=progress,

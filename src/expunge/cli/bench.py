@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli.plan import Outlook, count_of, split_items
-from expunge.cli.sweep import check_workers, default_workers, finish, run_sweep
+from expunge.cli.sweep import (
+    LOG,
+    check_workers,
+    choose_trackers,
+    default_workers,
+    finish,
+    open_trackers,
+    run_sweep,
+)
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -40,6 +48,14 @@ def bench(
     data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
     workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
+    devices: int = typer.Option(
+        1,
+        help="Devices that share the steps of a training, one cell at a time: GPUs, or processes on the CPU.",
+    ),
+    strategy: str = typer.Option(
+        "auto",
+        help="With --devices: ddp (the default), or fsdp, which divides gradients and optimiser state.",
+    ),
     ray: str | None = typer.Option(
         None, help="Run on a Ray cluster: its address, or 'auto' for the one this machine belongs to."
     ),
@@ -50,7 +66,11 @@ def bench(
         help="Run a part: names of methods, tasks or regularities, or KEY=VALUE (seed=0, discovery=0.1), "
         "separated by commas. Values of one key add up, keys narrow down.",
     ),
+    unlearning_seeds: str | None = typer.Option(
+        None, help="Run each method with each of these, as 0,1,2, on each first model; instead of the grid's."
+    ),
     limit: int | None = typer.Option(None, help="Run at most so many of the missing cells."),
+    log: list[str] = LOG,
     keep_weights: bool = typer.Option(False, help="Also store every unlearned model."),
     retry_failed: bool = typer.Option(False, help="Run failed cells again."),
     dry_run: bool = typer.Option(False, help="Check the grid and show the plan; run nothing."),
@@ -63,7 +83,12 @@ def bench(
     check_workers(workers)
     if limit is not None and limit < 1:
         raise InvalidInput(f"--limit must be at least 1, got {limit}")
+    if devices > 1 and (ray is not None or (workers or 1) > 1):
+        raise InvalidInput(
+            f"--devices {devices} takes them all for one cell at a time; leave out --workers and --ray"
+        )
     selection = split_items(only)
+    choices = choose_trackers(log)
 
     from dataclasses import replace
 
@@ -71,18 +96,23 @@ def bench(
     from expunge.benchmark.plan import Plan
     from expunge.benchmark.select import select
     from expunge.store.store import Store
+    from expunge.training.devices import Devices
     from expunge.training.numerics import Numerics
 
+    shared = Devices(devices, strategy)
     chosen = Grid.read(grid)
     data = replace(chosen.data, root=str(data_root)) if data_root else chosen.data
     chosen = replace(chosen, data=data)
-    numerics = Numerics.choose(device, data.load("cpu").shape[1])
+    if unlearning_seeds is not None:
+        chosen = replace(chosen, unlearning_seeds=_whole_numbers(unlearning_seeds))
+    numerics = replace(Numerics.choose(device, data.load("cpu").shape[1]), devices=shared)
     whole = Plan.of(cell for plan in chosen.plans(numerics) for cell in plan.cells)
     wanted = select(whole, selection) if selection else whole
-    workers = default_workers(workers, numerics.device)
+    workers = 1 if shared.several else default_workers(workers, numerics.device)
     engine = None if dry_run else _ray_engine(ray, cpus, gpus)
     opened = None if dry_run and not _exists(out, store) else Store(out, store, weights)
     try:
+        trackers = open_trackers(console, [] if dry_run else choices, out)
         recorded = set() if opened is None else opened.database.keys("done" if retry_failed else None)
         missing = [cell for cell in wanted.cells if cell.key not in recorded]
         to_run = Plan.of(missing[:limit])
@@ -98,6 +128,7 @@ def bench(
             keep_weights=keep_weights,
             retry_failed=retry_failed,
             limit=limit,
+            trackers=trackers,
             engine=engine,
         )
     finally:
@@ -112,6 +143,15 @@ def bench(
             f"{count_of(left, 'cell')} still missing; the same command goes on with them", highlight=False
         )
     finish(console, swept, f"{out / 'results.csv'} and the store beside it")
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(item) for item in text.split(","))
+    except ValueError as error:
+        raise InvalidInput(
+            f"--unlearning-seeds must be whole numbers separated by commas, as 0,1,2, got {text!r}"
+        ) from error
 
 
 def _ray_engine(address: str | None, cpus: float, gpus: float) -> Engine | None:
@@ -138,6 +178,7 @@ def _exists(out: Path, url: str | None) -> bool:
 
 def _tables(console: Console, records: list[Record]) -> None:
     from expunge.report.forgetting import forgetting_tables
+    from expunge.report.seed_spread import spread_tables
     from expunge.report.sweeps import sort_into_sweeps
     from expunge.report.table import cost_table, map_table
 
@@ -156,3 +197,6 @@ def _tables(console: Console, records: list[Record]) -> None:
             for table in forgetting_tables(sweep.forgetting):
                 console.print(table)
                 console.print()
+        for table in spread_tables(sweep.records):
+            console.print()
+            console.print(table)

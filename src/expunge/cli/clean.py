@@ -96,7 +96,7 @@ def clean_command(
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Another checkpoint of the network, say a retrained one, to compare with.",
+            help="A checkpoint that was retrained without the listed rows, to hold the result against.",
             rich_help_panel=_MEASURE,
         ),
     ] = None,
@@ -178,7 +178,7 @@ def clean_command(
         )
         raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
-    if cleaned.verdict.grade.startswith("it did not"):
+    if cleaned.audit.verdict.grade == "it did not work: retrain":
         raise typer.Exit(DID_NOT_WORK)
 
 

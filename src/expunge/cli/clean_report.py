@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CLASSES = 5
 _COLOUR = {"error": "bold red", "warning": "yellow", "note": "dim"}
-_GRADE = {"it worked": "bold green", "it worked in part": "bold yellow"}
+_GRADE = {"it worked": "bold green", "it did not work: retrain": "bold red"}
 
 
 def print_findings(console: Console, findings: Sequence[Finding]) -> None:
@@ -68,6 +68,7 @@ def print_result(
     console: Console, out: Path, prepared: Prepared, cleaned: Cleaned, files: Sequence[str]
 ) -> None:
     """Print the measurements, the verdict, the cost and what was written."""
+    from expunge.audit.verdict import CAVEAT
     from expunge.repair.result_rows import cost_sentence, result_rows
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -76,27 +77,49 @@ def print_result(
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("wanted", style="dim")
-    # Of bad rows an attack says little: the page, which has room to say so, shows it.
-    for row in result_rows(prepared, cleaned, attacks=prepared.job.purpose == "forget"):
+    for row in result_rows(prepared, cleaned):
         compared = [row.reference] if cleaned.reference is not None else []
         table.add_row(row.name, row.before, row.after, *compared, row.wanted)
     console.print(table)
-    grade = cleaned.verdict.grade
-    console.print(f"[{_GRADE.get(grade, 'bold red')}]{grade[0].upper()}{grade[1:]}[/]", highlight=False)
-    for reason in cleaned.verdict.reasons:
-        console.print(Padding(f"- {escape(reason)}", (0, 0, 0, 2)), highlight=False)
-    if cleaned.found is not None:
-        count = len(cleaned.found.positions)
-        good = f" (it expects {cleaned.found.expected_good:.0%} of them to be good): found.csv"
-        told = f"{count:,} rows beside those listed{good}" if count else "no row beside those listed"
-        console.print(Padding(f"- the method named {told}", (0, 0, 0, 2)), highlight=False)
+    verdict = cleaned.audit.verdict
+    grade = verdict.grade
+    console.print(f"[{_GRADE.get(grade, 'bold yellow')}]{grade[0].upper()}{grade[1:]}[/]", highlight=False)
+    for finding in verdict.findings:
+        lead = f"{finding.outcome}: " if len(verdict.outcomes) > 1 else ""
+        _item(console, lead + finding.sentence)
+    console.print(escape(verdict.advice), highlight=False)
+    for note in (*verdict.notes, CAVEAT):
+        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+    job = prepared.job
+    more = {
+        "--validation DATA": job.validation,
+        "--truth FILE": job.truth if job.purpose == "heal" else "",
+        "--reference CHECKPOINT": job.reference,
+    }
+    lacking = [option for option, given in more.items() if given is None]
+    if lacking:
+        console.print(f"[dim]To know more: {', '.join(lacking)}.[/]", highlight=False)
+    console.print()
+    found = 0 if cleaned.found is None else len(cleaned.found.positions)
+    if found:
+        _entry(
+            console,
+            "look at",
+            f"found.csv: {found:,} more row{'' if found == 1 else 's'} that the method takes for bad; many may be good",
+        )
     if "disagree.csv" in files:
         count = len(cleaned.disagreeing)
-        told = f"{count:,} rows outside the list are no longer given their stored label; they may be bad too"
-        console.print(Padding(f"- {told}: disagree.csv", (0, 0, 0, 2)), highlight=False)
-    console.print()
+        rows = "row that is" if count == 1 else "rows that are"
+        told = f"disagree.csv: {count:,} more {rows} no longer given the stored label"
+        _entry(console, "" if found else "look at", told)
     _entry(console, "cost", cost_sentence(cleaned))
     _entry(console, "wrote", escape(f"{out}/: {', '.join((cleaned.checkpoint, *files))}"))
+
+
+def _item(console: Console, text: str) -> None:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row("-", escape(text))
+    console.print(Padding(grid, (0, 0, 0, 1)), highlight=False)
 
 
 def _entry(console: Console, name: str, text: str) -> None:

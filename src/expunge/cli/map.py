@@ -10,7 +10,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from expunge.cli.sweep import check_workers, default_workers, finish, run_sweep
+from expunge.cli.sweep import (
+    LOG,
+    check_workers,
+    choose_trackers,
+    default_workers,
+    finish,
+    open_trackers,
+    run_sweep,
+)
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -49,6 +57,7 @@ def map_command(
     ),
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
     workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
+    log: list[str] = LOG,
     keep_weights: bool = typer.Option(False, help="Also store every unlearned model."),
     retry_failed: bool = typer.Option(False, help="Run failed cells again."),
 ) -> None:
@@ -63,6 +72,7 @@ def map_command(
     rates = [_number(item, float, "discovery") for item in _items(discovery, "discovery")]
     numbers = [_number(item, int, "seeds") for item in _items(seeds, "seeds")]
     check_workers(workers)
+    choices = choose_trackers(log)
 
     from expunge.benchmark.plan import DataChoice, make_plan
     from expunge.benchmark.preset import Preset
@@ -97,6 +107,7 @@ def map_command(
         f"{len(plan.cells)} cells, {len(plan.trainings)} first models, {numerics.device} {numerics.dtype}, "
         f"{workers} worker{'s' if workers > 1 else ''}"
     )
+    trackers = open_trackers(console, choices, out)
     with Store(out) as store:
         swept = run_sweep(
             console,
@@ -106,6 +117,7 @@ def map_command(
             workers=workers,
             keep_weights=keep_weights,
             retry_failed=retry_failed,
+            trackers=trackers,
         )
     write_map(swept.records, out / "map.svg")
     console.print()

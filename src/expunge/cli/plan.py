@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from expunge.benchmark.grid import Grid
-    from expunge.benchmark.plan import Plan
+    from expunge.benchmark.plan import Plan, Reference, Training
     from expunge.store.store import Store
     from expunge.training.numerics import Numerics
 
@@ -79,9 +79,11 @@ class Outlook:
     def _title(self) -> str:
         grid = self.grid
         recipes = f" x {count_of(len(grid.setups), 'recipe')}" if len(grid.setups) > 1 else ""
+        unlearning = len(grid.unlearning_seeds)
+        repeats = f" x {count_of(unlearning, 'unlearning seed')}" if unlearning else ""
         return (
             f"[bold]{escape(self.name)}[/]: {count_of(len(grid.tasks), 'task')}{recipes} x "
-            f"{count_of(len(grid.setups[0].methods), 'method')} x {count_of(len(grid.seeds), 'seed')} = "
+            f"{count_of(len(grid.setups[0].methods), 'method')} x {count_of(len(grid.seeds), 'seed')}{repeats} = "
             f"{count_of(len(self.whole.cells), 'cell')}"
         )
 
@@ -101,14 +103,23 @@ class Outlook:
         yield "first models", f"{len(self.wanted.trainings):,}, each trained once and shared by its cells"
         references = sum(cell.method.name == REFERENCE for cell in self.wanted.cells)
         yield "references", f"{references:,} runs of {REFERENCE}" if references else f"{REFERENCE} is not run"
+        if self.grid.metrics:
+            yield "metrics", f"{', '.join(self.grid.metrics)}, beside the usual"
+            yield "compared with", _roles(self.wanted)
+        shared = self.numerics.devices
         workers = count_of(self.workers, "worker")
+        if shared.several:
+            workers += f", each network on {shared.count} devices"
         yield "machine", f"{self.numerics.device}, {self.numerics.dtype}, {workers}"
         yield "store", self._stored()
         part = f" of the {self.missing:,} missing (--limit)" if len(self.to_run.cells) < self.missing else ""
-        untrained = len(self.to_run.trainings) - len(self._trained())
+        trained = self._trained()
+        untrained = sum(job.key not in trained for job in self.to_run.trainings)
+        compared = sum(job.key not in trained for job in self.to_run.references)
+        also = f", {count_of(compared, 'reference')} of metrics" if self.to_run.references else ""
         yield (
             "to run",
-            f"{count_of(len(self.to_run.cells), 'cell')}{part}, {count_of(untrained, 'first model')}",
+            f"{count_of(len(self.to_run.cells), 'cell')}{part}, {count_of(untrained, 'first model')}{also}",
         )
 
     def _stored(self) -> str:
@@ -123,13 +134,23 @@ class Outlook:
         if self.store is None:
             return set()
         weights = self.store.weights
-        return {training.key for training in self.to_run.trainings if weights.has(training.key)}
+        shared: tuple[Training | Reference, ...] = (*self.to_run.trainings, *self.to_run.references)
+        return {job.key for job in shared if weights.has(job.key)}
 
     def _seconds(self) -> float:
         from expunge.benchmark.estimate import estimate_seconds
+        from expunge.benchmark.threads import worker_threads
 
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        threads = worker_threads(self.to_run, self.workers)
         return estimate_seconds(self.to_run, self._trained(), self.workers, threads)
+
+
+def _roles(plan: Plan) -> str:
+    counts = Counter(reference.role for reference in plan.references)
+    if not counts:
+        return "no other model than the first"
+    told = ", ".join(f"{count:,} {role.replace('_', ' ')}" for role, count in counts.items())
+    return f"{told}; each trained once and shared by its cells"
 
 
 def count_of(number: int, what: str) -> str:

@@ -26,6 +26,9 @@ def report_command(
         None, help="Also write tables here, as LaTeX and CSV, and as Parquet where pyarrow is installed."
     ),
     title: str = typer.Option("expunge report", help="Heading of the page."),
+    against: str | None = typer.Option(
+        None, help="Method the others are compared with in pairs; by default the best of each sweep."
+    ),
 ) -> None:
     """Make one HTML page of a store: map, costs, tables, methods, failures, provenance.
 
@@ -43,7 +46,7 @@ def report_command(
 
     learned = learned_shares(records, weights)
     facts = {name: method_facts(name) for name in sorted({record.method for record in records})}
-    page = build_page(records, facts, learned=learned, title=title).encode("utf-8")
+    page = build_page(records, facts, learned=learned, title=title, against=against).encode("utf-8")
     try:
         write_atomically(out, page)
     except OSError as error:
@@ -57,7 +60,7 @@ def report_command(
         written = write_figures(records, figures, learned)
         console.print(f"wrote {len(written)} figures to {escape(str(figures))}", highlight=False)
     if tables is not None:
-        written = write_tables(records, tables)
+        written = write_tables(records, tables, against)
         console.print(f"wrote {len(written)} tables to {escape(str(tables))}", highlight=False)
         if not any(path.suffix == ".parquet" for path in written):
             console.print(

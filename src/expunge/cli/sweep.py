@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from expunge.cli.plan import count_of
 from expunge.cli.progress import run_with_progress
 from expunge.errors import InvalidInput
 
@@ -18,19 +19,33 @@ if TYPE_CHECKING:
     from expunge.benchmark.engine import Engine
     from expunge.benchmark.execute import Status
     from expunge.benchmark.plan import Plan
+    from expunge.benchmark.trackers import Choice, Trackers
     from expunge.store.record import Record
     from expunge.store.store import Store
 
 SOME_FAILED = 3
 """Exit code of a sweep some of whose cells have failed."""
+LOG: Any = typer.Option(
+    [],
+    "--log",
+    help="Also log each finished cell as a run: tensorboard, mlflow or wandb, each with :TARGET for a folder "
+    "or server instead of a place below OUT; or module:Class. Repeatable.",
+)
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep left: how it went, and every record of its cells, those of earlier runs included."""
+    """What a sweep left.
+
+    Attributes:
+        status: how it went.
+        records: every record of its cells, those of earlier runs included.
+        logged: where runs were logged -> how many.
+    """
 
     status: Status
     records: list[Record]
+    logged: dict[str, int]
 
 
 def check_workers(workers: int | None) -> None:
@@ -46,6 +61,20 @@ def default_workers(workers: int | None, device: str) -> int:
     return 1 if device != "cpu" else os.cpu_count() or 1
 
 
+def choose_trackers(texts: list[str]) -> list[Choice]:
+    """Read what ``--log`` names; nothing is opened yet."""
+    from expunge.benchmark.trackers import Choice
+
+    return [Choice(text) for text in texts]
+
+
+def open_trackers(console: Console, choices: list[Choice], out: Path) -> Trackers:
+    """Open trackers before any work, so that a missing package costs none."""
+    from expunge.benchmark.trackers import Trackers
+
+    return Trackers(choices, out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}"))
+
+
 def run_sweep(
     console: Console,
     plan: Plan,
@@ -55,6 +84,7 @@ def run_sweep(
     workers: int,
     keep_weights: bool,
     retry_failed: bool,
+    trackers: Trackers,
     limit: int | None = None,
     engine: Engine | None = None,
 ) -> Swept:
@@ -73,12 +103,13 @@ def run_sweep(
             report=report,
             limit=limit,
             engine=engine,
+            recorded=trackers.log,
         ),
     )
     wanted = {cell.key for cell in plan.cells}
     records = [record for record in store.database.records() if record.key in wanted]
     write_csv(records, out / "results.csv")
-    return Swept(status, records)
+    return Swept(status, records, trackers.logged)
 
 
 def finish(console: Console, swept: Swept, written: str) -> None:
@@ -98,6 +129,8 @@ def finish(console: Console, swept: Swept, written: str) -> None:
         highlight=False,
     )
     console.print(f"wrote {written}", highlight=False, markup=False)
+    for place, count in swept.logged.items():
+        console.print(f"logged {count_of(count, 'run')} to {place}", highlight=False, markup=False)
     if len(failed) > status.failed:
         count = len(failed) - status.failed
         console.print(

@@ -15,8 +15,12 @@ from torch import nn
 
 from expunge.errors import Diverged, ExpungeError, InvalidInput, UnknownName
 from expunge.methods.request import Found, Needs, Request
+from expunge.seeding import global_generator
 from expunge.training.cost import Meter
+from expunge.training.devices import Devices
+from expunge.training.launch import launch
 from expunge.training.recipe import Recipe
+from expunge.training.team import current_team
 
 # What a method is written with comes from this one module.
 __all__ = [
@@ -75,6 +79,8 @@ class Method(ABC):
     Attributes:
         preparation: what the first training must have done for this method: "codes", "example_tied" or
             nothing.
+        trains: whether it makes training steps, which several devices can share; any other method is carried
+            out on one.
     """
 
     name: ClassVar[str]
@@ -82,9 +88,13 @@ class Method(ABC):
     touches: ClassVar[str] = "all parameters"
     reference: ClassVar[Reference | None] = None
     preparation: ClassVar[str] = ""
+    trains: ClassVar[bool] = False
 
     def check(self, model: nn.Module, request: Request) -> None:  # noqa: B027
         """Raise :class:`InvalidInput` if the method cannot work here; called before anything is done."""
+
+    def check_devices(self, devices: Devices) -> None:  # noqa: B027
+        """Raise :class:`InvalidInput` if several devices cannot share the steps of this method."""
 
     @abstractmethod
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
@@ -101,7 +111,7 @@ class Method(ABC):
 
     @final
     def __call__(self, model: nn.Module, request: Request) -> Unlearned:
-        """Check, copy, run, measure, check.
+        """Check, copy, run, measure, check; on several devices, in a process for each, without progress.
 
         Raises:
             InvalidInput: a need is not met.
@@ -112,12 +122,17 @@ class Method(ABC):
         if not any(True for _ in model.parameters()):
             raise InvalidInput(f"{type(model).__name__} has no parameters; there is nothing to unlearn")
         self.check(model, granted)
+        if self.trains and request.numerics.devices.several and current_team() is None:
+            self.check_devices(request.numerics.devices)
+            return launch(request.numerics, self, model, request.silent())
         shapes = _shapes(model)
         working = request.numerics.place(copy.deepcopy(model))
         with granted.meter as meter:
             before = sum(parameter.numel() for parameter in model.parameters())
             meter.parameters = {"before": before, "during": before}
-            result = self.unlearn(working, granted)
+            # Dropout and initialisers draw from the global generator; the caller's is left as it was.
+            with global_generator(_own_draws(request), request.numerics.device):
+                result = self.unlearn(working, granted)
         meter.parameters["after"] = sum(parameter.numel() for parameter in result.parameters())
         if _shapes(result) != shapes:
             raise ExpungeError(
@@ -159,6 +174,12 @@ class Method(ABC):
                     f"method {cls.name!r} has no setting {name!r} (settings: {', '.join(known) or 'none'})"
                 )
         return cls(**settings)
+
+
+def _own_draws(request: Request) -> torch.Generator:
+    # Several devices see different examples: each has its own dropout.
+    team = current_team()
+    return request.generator("global", *([] if team is None else [team.fabric.global_rank]))
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +21,9 @@ from expunge.training.schedule import schedule_named
 class GradientMethod(Method):
     """Settings every gradient method shares; the defaults are those of the REM benchmark.
 
+    Several devices can share the steps of its :meth:`fit`; a method whose objective is not what
+    :func:`expunge.training.loop.fit` asks for then overrides :meth:`check_devices`.
+
     Args:
         lr: learning rate.
         batch_size: examples a step.
@@ -28,6 +32,8 @@ class GradientMethod(Method):
         weight_decay: L2 on every parameter.
         augment: train on augmented inputs, where the data has an augmentation.
     """
+
+    trains: ClassVar[bool] = True
 
     lr: float = 0.005
     batch_size: int = 512

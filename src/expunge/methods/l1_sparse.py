@@ -13,6 +13,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.importance import trainable
+from expunge.training.devices import Devices
 from expunge.training.loop import Loss, cross_entropy
 from expunge.training.recipe import Recipe
 
@@ -104,6 +105,14 @@ class L1Sparse(GradientMethod):
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """The passes over the retain set."""
         return float(self.epochs)
+
+    def check_devices(self, devices: Devices) -> None:
+        """Refuse "fsdp", where a device does not have all parameters at once to take the norm of."""
+        if devices.sharded:
+            raise InvalidInput(
+                f"method {self.name!r} takes the norm of all parameters in every step, which does not go with "
+                "strategy 'fsdp'; use 'ddp'"
+            )
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""

@@ -14,6 +14,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.seeding import global_generator
+from expunge.training.devices import Devices
 from expunge.training.loop import Loss, cross_entropy
 from expunge.training.recipe import Recipe
 
@@ -102,6 +103,13 @@ class CFk(GradientMethod):
             raise InvalidInput(
                 f"k = {self.k} layers are to be trained, but {type(model).__name__} has {len(layers)}; "
                 f"choose k from 1 to {len(layers)}"
+            )
+
+    def check_devices(self, devices: Devices) -> None:
+        """Refuse "fsdp", which trains a copy: the first layers could not be kept still."""
+        if devices.sharded:
+            raise InvalidInput(
+                f"method {self.name!r} holds layers still, which strategy 'fsdp' does not know; use 'ddp'"
             )
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:

@@ -16,6 +16,7 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.teacher import frozen
 from expunge.objectives.distillation import divergence
+from expunge.training.devices import Devices
 from expunge.training.loop import Loss, accuracy
 from expunge.training.recipe import Recipe
 
@@ -146,6 +147,12 @@ class LoTUS(GradientMethod):
                 f"the unseen examples have {unseen.n_classes} classes and the training set "
                 f"{request.n_classes}; label them by the same classes"
             )
+
+    def check_devices(self, devices: Devices) -> None:
+        """Refuse: every process would draw the same noise for its part of a batch."""
+        raise InvalidInput(
+            "LoTUS draws noise for a whole batch, which several devices do not share; run it on one"
+        )
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""

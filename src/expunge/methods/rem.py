@@ -11,6 +11,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.redirection import Run
+from expunge.training.devices import Devices
 from expunge.training.recipe import Recipe
 
 
@@ -134,6 +135,20 @@ class REM(GradientMethod):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Run the rounds and return the base path of the best one."""
         return Run(self, model, request, self.discovered(request)).run()
+
+    def check_devices(self, devices: Devices) -> None:
+        """Refuse ``erase_mean``, whose draw from D_f every process would repeat; with "fsdp" any erasure term."""
+        if self.erase_mean:
+            raise InvalidInput(
+                "erase_mean draws from the forget set for a whole batch, which several devices do not share; drop "
+                "erase_mean, or run on one device"
+            )
+        if self.erase and devices.sharded:
+            # A part of a batch without a member of D_f has one forward pass less, and each gathers the network.
+            raise InvalidInput(
+                "the erasure term needs another pass on those devices alone that see forgotten examples, which "
+                "does not go with strategy 'fsdp'; use 'ddp', or 'rem_ascent', which has none"
+            )
 
     def discovered(self, request: Request) -> Tensor:
         """Positions in the training set whose route is shared and which are erased."""

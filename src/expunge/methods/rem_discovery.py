@@ -21,6 +21,7 @@ from expunge.methods.kinship import kin
 from expunge.methods.removal import RaiseLoss
 from expunge.seeding import derive_seed
 from expunge.training.batchnorm import momentum, recalibrate
+from expunge.training.devices import Devices
 from expunge.training.initialisation import shrink_and_perturb
 from expunge.training.loop import Loss, predict
 from expunge.training.numerics import Numerics
@@ -135,6 +136,14 @@ class REMDiscovery(GradientMethod):
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """The rounds with their branches and erasure, and a forward pass over everything after each."""
         return self.rounds * (1 + 2 * self.width + 0.25 + 0.4) + 0.5
+
+    def check_devices(self, devices: Devices) -> None:
+        """Refuse the erasure term, whose draw from S every process would repeat for its part of a batch."""
+        if self.erase:
+            raise InvalidInput(
+                f"the erasure term of {self.name!r} draws for a whole batch, which several devices do not share; "
+                "use 'rem', set erase=0, or run on one device"
+            )
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Name, loosen, redirect; return the network without its branches."""

@@ -104,17 +104,24 @@ class Request:
                 f"{'; '.join(_ABSENT[need] for need in Needs if need in lacking)}. Methods that would do: "
                 f"{', '.join(suitable(self.available)) or 'none'}"
             )
-        other = Request(
+        other = self._with_progress(self.progress)
+        other._granted, other._method = needs, method
+        return other
+
+    def silent(self) -> Request:
+        """Return this request without its callback, so that it can be handed to another process."""
+        return self._with_progress(silent)
+
+    def _with_progress(self, progress: Progress) -> Request:
+        return Request(
             self._split,
             seed=self.seed,
             numerics=self.numerics,
             recipe=self._recipe,
             truth=self._truth,
             codes=self._codes,
-            progress=self.progress,
+            progress=progress,
         )
-        other._granted, other._method = needs, method
-        return other
 
     @property
     def available(self) -> Needs:

@@ -27,6 +27,7 @@ class Retrain(Method):
     name = "retrain"
     needs = Needs.RETAIN | Needs.RECIPE
     touches = "all parameters, from scratch"
+    trains = True
     reference = Reference(
         "Redirection for Erasing Memory (baseline EU)", "Schoepf et al.", 2025, "arXiv 2505.17730"
     )

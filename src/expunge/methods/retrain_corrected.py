@@ -21,6 +21,7 @@ class RetrainCorrected(Method):
     name = "retrain_corrected"
     needs = Needs.FORGET | Needs.RETAIN | Needs.RECIPE | Needs.TRUTH
     touches = "all parameters, from scratch"
+    trains = True
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """Those of the recipe."""

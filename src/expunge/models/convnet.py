@@ -21,7 +21,6 @@ class _Layer(nn.Module):
 
     def __init__(self, inputs: tuple[int, int], outputs: tuple[int, int]) -> None:
         super().__init__()
-        self.base = outputs[0]
         self.conv = SplitConv2d(inputs, outputs, 3, 1, 1)
         self.norm = SplitBatchNorm2d(*outputs)
 
@@ -72,9 +71,9 @@ class ConvNet(SplitNetwork):
             "spare": spare,
         }
         inputs = (channels, 0)
+        self.base = tuple(int(factor * width * capacity) for factor in (1, 2, 4))
         self.layers = nn.ModuleList()
-        for factor in (1, 2, 4):
-            base = int(factor * width * capacity)
+        for base in self.base:
             outputs = (base, round(base * spare))
             self.layers.append(_Layer(inputs, outputs))
             inputs = outputs
@@ -92,7 +91,7 @@ class ConvNet(SplitNetwork):
         for site, layer in enumerate(self.layers):
             x = layer(x, wide)
             if route is not None:
-                x = route(x, layer.base, site)
+                x = route(x, self.base[site], site)
             if site == 1:
                 x = F.max_pool2d(x, 2)
         logits: Tensor = self.head(x.mean(dim=(2, 3)), wide)

@@ -90,7 +90,7 @@ def preprocessing_of(text: str) -> Preprocessing:
     if kind == "transformers":
         return _of_folder(Path(name).expanduser())
     if kind == "timm":
-        timm = load_extra("timm", "timm", f"architecture {text!r}")
+        timm = load_extra("timm", "timm", "timm", f"architecture {text!r}")
         found = timm.create_model(name, pretrained=False).default_cfg
         size = found.get("input_size")
         return Preprocessing(
@@ -147,7 +147,7 @@ def _from_table(
 def _from_timm(
     name: str, settings: dict[str, Any], shape: tuple[int, ...] | None, n_classes: int | None
 ) -> Any:
-    timm = load_extra("timm", "timm", f"architecture 'timm:{name}'")
+    timm = load_extra("timm", "timm", "timm", f"architecture 'timm:{name}'")
     if shape is not None and len(shape) == 3:
         settings = {"in_chans": shape[0], **settings}
     if n_classes is not None:
@@ -161,7 +161,7 @@ def _from_timm(
 
 
 def _from_transformers(name: str, settings: dict[str, Any], n_classes: int | None) -> Any:
-    transformers = load_extra("transformers", "transformers", f"architecture 'transformers:{name}'")
+    transformers = load_extra("transformers", "transformers", "text", f"architecture 'transformers:{name}'")
     config = _config(transformers, name, settings)
     if n_classes is not None and "num_labels" not in settings and _says_nothing_of_classes(config):
         config.num_labels = n_classes

@@ -1,29 +1,31 @@
-"""The repair itself: measure, unlearn, write aside, measure what was written."""
+"""The repair itself: measure, unlearn, write aside, measure and audit what was written."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.api import unlearn
+from expunge.audit.audit import Audit, audit
+from expunge.audit.findings import Finding
 from expunge.methods.base import Unlearned
 from expunge.repair.checkpoint import read_checkpoint, write_checkpoint
 from expunge.repair.choice import HIDING
-from expunge.repair.measure import Measured, measure
+from expunge.repair.measure import Damage, Measured, damages, measure
 from expunge.repair.memory import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.repair.provenance import Provenance, provenance
-from expunge.repair.verdict import Damage, Verdict, damages, judge
 from expunge.repair.weights import load_weights, state_to_write
 from expunge.training.cost import Meter
 
 Report = Callable[[float, str], None]
 """Receives the share of the work that is done, in [0, 1], and what is being done."""
 
-_BEFORE, _UNLEARNED = 0.1, 0.9
+_BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class FoundRows:
     Args:
         positions: int64 (K,) in the training data, the highest score first.
         scores: float64 (K,), in the method's unit.
-        expected_good: share of them that the method itself expects to be good, in [0, 1].
+        expected_good: estimate of the share of them that is good, in [0, 1], by the method from its own scores.
     """
 
     positions: Tensor
@@ -50,7 +52,7 @@ class Cleaned:
         before: the model as it came.
         after: the model as it was written.
         reference: the model to compare with, if there is one.
-        verdict: whether it worked.
+        audit: whether it worked, and the numbers that this rests on.
         damages: every class that stays, the largest loss first.
         found: rows outside the list that the method named; ``None`` for a method that names none.
         disagreeing: int64 (K,), rows outside the list that were given their stored label and no longer are.
@@ -64,7 +66,7 @@ class Cleaned:
     before: Measured
     after: Measured
     reference: Measured | None
-    verdict: Verdict
+    audit: Audit
     damages: list[Damage]
     found: FoundRows | None
     disagreeing: Tensor
@@ -74,9 +76,7 @@ class Cleaned:
 
 
 def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
-    """Repair ``prepared.model``, write the checkpoint into ``folder``, and measure what was written.
-
-    ``prepared.model`` holds the repaired weights afterwards; the file it came from is only read.
+    """Repair a copy of ``prepared.model``, write the checkpoint into ``folder``, and audit what was written.
 
     Raises:
         ExpungeError: the memory does not suffice; the message names the setting that lowers the need.
@@ -84,12 +84,14 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         Diverged: the method led to NaN.
         StoreError: a file cannot be read or written.
     """
-    job, model, data, on = prepared.job, prepared.model, prepared.data, prepared.on
+    job, data, on = prepared.job, prepared.data, prepared.on
+    # In bfloat16 confidences near 1 would be equal, and attacks blind.
+    numerics = replace(prepared.numerics, dtype="float32")
     remedy = f"use --measure-batch {max(1, job.measure_batch // 4)} (it was {job.measure_batch})"
 
-    def measured() -> Measured:
+    def measured(model: nn.Module) -> Measured:
         with enough_memory("measuring", remedy):
-            return measure(model, on, prepared.numerics, batch_size=job.measure_batch, seed=job.seed)
+            return measure(model, on, numerics, batch_size=job.measure_batch)
 
     report(0.0, "measuring")
     origin = provenance(
@@ -97,34 +99,45 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         prepared.method.settings(), job.options, job.purpose, job.seed, job.learn_truth,
         [] if prepared.truth is None else prepared.truth.labels.tolist(),
     )  # fmt: skip
-    before, reference = measured(), None
+    original = prepared.model
+    before, reference, compared = measured(original), None, None
     if job.reference is not None:
-        original = prepared.checkpoint
-        load_weights(model, read_checkpoint(job.reference))
-        reference = measured()
-        load_weights(model, original)
+        reference = copy.deepcopy(original)
+        load_weights(reference, read_checkpoint(job.reference))
+        compared = measured(reference)
     result = _unlearn(prepared, report)
     report(_UNLEARNED, "measuring")
     out = folder / f"checkpoint{job.checkpoint.suffix}"
     write_checkpoint(prepared.checkpoint, state_to_write(result.model, prepared.checkpoint), out)
     # What is measured is the file: in the stored precision, read as its user will read it.
-    load_weights(model, read_checkpoint(out))
-    after = measured()
+    cleaned = copy.deepcopy(original)
+    load_weights(cleaned, read_checkpoint(out))
+    after = measured(cleaned)
+    hidden = "the method keeps these classes from being answered; what the model knows of them stays inside"
+    with enough_memory("auditing", "use --device cpu"):
+        found = audit(
+            original,
+            cleaned,
+            data.examples,
+            prepared.forget.positions,
+            prepared.validation,
+            retrained=reference,
+            true_labels=on.true_labels,
+            # The user's word; a true label that says otherwise is stronger.
+            labels="wrong" if job.purpose == "heal" else "right",
+            known=[Finding("hidden, not forgotten", hidden)] if prepared.method.name in HIDING else [],
+            classes=data.classes,
+            numerics=numerics,
+            quick=True,
+            progress=lambda share: report(_AUDITED + share * (1 - _AUDITED), "auditing"),
+        )
     report(1.0, "")
     return Cleaned(
         out.name,
         before,
         after,
-        reference,
-        judge(
-            before,
-            after,
-            job.purpose,
-            data.classes,
-            on.forgotten_classes,
-            reference=reference,
-            hidden=prepared.method.name in HIDING,
-        ),
+        compared,
+        found,
         damages(before, after, data.classes, on.forgotten_classes),
         _found(result, prepared),
         _disagreeing(before, after, prepared),

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor
 
 import expunge
+from expunge.audit.document import as_document
 from expunge.errors import StoreError
 from expunge.repair.clean import Cleaned
-from expunge.repair.measure import Measured, Share
+from expunge.repair.measure import Damage, Measured, Share
 from expunge.repair.prepare import Prepared
-from expunge.repair.verdict import Damage
 from expunge.store.atomic import write_atomically
 
 
@@ -74,13 +74,17 @@ def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: T
 
 
 def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
-    """Return everything that was decided and measured; a share is {"right", "of"}, what is not finite null."""
+    """Return everything that was decided and measured; a share is {"right", "of"}, what is not finite null.
+
+    "audit" holds what "verdict" and "reasons" rest on. "expected_good" of what was found is an estimate by the method
+    from its own scores, which no truth has checked.
+    """
     job, cost = prepared.job, cleaned.cost
-    found = cleaned.found
+    found, verdict = cleaned.found, cleaned.audit.verdict
     return {
         "expunge": expunge.__version__,
-        "verdict": cleaned.verdict.grade,
-        "reasons": list(cleaned.verdict.reasons),
+        "verdict": verdict.grade,
+        "reasons": [finding.sentence for finding in verdict.findings],
         "asked": {
             "checkpoint": str(job.checkpoint),
             "arch": job.arch,
@@ -123,6 +127,7 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
         "before": _numbers(cleaned.before, prepared),
         "after": _numbers(cleaned.after, prepared),
         "reference": None if cleaned.reference is None else _numbers(cleaned.reference, prepared),
+        "audit": as_document(cleaned.audit),
         "class_losses": [_damage(damage) for damage in cleaned.damages],
         "cost": {
             "seconds": cost.seconds,
@@ -146,7 +151,6 @@ def _numbers(measured: Measured, prepared: Prepared) -> dict[str, Any]:
         "per_class": {
             name: _share(share) for name, share in zip(prepared.data.classes, measured.per_class, strict=True)
         },
-        "attacks": {name: asdict(attack) for name, attack in measured.attacks.items()},
     }
 
 

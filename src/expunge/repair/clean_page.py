@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from expunge.audit.verdict import CAVEAT
+from expunge.repair.audit_section import audit_section, plain_table
 from expunge.repair.clean import Cleaned
 from expunge.repair.measure import Share
 from expunge.repair.prepare import Prepared
@@ -25,6 +27,7 @@ def clean_page(prepared: Prepared, cleaned: Cleaned) -> str:
         _verdict(cleaned),
         _section("Before and after", *_results(prepared, cleaned)),
         _section("Class by class", *_classes(prepared, cleaned)),
+        _section("Audit", *audit_section(cleaned.audit)),
         _section("Method", *_method(prepared)),
         _section("Cost", element("p", cost_sentence(cleaned) + ".")),
         _section("Listed rows", *_listed(prepared, cleaned)),
@@ -56,11 +59,22 @@ def _section(heading: str, *content: Content) -> Html:
 
 
 def _verdict(cleaned: Cleaned) -> Html:
-    listed = element("ul", *(element("li", reason) for reason in cleaned.verdict.reasons))
-    grade = cleaned.verdict.grade
-    heading = element("h2", grade[0].upper() + grade[1:])
-    kind = None if grade == "it worked" else "warning"
-    return element("section", heading, listed, class_=kind, aria_label="Verdict")
+    verdict = cleaned.audit.verdict
+    listed = element(
+        "ul",
+        *(
+            element(
+                "li", f"{found.outcome}: {found.sentence}" if len(verdict.outcomes) > 1 else found.sentence
+            )
+            for found in verdict.findings
+        ),
+    )
+    heading = element("h2", verdict.grade[0].upper() + verdict.grade[1:])
+    kind = None if verdict.worked else "warning"
+    notes = (element("p", note, class_="note") for note in (*verdict.notes, CAVEAT))
+    return element(
+        "section", heading, listed, element("p", verdict.advice), *notes, class_=kind, aria_label="Verdict"
+    )
 
 
 def _results(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
@@ -71,19 +85,9 @@ def _results(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
         [row.name, row.before, row.after, *([row.reference] if compared else []), row.wanted] for row in rows
     ]
     notes = ["Shares of rows, in evaluation mode. After: the written file, read again."]
-    if cleaned.before.attacks:
-        notes.append(
-            "Attack AUC: 0.50 where the listed rows, with their stored labels, look like rows that were never "
-            "trained on. Wrong labels make a difference of their own, so for bad rows it says little."
-        )
-        interval = cleaned.after.attacks.get("loss")
-        if interval is not None and interval.low is not None:
-            notes.append(
-                f"95 % interval of the loss attack after: {interval.low:.2f} to {interval.high:.2f}."
-            )
     if prepared.job.truth is not None and prepared.job.learn_truth:
         notes.append("The true labels of the listed rows were trained on.")
-    return [_table(heads, cells), *(element("p", note, class_="note") for note in notes)]
+    return [plain_table(heads, cells), *(element("p", note, class_="note") for note in notes)]
 
 
 def _classes(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
@@ -95,7 +99,6 @@ def _classes(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
             _shown(damage.before),
             _shown(damage.after),
             f"{100 * (damage.after.value - damage.before.value):+.1f}",
-            "yes" if damage.loss > damage.tolerated(len(cleaned.damages)) else "",
         ]
         for damage in shown
     ]
@@ -104,7 +107,7 @@ def _classes(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
     if more:
         note += f" {more} more are in report.json."
     return [
-        _table(["class", "before", "after", "change", "more than tolerated"], cells),
+        plain_table(["class", "before", "after", "change"], cells),
         element("p", note, class_="note"),
     ]
 
@@ -150,7 +153,7 @@ def _listed(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
     note = f"{count:,} rows from {prepared.forget.source}; what the model says of each before and after."
     if count > _SHOWN:
         note += f" The first {_SHOWN}."
-    return [element("p", note), _table(heads, cells)]
+    return [element("p", note), plain_table(heads, cells)]
 
 
 def _found(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
@@ -169,12 +172,13 @@ def _found(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
         for row, score in zip(found.positions[:_SHOWN].tolist(), found.scores[:_SHOWN].tolist(), strict=True)
     ]
     note = (
-        f"{len(found.positions):,} rows beside those listed, the highest score first; all are in found.csv. The method "
-        f"expects {found.expected_good:.0%} of them to be good. Look through them before you trust them."
+        f"{len(found.positions):,} rows beside those listed, the highest score first; all are in found.csv. These are "
+        "candidates: where the truth was known, between a quarter and nine tenths of such rows were good. Look through "
+        "them before you list them."
     )
     return [
         element("p", note),
-        _table(["row", "score", "stored label", "prediction after"], cells),
+        plain_table(["row", "score", "stored label", "prediction after"], cells),
     ]
 
 
@@ -205,18 +209,6 @@ def _origin(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
         ("versions", ", ".join(f"{name} {version}" for name, version in origin.versions.items())),
     ]
     return [_pairs(pairs)]
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    head = element("thead", element("tr", *(element("th", text, scope="col") for text in heads)))
-    body = element(
-        "tbody",
-        *(
-            element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]))
-            for row in rows
-        ),
-    )
-    return element("div", element("table", head, body, class_="plain"), class_="scroll", tabindex=0)
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> Html:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
-from expunge.errors import InvalidInput
-from expunge.metrics.attack_scores import entropy, loss, modified_entropy
-from expunge.metrics.roc import Roc, bootstrap
-from expunge.seeding import generator
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
-
-_FEWEST = 10
-"""Members, and others, below which an attack says nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +27,6 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Attack:
-    """AUC of a membership attack: 1/2 where listed rows look like rows never trained on.
-
-    Args:
-        auc: in [0, 1].
-        low: lower end of the 95 % bootstrap interval over rows; ``None`` where it was not computed.
-        high: upper end.
-    """
-
-    auc: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
 class Measured:
     """What one model does; shares are of rows. ``None`` where there is nothing to measure it on.
 
@@ -58,7 +37,6 @@ class Measured:
         healed_known: listed rows whose stored label is known to be wrong, of those that are given the true one.
         healed_unknown: the same among bad rows that are not listed.
         per_class: right, class by class, on the validation set, else on the retained rows.
-        attacks: name of a score -> membership attack, listed rows against the validation set.
         predictions: int64 (N,) on the training data, -1 where the logits are NaN.
     """
 
@@ -68,7 +46,6 @@ class Measured:
     healed_known: Share | None
     healed_unknown: Share | None
     per_class: tuple[Share | None, ...]
-    attacks: dict[str, Attack]
     predictions: Tensor
 
 
@@ -91,10 +68,8 @@ class Yardstick:
     forgotten_classes: tuple[int, ...] = ()
 
 
-def measure(
-    model: nn.Module, on: Yardstick, numerics: Numerics, *, batch_size: int = 256, seed: int = 0
-) -> Measured:
-    """Return what ``model`` does on ``on``, in evaluation mode; ``seed`` draws the intervals."""
+def measure(model: nn.Module, on: Yardstick, numerics: Numerics, *, batch_size: int = 256) -> Measured:
+    """Return what ``model`` does on ``on``, in evaluation mode."""
     trained = predict(model, on.train, numerics, batch_size).cpu()
     labels, predictions = on.train.labels.cpu(), _predicted(trained)
     held_out = None
@@ -112,17 +87,41 @@ def measure(
     assert as_stored is not None
     if held_out is None or on.validation is None:
         per_class = _per_class(predictions, labels, ~on.forget, on.train.n_classes)
-        validation, attacks = None, {}
+        validation = None
     else:
         answers, theirs = _predicted(held_out), on.validation.labels.cpu()
         everything = torch.ones(len(theirs), dtype=torch.bool)
         per_class = _per_class(answers, theirs, everything, on.train.n_classes)
         of_forgotten = torch.isin(theirs, torch.tensor(on.forgotten_classes, dtype=torch.int64))
         validation = _share(answers == theirs, ~of_forgotten)
-        # Beside a class that is forgotten stand unseen rows of that class, not of the others.
-        others = of_forgotten if on.forgotten_classes else everything
-        attacks = _attacks(trained[on.forget], labels[on.forget], held_out[others], theirs[others], seed)
-    return Measured(retained, as_stored, validation, known, unknown, per_class, attacks, predictions)
+    return Measured(retained, as_stored, validation, known, unknown, per_class, predictions)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A class, its accuracy before and after, and the difference: above 0 it lost."""
+
+    name: str
+    before: Share
+    after: Share
+
+    @property
+    def loss(self) -> float:
+        """Accuracy before minus accuracy after, in [-1, 1]."""
+        return self.before.value - self.after.value
+
+
+def damages(
+    before: Measured, after: Measured, classes: Sequence[str], forgotten: Sequence[int] = ()
+) -> list[Damage]:
+    """Return every class that stays and can be measured, the largest loss first."""
+    pairs = zip(classes, before.per_class, after.per_class, strict=True)
+    found = [
+        Damage(name, first, second)
+        for label, (name, first, second) in enumerate(pairs)
+        if first is not None and second is not None and label not in forgotten
+    ]
+    return sorted(found, key=lambda damage: -damage.loss)
 
 
 def _predicted(logits: Tensor) -> Tensor:
@@ -139,20 +138,3 @@ def _per_class(
 ) -> tuple[Share | None, ...]:
     right = predictions == labels
     return tuple(_share(right, among & (labels == label)) for label in range(n_classes))
-
-
-def _attacks(members: Tensor, stored: Tensor, others: Tensor, theirs: Tensor, seed: int) -> dict[str, Attack]:
-    if min(len(members), len(others)) < _FEWEST:
-        return {}
-    try:
-        by_loss = Roc(-loss(members, stored), -loss(others, theirs))
-        curves = {
-            "entropy": Roc(-entropy(members), -entropy(others)),
-            "modified entropy": Roc(-modified_entropy(members, stored), -modified_entropy(others, theirs)),
-        }
-    except InvalidInput:
-        return {}  # logits that are not finite, or a single class
-    low, high = bootstrap(by_loss, [Roc.auc], generator(seed, "membership"))[0]
-    return {"loss": Attack(by_loss.auc(), low, high)} | {
-        name: Attack(curve.auc()) for name, curve in curves.items()
-    }

@@ -68,7 +68,7 @@ def read_pictures(openers: Sequence[Opener], names: Sequence[str], options: Data
         DataError: an image that cannot be read, 16-bit images, or unequal sizes without ``size``.
         InvalidInput: Pillow is not installed.
     """
-    library = load_extra("PIL.Image", "pillow", "reading images")
+    library = load_extra("PIL.Image", "pillow", "data", "reading images")
     channels, shapes = _look(library, openers, names, options)
     height, width = (options.size, options.size) if options.size else next(iter(shapes))
 

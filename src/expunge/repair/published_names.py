@@ -54,7 +54,7 @@ def _unchanged(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    logging = load_extra("transformers.utils.logging", "transformers", "this model")
+    logging = load_extra("transformers.utils.logging", "transformers", "text", "this model")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

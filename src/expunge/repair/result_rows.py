@@ -22,8 +22,8 @@ class Row:
     wanted: str
 
 
-def result_rows(prepared: Prepared, cleaned: Cleaned, *, attacks: bool = True) -> list[Row]:
-    """Return what could be measured, the most important first; with or without the membership attacks."""
+def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[Row]:
+    """Return what could be measured, the most important first."""
     heal = prepared.job.purpose == "heal"
     classes = bool(prepared.on.forgotten_classes)
     removed = "down" if heal or classes else "as unseen rows"
@@ -37,11 +37,6 @@ def result_rows(prepared: Prepared, cleaned: Cleaned, *, attacks: bool = True) -
             "the same or up",
         ),
         ("rows that stay, stored label", lambda m: _percent(m.retained), "the same" if not heal else ""),
-        *(
-            (f"attack AUC, {name}", _auc(name), "" if heal else "near 0.50")
-            for name in cleaned.before.attacks
-            if attacks
-        ),
     ]
     shown = []
     for name, text, wanted in rows:
@@ -50,7 +45,17 @@ def result_rows(prepared: Prepared, cleaned: Cleaned, *, attacks: bool = True) -
             continue
         reference = MISSING if cleaned.reference is None else text(cleaned.reference)
         shown.append(Row(name, before, after, reference, wanted))
-    return shown
+    # Of bad rows an attack says little; the audit's table has it.
+    return shown if heal else shown + _attack(cleaned)
+
+
+def _attack(cleaned: Cleaned) -> list[Row]:
+    row = next((row for row in cleaned.audit.rows if row.name == "confidence_attack"), None)
+    if row is None or row.because:
+        return []
+    values = (row.value(role) for role in ("original", "unlearned", "retrained"))
+    texts = [MISSING if value is None else f"{value:.2f}" for value in values]
+    return [Row("told from unseen rows, AUC", texts[0], texts[1], texts[2], "near 0.50")]
 
 
 def cost_sentence(cleaned: Cleaned) -> str:
@@ -70,11 +75,3 @@ def cost_sentence(cleaned: Cleaned) -> str:
 
 def _percent(share: Share | None) -> str:
     return MISSING if share is None else f"{100 * share.value:.1f} %"
-
-
-def _auc(name: str) -> Callable[[Measured], str]:
-    def text(measured: Measured) -> str:
-        attack = measured.attacks.get(name)
-        return MISSING if attack is None else f"{attack.auc:.2f}"
-
-    return text

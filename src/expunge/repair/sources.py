@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.data.loading import load_data
@@ -76,7 +78,8 @@ def load_validation_data(text: str, options: DataOptions, training: TrainingData
     Classes and normalisation are those of ``training``.
 
     Raises:
-        DataError: as in :func:`load_training_data`, or inputs of another shape than in training.
+        DataError: as in :func:`load_training_data`, inputs of another shape than in training, or the training data
+            itself.
     """
     same = replace(options, classes=training.classes if training.named_classes else options.classes)
     if training.mean:
@@ -94,7 +97,16 @@ def load_validation_data(text: str, options: DataOptions, training: TrainingData
             f"{text}: {len(found.classes)} classes, but the training data has {len(training.classes)}; give "
             "validation data of the same classes"
         )
+    if _same(found.examples, training.examples):
+        raise DataError(f"{text} holds the training data itself; give data that the model was not trained on")
     return replace(found.examples, n_classes=len(training.classes))
+
+
+def _same(first: Examples, second: Examples) -> bool:
+    if len(first) != len(second) or not torch.equal(first.labels, second.labels):
+        return False
+    few, others = next(first.batches(8)).x, next(second.batches(8)).x
+    return few.shape == others.shape and torch.equal(few, others)
 
 
 def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingData:

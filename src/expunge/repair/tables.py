@@ -37,7 +37,7 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
         DataError: the library cannot load it, or has no such split.
         InvalidInput: ``datasets`` is not installed.
     """
-    library = load_extra("datasets", "datasets", f"reading {target}")
+    library = load_extra("datasets", "datasets", "data", f"reading {target}")
     path = Path(target).expanduser()
     if is_path(target) and not path.exists():
         raise DataError(f"{target}: no such file or folder; check the path")
@@ -210,7 +210,7 @@ def _read(table: Any, inputs: list[str], options: DataOptions, where: str) -> In
 
 
 def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
-    library = load_extra("datasets", "datasets", f"reading {where}")
+    library = load_extra("datasets", "datasets", "data", f"reading {where}")
     if len(inputs) > 1:
         raise DataError(
             f"{where}: one image column is expected, got {', '.join(inputs)}; name one with --inputs"

@@ -31,7 +31,7 @@ def tokenize(
         )
     if len(inputs) > 2:
         raise DataError(f"{where}: a text is one column or a pair, got {', '.join(inputs)}")
-    transformers = load_extra("transformers", "transformers", f"tokenizing {where}")
+    transformers = load_extra("transformers", "transformers", "text", f"tokenizing {where}")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(Path(options.tokenizer).expanduser()))
     # A folder without a tokenizer, an absent network and damaged files fail in different ways.

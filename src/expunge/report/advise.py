@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from expunge.errors import InvalidInput
-from expunge.report.comparison import LEVEL, paired_p
+from expunge.report.comparison import LEVEL, averaged, paired_p
 from expunge.report.evidence import Evidence
 from expunge.report.method_facts import MethodFacts
 from expunge.report.summary import BASELINE, Place
@@ -244,7 +244,12 @@ def _candidate(
         for place, records in sorted(runs.items()):
             values = [record.uxh or 0.0 for record in records]
             spots.append(
-                Spot(sweep=sweep.title, place=place, uxh=statistics.fmean(values), seeds=len(values))
+                Spot(
+                    sweep=sweep.title,
+                    place=place,
+                    uxh=statistics.fmean(values),
+                    seeds=len({record.seed for record in records}),
+                )
             )
         costs = [_share(runs, whole, name) for name in ("seconds", "sample_gradients")]
         shares += [max(known)] if (known := [cost for cost in costs if cost is not None]) else []
@@ -320,11 +325,12 @@ def _test(
         return None
     both = []
     for candidate in (choice, runner_up):
-        values: dict[int, dict[Place, float]] = {}
-        for place, records in _runs(candidate.method, sweeps[0], places[sweeps[0].title]).items():
-            for record in records:
-                values.setdefault(record.seed, {})[place] = record.uxh or 0.0
-        both.append(values)
+        runs = _runs(candidate.method, sweeps[0], places[sweeps[0].title])
+        both.append(
+            averaged(
+                (record.seed, place, record.uxh or 0.0) for place, found in runs.items() for record in found
+            )
+        )
     return paired_p(*both)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from scipy import stats
 
 from expunge.report.summary import Place, Spread, Summary
-from expunge.statistics import Interval, mean_interval, paired_t_test
+from expunge.statistics import Interval, PairedDifference, mean_interval, paired_t_test
 from expunge.store.record import Record
 
 LEVEL = 0.05
@@ -20,6 +21,8 @@ LEVEL = 0.05
 _SAME = 1e-12
 
 Mark = Literal["best", "second", ""]
+Unit = TypeVar("Unit", bound=Hashable)
+Part = TypeVar("Part", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,15 @@ def standings(
     """
     wanted = set(summary.places if places is None else places)
     values: dict[str, dict[int, dict[Place, float]]] = {}
-    for record in records:
-        if record.status != "done" or record.uxh is None:
-            continue
-        for place in wanted & {(record.regularity, record.discovery)}:
-            values.setdefault(record.method, {}).setdefault(record.seed, {})[place] = record.uxh
+    for method in dict.fromkeys(record.method for record in records):
+        found_of = averaged(
+            (record.seed, place, record.uxh)
+            for record in records
+            if record.method == method and record.status == "done" and record.uxh is not None
+            for place in wanted & {(record.regularity, record.discovery)}
+        )
+        if found_of:
+            values[method] = found_of
     oracles = {method.method for method in summary.methods if method.oracle}
     means = {method: _mean_of_cells(of_seeds) for method, of_seeds in values.items()}
     coverage = {
@@ -91,18 +98,45 @@ def standings(
     return found
 
 
+def averaged(found: Iterable[tuple[Unit, Part, float]]) -> dict[Unit, dict[Part, float]]:
+    """Return unit -> part -> mean of its values, which are those of several unlearning seeds."""
+    values: dict[Unit, dict[Part, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for unit, part, value in found:
+        values[unit][part].append(value)
+    return {
+        unit: {part: statistics.fmean(entries) for part, entries in parts.items()}
+        for unit, parts in values.items()
+    }
+
+
 def paired_p(
     ours: Mapping[int, Mapping[Place, float]], theirs: Mapping[int, Mapping[Place, float]]
 ) -> float | None:
     """Return the two-sided p-value of the paired t-test over the seeds, or None for fewer than two."""
-    differences: dict[int, float] = {}
-    for seed in sorted(set(ours) & set(theirs)):
-        both = sorted(set(ours[seed]) & set(theirs[seed]))
+    found = paired(ours, theirs)
+    return None if found is None else found.p
+
+
+def paired(
+    ours: Mapping[Unit, Mapping[Part, float]], theirs: Mapping[Unit, Mapping[Part, float]]
+) -> PairedDifference | None:
+    """Return the paired t-test over the units, or None for fewer than two that both have.
+
+    The difference of a unit is the mean over the parts that both have of (ours - theirs).
+
+    Args:
+        ours: unit, which is independent of the others -> part -> value.
+        theirs: the same of the other method.
+    """
+    differences: dict[Unit, float] = {}
+    for unit in [unit for unit in ours if unit in theirs]:
+        both = [part for part in ours[unit] if part in theirs[unit]]
         if both:
-            differences[seed] = statistics.fmean(ours[seed][place] - theirs[seed][place] for place in both)
+            differences[unit] = statistics.fmean(ours[unit][part] - theirs[unit][part] for part in both)
     if len(differences) < 2:
         return None
-    return paired_t_test(differences, dict.fromkeys(differences, 0.0)).p
+    found = paired_t_test(differences, dict.fromkeys(differences, 0.0))
+    return replace(found, unpaired=len(ours) + len(theirs) - 2 * len(differences))
 
 
 def _mean_of_cells(of_seeds: Mapping[int, Mapping[Place, float]]) -> float:

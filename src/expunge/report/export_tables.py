@@ -14,6 +14,9 @@ from expunge.errors import StoreError
 from expunge.report.comparison import half_width, standings
 from expunge.report.forgetting import summarise_forgetting
 from expunge.report.latex import forgetting_tabular, map_tabular
+from expunge.report.paired import Comparison, against_by_sweep
+from expunge.report.reference_values import ReferenceRow, reference_rows
+from expunge.report.seed_spread import seed_spreads
 from expunge.report.summary import Summary, summarise
 from expunge.report.sweeps import sort_into_sweeps
 from expunge.store.atomic import write_atomically
@@ -22,18 +25,33 @@ from expunge.store.record import Record
 _SPREADS = ("uxh", "healed", "utility", "asr", "seconds", "sample_gradients", "peak_memory")
 
 
-def write_tables(records: Iterable[Record], folder: Path) -> list[Path]:
+def write_tables(records: Iterable[Record], folder: Path, against: str | None = None) -> list[Path]:
     """Write the tables of every sweep and return the paths; Parquet only where pyarrow is installed.
 
     ``map-*.tex``: Utility x Healed by cell; ``cells-*``: a row for each method and cell with mean, standard
     deviation, half-width of the 95 % t-interval and number of seeds; ``forgetting-*``: the same for
-    forgetting tasks. Fractions stay fractions, times are seconds, memory is bytes.
+    forgetting tasks; ``paired-*``: every method against one; ``spread-*``: standard deviations between training
+    seeds and between unlearning seeds, where the latter vary; ``references-*``: metrics beside the retrained
+    model's value and the noise floor, where some were measured. Fractions stay fractions, times are seconds, memory
+    is bytes.
+
+    Args:
+        records: of a store.
+        folder: where the files go.
+        against: the method that the others are compared with; by default the best of each sweep.
 
     Raises:
         StoreError: a file cannot be written.
+        InvalidInput: nothing can be compared with ``against``.
     """
     written = []
-    for sweep in sort_into_sweeps(records):
+    sweeps = sort_into_sweeps(records)
+    compared = against_by_sweep(sweeps, against)
+    for sweep in sweeps:
+        written += _write_rows(_paired_rows(compared[sweep.slug]), folder / f"paired-{sweep.slug}")
+        written += _write_rows(_spread_rows(sweep.records), folder / f"spread-{sweep.slug}")
+        references = [_reference_row(row) for row in reference_rows(sweep.records)]
+        written += _write_rows(references, folder / f"references-{sweep.slug}")
         if sweep.corruption:
             summary = summarise(sweep.corruption)
             text = map_tabular(summary, standings(summary, sweep.corruption), sweep.title)
@@ -82,6 +100,58 @@ def _cell_rows(summary: Summary) -> list[dict[str, Any]]:
                 row[f"{name}_half_width"] = None if spread is None else half_width(spread)
             rows.append(row)
     return rows
+
+
+def _paired_rows(found: Iterable[Comparison]) -> list[dict[str, Any]]:
+    return [
+        {
+            "measure": comparison.measure,
+            "against": comparison.against,
+            "method": rival.method,
+            "difference": None if test is None else test.difference.mean,
+            "half_width": None if test is None else test.difference.half_width,
+            "p": None if test is None else test.p,
+            "p_holm": rival.adjusted,
+            "tied": rival.tied,
+            "pairs": 0 if test is None else test.difference.n,
+            "not_paired": None if test is None else test.unpaired,
+        }
+        for comparison in found
+        for rival in comparison.rivals
+        for test in (rival.difference,)
+    ]
+
+
+def _spread_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": spread.task,
+            "measure": spread.measure,
+            "method": spread.method,
+            "mean": spread.components.mean.mean,
+            "half_width": spread.components.mean.half_width,
+            "sd_training": spread.components.training,
+            "sd_unlearning": spread.components.unlearning,
+            "training_seeds": spread.components.n_training,
+            "runs": spread.components.n,
+            "in_words": spread.sentence,
+        }
+        for spread in seed_spreads(records)
+    ]
+
+
+def _reference_row(row: ReferenceRow) -> dict[str, Any]:
+    return {
+        "measure": row.measure,
+        "method": row.method,
+        "mean": row.value.mean,
+        "half_width": row.value.half_width,
+        "retrained": row.aim,
+        "gap": row.gap,
+        "floor": row.floor,
+        "oracle": row.oracle,
+        "runs": row.cells,
+    }
 
 
 def _write_rows(rows: Sequence[dict[str, Any]], stem: Path) -> list[Path]:

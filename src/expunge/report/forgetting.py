@@ -6,7 +6,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -62,8 +61,9 @@ class ForgettingSummary:
 def summarise_forgetting(records: Iterable[Record]) -> list[ForgettingSummary]:
     """Return a summary for each task and method, tasks in the order of their names.
 
-    A gap is |value - value of the retrained model of the same task and seed|; the average gap is its mean
-    over those of :data:`GAPS` that the task has, then over the seeds. Seeds are first trainings.
+    A gap is |value - value of the retrained model of the same task and seeds|; the average gap is its mean
+    over those of :data:`GAPS` that the task has, then over the seeds. Seeds are first trainings; several
+    unlearning seeds of one count by their mean.
 
     Raises:
         InvalidInput: no record of a forgetting task.
@@ -71,17 +71,13 @@ def summarise_forgetting(records: Iterable[Record]) -> list[ForgettingSummary]:
     taken = [record for record in records if record.task != "corruption"]
     if not taken:
         raise InvalidInput("there are no records of forgetting tasks; run some first ('expunge bench')")
-    reference = {
-        (task_text(record), record.seed): record.metrics
-        for record in taken
-        if record.method == REFERENCE and record.status == "done"
-    }
+    gaps = average_gaps(taken)
     grouped: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in taken:
         grouped[task_text(record), record.method].append(record)
     order = {BASELINE: 0, REFERENCE: 1}
     return [
-        _summary(task, method, found, reference)
+        _summary(task, method, found, gaps)
         for (task, method), found in sorted(
             grouped.items(), key=lambda entry: (entry[0][0], order.get(entry[0][1], 2), entry[0][1])
         )
@@ -120,29 +116,55 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
     return tables
 
 
+Run = tuple[str, str, int, int]
+"""Method, task, training seed, unlearning seed."""
+
+
+def average_gaps(records: Iterable[Record]) -> dict[Run, float]:
+    """Return the average gap of each run that is done and has a retrained model to be held against.
+
+    That is the run of :data:`REFERENCE` on the same task with the same seeds.
+    """
+    done = [record for record in records if record.status == "done"]
+    reference = {run_of(record)[1:]: record.metrics for record in done if record.method == REFERENCE}
+    found = {}
+    for record in done:
+        run = run_of(record)
+        aim = reference.get(run[1:])
+        if aim is None or record.method == REFERENCE:
+            continue
+        gaps = [
+            abs(float(mine) - float(theirs))
+            for name in GAPS
+            if (mine := record.metrics.get(name)) is not None and (theirs := aim.get(name)) is not None
+        ]
+        if gaps:
+            found[run] = statistics.fmean(gaps)
+    return found
+
+
+def run_of(record: Record) -> Run:
+    """Return what tells a run of one sweep from the others."""
+    return record.method, task_text(record), record.seed, record.unlearning_seed
+
+
 def _summary(
-    task: str, method: str, records: Sequence[Record], reference: Mapping[tuple[str, int], Mapping[str, Any]]
+    task: str, method: str, records: Sequence[Record], gaps: Mapping[Run, float]
 ) -> ForgettingSummary:
     done = [record for record in records if record.status == "done"]
-    values: dict[str, list[float]] = defaultdict(list)
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for record in done:
         for name, value in record.metrics.items():
             if value is not None:
-                values[name].append(value)
-        aim = reference.get((task, record.seed))
-        if aim is not None and method != REFERENCE:
-            gaps = [
-                abs(float(mine) - float(theirs))
-                for name in GAPS
-                if (mine := record.metrics.get(name)) is not None and (theirs := aim.get(name)) is not None
-            ]
-            if gaps:
-                values["average_gap"].append(statistics.fmean(gaps))
+                values[name][record.seed].append(value)
+        if (gap := gaps.get(run_of(record))) is not None:
+            values["average_gap"][record.seed].append(gap)
     seconds = [record.seconds for record in done if record.seconds is not None]
     return ForgettingSummary(
         task,
         method,
-        {name: mean_interval(found) for name, found in values.items()},
+        # Unlearning seeds of one first model are no independent repetitions.
+        {name: mean_interval(list(map(statistics.fmean, found.values()))) for name, found in values.items()},
         statistics.fmean(seconds) if seconds else None,
         sum(record.status == "failed" for record in records),
     )

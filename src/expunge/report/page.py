@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -30,7 +30,12 @@ from expunge.report.page_forgetting import forgetting_section
 from expunge.report.page_frame import header, navigation, panel, reading, warnings
 from expunge.report.page_map import legend, map_section
 from expunge.report.page_records import failures, provenance
+from expunge.report.page_references import reference_section
+from expunge.report.page_statistics import comparison_section, spread_section
 from expunge.report.page_table import explanation, method_table
+from expunge.report.paired import Comparison, against_by_sweep
+from expunge.report.reference_values import reference_rows
+from expunge.report.seed_spread import seed_spreads
 from expunge.report.summary import Summary, summarise
 from expunge.report.sweeps import Sweep, sort_into_sweeps
 from expunge.report.wording import counted
@@ -43,6 +48,7 @@ def build_page(
     *,
     learned: Mapping[str, float] | None = None,
     title: str = "expunge report",
+    against: str | None = None,
 ) -> str:
     """Return the report on all records of a store; the same records give the same bytes.
 
@@ -52,16 +58,17 @@ def build_page(
         learned: key of a first model -> share of the corruption it had learned; by default what the records
             of the method that does nothing tell.
         title: of the page.
+        against: the method that the others are compared with; by default the best of each sweep.
 
     Raises:
-        InvalidInput: no records.
+        InvalidInput: no records, or no sweep in which something can be compared with ``against``.
     """
     taken = sorted(records, key=lambda record: record.key)
     if not taken:
         raise InvalidInput("the store holds no records; run a sweep first ('expunge map' or 'expunge bench')")
     shares = learned_shares(taken) if learned is None else learned
     sweeps = sort_into_sweeps(taken)
-    writer = _Page(facts, shares)
+    writer = _Page(facts, shares, against_by_sweep(sweeps, against))
     parts, places = [], []
     for number, sweep in enumerate(sweeps, 1):
         body, contents = writer.sweep(sweep, f"s{number}")
@@ -93,8 +100,13 @@ def build_page(
 
 
 class _Page:
-    def __init__(self, facts: Mapping[str, MethodFacts | None], learned: Mapping[str, float]) -> None:
-        self.facts, self.learned = facts, learned
+    def __init__(
+        self,
+        facts: Mapping[str, MethodFacts | None],
+        learned: Mapping[str, float],
+        compared: Mapping[str, Sequence[Comparison]],
+    ) -> None:
+        self.facts, self.learned, self.compared = facts, learned, compared
         self.cells = Cells()
         self.charts: dict[str, Any] = {}
 
@@ -133,6 +145,12 @@ class _Page:
         if sweep.forgetting:
             found = forgetting_section(sweep.title, sweep.forgetting, self.cells, card_of)
             add("forgetting", "Forgetting good data", forgetting_explanation(), *found)
+        if compared := self.compared[sweep.slug]:
+            add("paired", "Paired comparison", *comparison_section(compared, card_of))
+        if spreads := seed_spreads(sweep.records):
+            add("spread", "Spread over the seeds", *spread_section(spreads, card_of))
+        if rows := reference_rows(sweep.records):
+            add("references", "Beside the retrained model", *reference_section(rows, card_of))
         shown = cards(order, self.facts, summary, sweep.records, card_of, sweep.method_of)
         add("cards", "Methods", shown)
         notes = [element("p", note, class_="note") for note in sweep.notes]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from expunge.report.seed_spread import seed_text
 from expunge.report.summary import printable
 from expunge.report.sweeps import settings_text
 from expunge.store.record import Record
@@ -98,7 +99,7 @@ class _Shared:
 def _run(record: Record, columns: Sequence[str], rows: int, shared: _Shared) -> dict[str, Any]:
     provenance = {name: text for name, text in record.provenance.items() if name != "created"}
     run: dict[str, Any] = {
-        "seed": record.seed,
+        "seed": seed_text(record),
         "values": [_column(record, name) for name in columns],
         "key": record.key,
         "created": record.provenance.get("created", ""),

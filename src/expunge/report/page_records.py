@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from expunge.report.forgetting import task_text
 from expunge.report.html import Html, element
 from expunge.report.repeat import Commands, grid_text
+from expunge.report.seed_spread import seed_text, unlearning_varies
 from expunge.report.sweeps import Sweep, settings_text
 from expunge.report.wording import MISSING
 from expunge.store.record import Record
@@ -23,7 +24,7 @@ def failures(sweeps: Sequence[Sweep]) -> Html:
             element("th", record.method, scope="row"),
             element("td", sweep.title),
             element("td", _where(record)),
-            element("td", str(record.seed)),
+            element("td", str(seed_text(record))),
             element("td", record.status),
             element("td", _error(record.error)),
         )
@@ -115,7 +116,10 @@ def _sweep(sweep: Sweep) -> Html:
         if command
         else []
     )
-    grid = grid_text(sweep.forgetting, sweep.method_of) if sweep.forgetting else None
+    rest = sweep.forgetting or ([] if command else sweep.corruption)
+    grid = (
+        grid_text(rest, sweep.method_of) if rest and (sweep.forgetting or unlearning_varies(rest)) else None
+    )
     if grid:
         again.append(
             element(

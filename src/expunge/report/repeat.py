@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from expunge.errors import ExpungeError
+from expunge.report.seed_spread import unlearning_varies
 from expunge.report.toml import toml_value
 from expunge.store.record import Record
 from expunge.tasks.regularity import regularity_name, regularity_value
@@ -31,12 +32,13 @@ class Commands:
     def command(self, records: Sequence[Record]) -> str | None:
         """Return the ``expunge map`` command that runs the cells of ``records`` again.
 
-        ``None`` where no such command exists: a preparation with settings of its own, a method that is not
-        installed, or one method with several settings.
+        ``None`` where no such command exists: several unlearning seeds of one training, a preparation with settings
+        of its own, a method that is not installed, or one method with several settings.
         """
         first = records[0]
         found = _LABEL.fullmatch(first.data)
-        if found is None:
+        # expunge map has one seed for training and unlearning.
+        if found is None or unlearning_varies(records):
             return None
         name = first.data if _is_known(first.data) else found["name"]
         parts = ["expunge", "map", "--data", name]
@@ -128,9 +130,10 @@ def _listed(values: Iterable[Any]) -> str:
 
 
 def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | None:
-    """Return a grid file for ``expunge bench`` that runs forgetting tasks of one sweep again.
+    """Return a grid file for ``expunge bench`` that runs records of one sweep again.
 
-    A setting without a value is left out, since TOML has none. ``None`` where one method has several settings.
+    The records are all of forgetting tasks, or all of corruption. A setting without a value is left out, since TOML
+    has none. ``None`` where one method has several settings.
     """
     first = records[0]
     found = _LABEL.fullmatch(first.data)
@@ -147,9 +150,11 @@ def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | 
     tasks = {
         json.dumps({"kind": record.task, **_without_seed(record.task_settings)}): None for record in records
     }
+    unlearning = sorted({record.unlearning_seed for record in records})
     lines = [
         f"run = {toml_value(list(settings))}",
         f"seeds = {toml_value(sorted({record.seed for record in records}))}",
+        *([f"unlearning_seeds = {toml_value(unlearning)}"] if unlearning_varies(records) else []),
         *_table("data", data),
         *_table("recipe", first.recipe),
     ]

@@ -31,6 +31,7 @@ CSV_FIELDS: tuple[str, ...] = (
     "model",
     "task",
     "task_settings",
+    "unlearning_seed",
 )
 """Columns of every table; those of the measurements in :attr:`Record.metrics` follow."""
 

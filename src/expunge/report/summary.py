@@ -22,12 +22,12 @@ _TIE = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A quantity over the seeds of one cell.
+    """A quantity over the training seeds of one cell; several unlearning seeds of one count by their mean.
 
     Args:
         mean: arithmetic mean.
         sd: standard deviation with n - 1 in the denominator; None for a single seed.
-        n: number of seeds it was measured for.
+        n: number of training seeds it was measured for.
     """
 
     mean: float
@@ -43,8 +43,8 @@ class CellSummary:
         method: name of the method.
         regularity: 0 (random) .. 1 (poison).
         discovery: fraction of the corrupted examples that is known.
-        seeds: number of seeds that are done; the quantities are over these.
-        failed: number of seeds that failed.
+        seeds: number of training seeds that are done; the quantities are over these.
+        failed: number of runs that failed.
         uxh: utility times healed, a fraction.
         healed: healed fraction of the corrupted examples.
         utility: accuracy on clean test examples, a fraction.
@@ -150,7 +150,7 @@ def summarise(records: Iterable[Record]) -> Summary:
 
     Raises:
         InvalidInput: no records; records of several data sets or models; two records of the same cell and
-            seed, whose mean would mix settings.
+            seeds, whose mean would mix settings.
     """
     taken = list(records)
     _check(taken)
@@ -225,9 +225,9 @@ def _check(records: Sequence[Record]) -> None:
                 f"the records come from several {kind} ({', '.join(names)}), but one report is about one; "
                 "select the records of one and report each by itself"
             )
-    seen: set[tuple[str, float, float, int]] = set()
+    seen: set[tuple[str, float, float, int, int]] = set()
     for record in records:
-        run = (record.method, *_place(record), record.seed)
+        run = (record.method, *_place(record), record.seed, record.unlearning_seed)
         if run in seen:
             raise InvalidInput(
                 f"there are two records of method {record.method!r} at regularity {run[1]:g}, "
@@ -250,9 +250,14 @@ def _cell(where: tuple[str, float, float], records: Sequence[Record]) -> CellSum
     done = [record for record in records if record.status == "done"]
 
     def over(name: str) -> Spread | None:
-        values = [float(value) for record in done if (value := getattr(record, name)) is not None]
-        if not values:
+        by_seed: dict[int, list[float]] = defaultdict(list)
+        for record in done:
+            if (value := getattr(record, name)) is not None:
+                by_seed[record.seed].append(float(value))
+        if not by_seed:
             return None
+        # Unlearning seeds of one first model are no independent repetitions.
+        values = list(map(statistics.fmean, by_seed.values()))
         sd = statistics.stdev(values) if len(values) > 1 else None
         return Spread(mean=statistics.fmean(values), sd=sd, n=len(values))
 
@@ -261,7 +266,7 @@ def _cell(where: tuple[str, float, float], records: Sequence[Record]) -> CellSum
         method=method,
         regularity=regularity,
         discovery=discovery,
-        seeds=len(done),
+        seeds=len({record.seed for record in done}),
         failed=sum(record.status == "failed" for record in records),
         uxh=over("uxh"),
         healed=over("healed"),

@@ -23,8 +23,8 @@ class Sweep:
     Args:
         title: data set and model, and what else tells this sweep from another of the same store.
         slug: the title as a part of a file name; no two sweeps share one.
-        records: with at most one record for each method, task and seed. A method that was run with
-            several settings appears under a label for each.
+        records: with at most one record for each method, task, training seed and unlearning seed. A method that
+            was run with several settings appears under a label for each.
         method_of: label -> name of the method.
         notes: what was left out or renamed, as sentences.
     """
@@ -154,9 +154,9 @@ def _sweep(title: str, slug: str, records: Sequence[Record]) -> Sweep:
 
 def _place(record: Record) -> tuple[Any, ...]:
     if _on_map(record):
-        return record.regularity, record.discovery, record.seed
+        return record.regularity, record.discovery, record.seed, record.unlearning_seed
     settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
-    return record.task, json.dumps(settings, sort_keys=True), record.seed
+    return record.task, json.dumps(settings, sort_keys=True), record.seed, record.unlearning_seed
 
 
 def _settings_key(record: Record) -> str:

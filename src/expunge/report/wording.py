@@ -21,6 +21,12 @@ def with_interval(interval: Interval | None, between: str = " ") -> str:
     return percent(interval.mean) + spread
 
 
+def signed_interval(interval: Interval) -> str:
+    """Return a difference with its sign, ± the half-width of its 95 % t-interval, in points."""
+    spread = "" if interval.half_width is None else f" ±{percent(interval.half_width)}"
+    return f"{100 * interval.mean:+.1f}{spread}"
+
+
 def duration(seconds: float | None) -> str:
     """Return a time with its unit, to about three digits."""
     if seconds is None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from expunge.data.examples import Batch
 from expunge.training.loop import Loss
+from expunge.training.team import current_team
 
 
 class LossRecorder:
@@ -30,5 +31,10 @@ class LossRecorder:
         return Loss(losses.mean(), len(batch))
 
     def means(self) -> Tensor:
-        """Mean loss float32 (rows,), in nats; 0 for a row that was never visited."""
-        return (self._sums / self._visits.clamp(min=1)).float().cpu()
+        """Mean loss float32 (rows,), in nats; 0 for a row that was never visited.
+
+        A batch smaller than a team that shares the training is visited by every process.
+        """
+        team = current_team()
+        sums, visits = (self._sums, self._visits) if team is None else team.sum(self._sums, self._visits)
+        return (sums / visits.clamp(min=1)).float().cpu()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from expunge.errors import Diverged, InvalidInput
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
 from expunge.training.schedule import Schedule, constant
+from expunge.training.team import current_team
 
 
 class Loss(NamedTuple):
@@ -56,6 +58,10 @@ def fit(
 ) -> float:
     """Minimise ``objective`` over the batches of every epoch, in place; return the last epoch's mean loss.
 
+    In a process that shares a training with others (:func:`expunge.training.launch.launch`) a step is made on all
+    of a batch together, each process computing the objective of its part. The result is that of one process if
+    the objective is a mean over its batch of what depends on one example, plus what does not depend on the batch.
+
     Args:
         model: in training mode while this runs, in its former mode afterwards.
         epochs: one iterable of batches for each epoch.
@@ -72,24 +78,29 @@ def fit(
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     step, mean = 0, 0.0
-    with training_mode(model), _restored(optimizer):
+    team = current_team()
+    stepping = (
+        nullcontext(partial(_step, model, objective, optimizer, numerics))
+        if team is None
+        else team.stepping(model, objective, optimizer, numerics)
+    )
+    with training_mode(model), _restored(optimizer), stepping as make_step:
         for number, batches in enumerate(epochs):
-            total, seen = torch.zeros((), device=numerics.device), 0
+            total, seen, gradients = torch.zeros((), device=numerics.device), 0, 0
             for batch in batches:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(min(step, steps - 1), steps)
-                placed = Batch(numerics.place_inputs(batch.x), batch.y, batch.index)
-                with numerics.autocast():
-                    loss = objective(model, placed)
-                optimizer.zero_grad(set_to_none=True)
-                loss.value.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                meter.count(loss.gradients)
+                loss = make_step(batch)
+                gradients += loss[1]
                 # kept on the device: reading it every step would wait for the accelerator
-                total += loss.value.detach() * len(batch)
+                total += loss[0] * len(batch)
                 seen += len(batch)
                 step += 1
                 progress(min(1.0, step / steps))
+            if team is not None:
+                total, summed = team.sum(total, total.new_tensor(gradients, dtype=torch.float64))
+                gradients = int(summed)
+            meter.count(gradients)
             mean = float(total) / max(1, seen)
             if not torch.isfinite(total):
                 raise Diverged(
@@ -97,6 +108,19 @@ def fit(
                     f"{rates[0]:g}; lower the learning rate"
                 )
     return mean
+
+
+def _step(
+    model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, numerics: Numerics, batch: Batch
+) -> tuple[Tensor, int]:
+    """Make one step on ``batch``; return its loss and the number of its sample gradients."""
+    placed = Batch(numerics.place_inputs(batch.x), batch.y, batch.index)
+    with numerics.autocast():
+        loss = objective(model, placed)
+    optimizer.zero_grad(set_to_none=True)
+    loss.value.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.value.detach(), loss.gradients
 
 
 @contextmanager
@@ -132,7 +156,8 @@ def predict(
         for batch in examples.batches(batch_size):
             with numerics.autocast():
                 outputs.append(model(numerics.place_inputs(batch.x)).float())
-    return torch.cat(outputs)
+    team = current_team()
+    return torch.cat(outputs) if team is None else team.agree(torch.cat(outputs))
 
 
 @contextmanager

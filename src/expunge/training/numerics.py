@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from expunge.errors import InvalidInput
+from expunge.training.devices import Devices
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,17 @@ class Numerics:
         device: torch device name.
         dtype: "float32", or "bfloat16" for convolutions and matrix products (autocast).
         channels_last: lay images out as (N, H, W, C), which convolutions prefer.
+        devices: how many of them share a first training or the training of a method.
+
+    Raises:
+        InvalidInput: a dtype other than these, a device torch does not know, several devices that are neither
+            "cpu" nor "cuda".
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     channels_last: bool = True
+    devices: Devices = field(default_factory=Devices)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -32,6 +39,11 @@ class Numerics:
             torch.device(self.device)
         except RuntimeError as error:
             raise InvalidInput(f"device {self.device!r} is not one torch knows: {error}") from error
+        if self.devices.several and self.device not in ("cpu", "cuda"):
+            raise InvalidInput(
+                f"several devices are named by their kind, 'cuda' or 'cpu', got {self.device!r}; each process takes "
+                "one of them"
+            )
 
     @classmethod
     def choose(cls, device: str | None = None, image_size: int = 32) -> Numerics:

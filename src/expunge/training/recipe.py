@@ -18,9 +18,11 @@ from expunge.seeding import generator, global_generator
 from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
 from expunge.training.example_tied import ExampleTied
+from expunge.training.launch import launch
 from expunge.training.loop import Objective, Progress, cross_entropy, fit, silent
 from expunge.training.numerics import Numerics
 from expunge.training.schedule import schedule_named
+from expunge.training.team import current_team
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,16 +169,29 @@ class Recipe:
     ) -> nn.Module:
         """Train ``model`` in place on the stored labels and return it; ``seed`` decides the order.
 
-        ``objective`` stands in for the mean cross-entropy, for example to record the losses.
+        ``objective`` stands in for the mean cross-entropy, for example to record the losses. Several devices share
+        the training, in a process for each and without progress.
 
         Raises:
-            InvalidInput: an ``objective`` of the caller's own with example-tied dropout, which has its own.
+            InvalidInput: an ``objective`` of the caller's own with example-tied dropout, which has its own, or with
+                several devices, which do not hand it back.
             Diverged: the loss of an epoch is not finite.
         """
         if self.example_tied is not None:
             if objective is not cross_entropy:
                 raise InvalidInput("example-tied dropout has an objective of its own; leave objective out")
             objective = self.example_tied.objective(seed)
+        if numerics.devices.several and current_team() is None:
+            if objective is not cross_entropy and self.example_tied is None:
+                raise InvalidInput(
+                    f"{numerics.devices.count} devices train in processes of their own, where an objective is a copy; "
+                    "leave objective out, or pass a function that trains and reads it to "
+                    "expunge.training.launch.launch"
+                )
+            state, gradients = launch(numerics, _train_there, self, model, examples, seed, numerics)
+            model.load_state_dict(state)
+            meter.count(gradients)
+            return numerics.place(model)
         steps = self.epochs * math.ceil(len(examples) / self.batch_size)
         numerics.place(model)
         fit(
@@ -203,3 +218,10 @@ class Recipe:
             self.codes.mix(batches, codes, generator(seed, "code replacement", number))
             for number, batches in enumerate(passes)
         )
+
+
+def _train_there(
+    recipe: Recipe, model: nn.Module, examples: Examples, seed: int, numerics: Numerics
+) -> tuple[dict[str, Tensor], int]:
+    meter = Meter(numerics.device)
+    return recipe.train(model, examples, seed, numerics, meter).state_dict(), meter.sample_gradients

@@ -1,0 +1,190 @@
+"""Calling a function in one process per device, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from expunge.errors import ExpungeError, InvalidInput
+from expunge.training.devices import Devices
+from expunge.training.numerics import Numerics
+from expunge.training.team import Team, member_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_Result = TypeVar("_Result")
+
+
+def launch(numerics: Numerics, function: Callable[..., _Result], *args: Any) -> _Result:
+    """Return what ``function(*args)`` returns when every device of ``numerics`` has a process that calls it.
+
+    The trainings within share their steps; all else is done by every process alike. The first one's result is
+    returned. Arguments and result go through a temporary file, tensors to the device of their reader. Starting the
+    processes takes about ten seconds.
+
+    Raises:
+        InvalidInput: fewer devices than asked for, arguments that cannot be handed over, Fabric is not installed.
+        ExpungeError: a process failed; an error of this package is raised as it was raised there. The other
+            processes are ended.
+    """
+    _check_count(numerics)
+    with tempfile.TemporaryDirectory(prefix="expunge-") as name:
+        folder = Path(name)
+        try:
+            torch.save((function, args), folder / "task")
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InvalidInput(
+                f"to train on several devices, model and data are handed to other processes, and this cannot be: "
+                f"{error}; define classes and functions at the top of a module, or use one device"
+            ) from error
+        with _alone_in_the_environment(), _ended_children():
+            fabric = _fabric(numerics.device, Devices(numerics.devices.count, "ddp"))
+            try:
+                fabric.launch(_Task(numerics, folder, os.getpid()))
+            except (ProcessRaisedException, ProcessExitedException) as error:
+                raise _failure(folder, error) from error
+        result: _Result = torch.load(folder / "result", map_location=numerics.device, weights_only=False)
+        return result
+
+
+def _check_count(numerics: Numerics) -> None:
+    devices = numerics.devices
+    if numerics.device == "cuda" and torch.cuda.device_count() < devices.count:
+        raise InvalidInput(
+            f"{devices.count} devices were asked for, but torch sees {torch.cuda.device_count()} here; ask for fewer"
+        )
+    if "LOCAL_RANK" in os.environ:
+        raise InvalidInput(
+            "this process was itself started as one of several (LOCAL_RANK is set, as by torchrun); start it alone, "
+            "the processes for the devices are started from it"
+        )
+
+
+def _fabric(kind: str, devices: Devices) -> Fabric:
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_fabric.strategies.ddp import DDPStrategy
+        from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
+    except ImportError as error:
+        raise InvalidInput(
+            f"several devices need lightning-fabric ({error}); install it: pip install lightning-fabric"
+        ) from error
+    strategy: DDPStrategy | ModelParallelStrategy
+    if devices.sharded:
+        from expunge.training.sharding import shard
+
+        strategy = ModelParallelStrategy(shard, data_parallel_size=devices.count, tensor_parallel_size=1)
+    else:
+        # Steps of one method differ in what they reach: a flush leaves the added neurons out.
+        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    # Named, as Fabric would take a batch system it finds itself in for the one that starts the processes.
+    return Fabric(accelerator=kind, devices=devices.count, strategy=strategy, plugins=LightningEnvironment())
+
+
+@dataclass
+class _Task:
+    """What every process does; its error is left in ``folder``."""
+
+    numerics: Numerics
+    folder: Path
+    starter: int
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read it in a new process, before Fabric announces each of them."""
+        self.__dict__.update(state)
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        threading.Thread(target=self._end_with_the_starter, daemon=True).start()
+
+    def _end_with_the_starter(self) -> None:
+        # torch asks the system for an interrupt then, which a process in the background may ignore.
+        while os.getppid() == self.starter:
+            time.sleep(1.0)
+        os._exit(1)
+
+    def __call__(self, fabric: Fabric) -> None:
+        rank, devices = fabric.global_rank, self.numerics.devices
+        try:
+            function, args = torch.load(self.folder / "task", map_location=fabric.device, weights_only=False)
+            if devices.sharded:
+                # Only the other strategy starts processes by a function; this one finds them started.
+                fabric = _fabric(self.numerics.device, devices)
+                fabric.launch()
+            torch.manual_seed(
+                torch.initial_seed() + rank
+            )  # a network's own draws are for other examples here
+            with member_of(Team(fabric, devices.sharded)):
+                result = function(*args)
+            if rank == 0:
+                torch.save(result, self.folder / "result")
+            fabric.barrier()
+        except BaseException as error:
+            _leave(error, self.folder, rank)
+            raise
+
+
+def _leave(error: BaseException, place: Path, rank: int) -> None:
+    written = traceback.format_exc(limit=-6)
+    kept = error if isinstance(error, ExpungeError) else ExpungeError(f"on device {rank}: {written}")
+    aside = place / f"failing-{rank}"
+    with aside.open("wb") as file:
+        pickle.dump(kept, file)
+    aside.rename(place / f"error-{rank}")
+
+
+def _failure(folder: Path, ended: ProcessRaisedException | ProcessExitedException) -> ExpungeError:
+    """Return the error to raise; whoever waits for a process that is gone fails as well, and later."""
+    left = sorted(folder.glob("error-*"), key=lambda path: path.stat().st_mtime_ns)
+    errors: list[ExpungeError] = [pickle.loads(path.read_bytes()) for path in left]
+    for error in errors:
+        if type(error) is not ExpungeError:
+            return error
+    if errors and isinstance(ended, ProcessRaisedException):
+        return errors[0]
+    return ExpungeError(
+        f"{ended} and left no error, but perhaps a message above; the processes of the other devices were ended. It "
+        "may have been out of memory. A script that trains on several devices has to begin its work below "
+        "if __name__ == '__main__'"
+    )
+
+
+@contextmanager
+def _alone_in_the_environment() -> Iterator[None]:
+    """Take out what would direct the processes to another training's port, and put it back."""
+    ours = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # no word of every step that reaches all parameters
+    former = {name: os.environ.pop(name, None) for name in ("MASTER_ADDR", "MASTER_PORT", *ours)}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in former.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _ended_children() -> Iterator[None]:
+    """End the processes that were started within the block if it is left before they are over."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
+            child.join()
