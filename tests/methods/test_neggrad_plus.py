@@ -60,7 +60,7 @@ def test_every_step_has_a_forget_batch_and_the_forget_set_is_passed_over_evenly(
     assert counted[RETAIN].sum() == 0
 
 
-def test_forget_batches_leave_running_statistics_alone() -> None:
+def test_a_lone_forgotten_example_leaves_running_statistics_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
     result = method(beta=0.9, epochs=3)(model, request(torch.tensor([2]))).model
     assert int(result[1].num_batches_tracked) == 3

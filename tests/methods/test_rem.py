@@ -173,6 +173,23 @@ def test_the_routed_path_leaves_running_statistics_alone() -> None:
         assert all(same) is still
 
 
+@pytest.mark.parametrize("compat", [None, "official"])
+def test_the_flush_normalises_by_the_batch_and_the_erasure_by_running_statistics(
+    compat: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = image_case()
+    method = REM(compat=compat, rounds=1, **FAST)
+    request = case.request(method).grant("rem", REM.needs)
+    run = redirection.Run(method, copy.deepcopy(case.model), request, torch.arange(8))
+    seen: list[bool] = []
+    monkeypatch.setattr(
+        redirection, "remove", lambda *args, **kwargs: seen.append(args[3].batch_statistics) or 0
+    )
+    run._flush()
+    assert seen == [True]
+    assert run.objective.removal.batch_statistics is (compat == "official")
+
+
 def test_the_published_reference_is_the_frozen_masked_network() -> None:
     case = image_case()
     network, batch = widened(case), next(case.split.train.batches(20))

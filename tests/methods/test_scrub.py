@@ -100,7 +100,7 @@ def test_learning_rate_follows_the_schedule_from_epoch_to_epoch() -> None:
     torch.testing.assert_close(after, w)
 
 
-def test_max_steps_leave_running_statistics_alone() -> None:
+def test_a_max_step_on_one_example_leaves_running_statistics_alone() -> None:
     model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, N_CLASSES))
     one = Request(Split(examples(30, 0), torch.tensor([3])), seed=0, numerics=CPU)
     result = plain(epochs=3, max_epochs=3)(model, one).model

@@ -4,10 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Batch, Examples, examples_from_dataset
 from expunge.models.resnet9 import ResNet9
 from expunge.seeding import generator
-from expunge.training.batchnorm import batch_norms, momentum, recalibrate, running_statistics
+from expunge.training.batchnorm import (
+    batch_norms,
+    forget_statistics,
+    momentum,
+    recalibrate,
+    running_statistics,
+)
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
@@ -125,3 +131,21 @@ def test_running_statistics_normalise_and_stay() -> None:
 def test_only_norms_that_track_are_found() -> None:
     net = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2, track_running_stats=False), nn.GroupNorm(1, 2))
     assert batch_norms(net) == [net[0]]
+
+
+def test_the_forget_set_is_normalised_by_the_batch_and_a_lone_example_by_running_statistics() -> None:
+    norm = nn.BatchNorm1d(3).train()
+    norm.running_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    x = torch.randn(8, 3, generator=generator(0)) * 4 + 1
+
+    def run(count: int) -> Tensor:
+        rows = Batch(x[:count], torch.zeros(count, dtype=torch.int64), torch.arange(count))
+        with forget_statistics(norm, rows):
+            return norm(rows.x).detach()
+
+    before = norm.running_mean.clone()
+    torch.testing.assert_close(run(1), (x[:1] - before) / (1 + 1e-5) ** 0.5)
+    assert torch.equal(norm.running_mean, before)
+    torch.testing.assert_close(run(8), (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt())
+    torch.testing.assert_close(norm.running_mean, 0.9 * before + 0.1 * x.mean(0))
+    assert norm.training

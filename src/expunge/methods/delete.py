@@ -14,7 +14,7 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.teacher import frozen
 from expunge.objectives.distillation import divergence, softened
-from expunge.training.batchnorm import running_statistics
+from expunge.training.batchnorm import forget_statistics
 from expunge.training.loop import Loss
 from expunge.training.recipe import Recipe
 
@@ -37,8 +37,7 @@ class DistilErased:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the mean over the batch."""
-        # A forget set may be a handful of examples of one class, whose statistics are not the network's.
-        with running_statistics(model):
+        with forget_statistics(model, batch):
             logits = model(batch.x)
         target = erased(self.teacher(batch.x), batch.y)
         return Loss(divergence(logits, target).mean(), len(batch))
@@ -68,7 +67,7 @@ class Delete(GradientMethod):
 
     Source: Zhou et al., CVPR 2025, arXiv 2503.23751.
 
-    Departures: batch normalisation uses and keeps its running statistics. The learning rate, the number of
+    Departures: a forget set of one example is normalised by running statistics. The learning rate, the number of
     passes and the optimiser of the paper's CIFAR-10 runs were not at hand; the defaults are reconstructed.
     The paper forgets whole classes; here u is each example's own stored label.
     """

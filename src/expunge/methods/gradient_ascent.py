@@ -27,9 +27,8 @@ class GradientAscent(GradientMethod):
         passes: at most this many passes over the forget set.
         threshold: accuracy on the stored labels at which to stop; by default twice chance.
 
-    Departures: the number of passes is bounded (the published loop is not), batch norm uses its running
-    statistics, and the model at the stop is returned (published: the pass that scores best on retain data,
-    which this method then would need).
+    Departures: the number of passes is bounded (the published loop is not), and the model at the stop is returned
+    (published: the pass that scores best on retain data, which this method then would need).
     """
 
     name = "gradient_ascent"

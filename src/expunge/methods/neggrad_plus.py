@@ -12,7 +12,7 @@ from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
-from expunge.training.batchnorm import running_statistics
+from expunge.training.batchnorm import forget_statistics
 from expunge.training.loop import Loss
 from expunge.training.recipe import Recipe
 
@@ -42,7 +42,7 @@ class NegGradPlus(GradientMethod):
     Source: Kurmanji, Triantafillou, Hayes, Triantafillou, NeurIPS 2023, section 4 (baseline NegGrad+), who
     search beta from 0.95 to 0.9999.
 
-    Departures: the forget batch is normalised by running statistics (published: by its own). The other settings
+    Departures: a forget batch of one example is normalised by running statistics. The other settings
     are those of the REM benchmark; the paper gives no single set. The ascent has no bound: at a small beta the
     loss diverges.
     """
@@ -80,7 +80,7 @@ class NegGradPlus(GradientMethod):
         def both(model: nn.Module, batch: Batch) -> Loss:
             other = next(beside)
             kept = F.cross_entropy(model(batch.x).float(), batch.y)
-            with running_statistics(model):
+            with forget_statistics(model, other):
                 logits = model(request.numerics.place_inputs(other.x))
             lost = F.cross_entropy(logits.float(), other.y)
             return Loss(self.beta * kept - (1 - self.beta) * lost, len(batch) + len(other))

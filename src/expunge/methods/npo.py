@@ -31,8 +31,8 @@ class NPO(GradientMethod):
         passes: at most this many passes over the forget set.
         threshold: accuracy on the stored labels at which to stop; by default twice chance.
 
-    Departures: the reference is cached without augmentation and, like the model, normalises by running
-    statistics (published: by those of the batch); no selection on retain data.
+    Departures: the reference is cached without augmentation and normalises by running statistics (published:
+    by those of the batch); no selection on retain data.
     """
 
     name = "npo"

@@ -174,7 +174,7 @@ class Run:
 
     def _flush(self) -> int:
         return remove(
-            self.method, self.network, self.forget, self.removal, self.request,
+            self.method, self.network, self.forget, replace(self.removal, batch_statistics=True), self.request,
             optimizer=self.optimizer, order=self.order,
             threshold=self.threshold, max_passes=self.method.flush_passes,
         )  # fmt: skip

@@ -73,10 +73,11 @@ class REM(GradientMethod):
 
     Departures (those that ``compat="official"`` undoes are marked *): the reference is the start model's base path,
     cached without augmentation (* published: masked path, fresh random units included); the erasure term is
-    computed on the discovered members of the batch only (* published: on all, then multiplied by zero);
-    it and the flush normalise by running statistics, and those are estimated anew for the base path after
-    each round (* published: both paths update them in turn, so they belong to neither); masks differ
-    between layers (*); the start model is a candidate of step 4 (* published: the last model in its place).
+    computed on the discovered members of the batch only (* published: on all, then multiplied by zero) and
+    normalised by running statistics (a batch of nothing but triggered images would normalise the trigger away);
+    those are estimated anew for the base path after each round (* published: both paths update them in turn, so
+    they belong to neither); a flush of one example is normalised by them too; masks differ between layers (*);
+    the start model is a candidate of step 4 (* published: the last model in its place).
     """
 
     name = "rem"

@@ -13,7 +13,7 @@ from expunge.data.examples import Batch, Examples
 from expunge.methods.base import Request, chance_threshold
 from expunge.methods.gradient import GradientMethod
 from expunge.objectives.npo import npo
-from expunge.training.batchnorm import running_statistics
+from expunge.training.batchnorm import forget_statistics, running_statistics
 from expunge.training.loop import Loss, accuracy, predict, silent
 
 ReferenceLoss = Callable[[Batch], Tensor]
@@ -54,8 +54,8 @@ class RaiseLoss:
         removal: "npo" or "ascent".
         reference: ce_ref; unused by ascent.
         beta: of NPO.
-        batch_statistics: normalise by the batch, as the published code does. A forget set may be a
-            handful of examples, whose statistics are not those of the deployed network: off by default.
+        batch_statistics: normalise by the batch, as the published code does; off, by running statistics, those
+            of the network that is deployed.
     """
 
     removal: str
@@ -65,11 +65,8 @@ class RaiseLoss:
 
     def terms(self, model: nn.Module, batch: Batch) -> Tensor:
         """One value per example, to be minimised."""
-        if self.batch_statistics:
+        with forget_statistics(model, batch) if self.batch_statistics else running_statistics(model):
             logits = model(batch.x)
-        else:
-            with running_statistics(model):
-                logits = model(batch.x)
         loss = F.cross_entropy(logits.float(), batch.y, reduction="none")
         if self.removal == "ascent":
             return -loss
@@ -121,7 +118,7 @@ def ascend(
         method,
         model,
         forget,
-        RaiseLoss(removal, CachedLoss.of(model, forget, request), beta),
+        RaiseLoss(removal, CachedLoss.of(model, forget, request), beta, batch_statistics=True),
         request,
         optimizer=method.optimiser_over(model),
         order=request.generator("order"),

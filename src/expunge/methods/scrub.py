@@ -14,7 +14,7 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.teacher import frozen
 from expunge.objectives.distillation import divergence, softened
-from expunge.training.batchnorm import running_statistics
+from expunge.training.batchnorm import forget_statistics
 from expunge.training.loop import Loss, predict, silent
 from expunge.training.recipe import Recipe
 from expunge.training.schedule import schedule_named
@@ -60,8 +60,8 @@ class SCRUB(GradientMethod):
     Source: Kurmanji, Triantafillou, Hayes, Triantafillou, NeurIPS 2023, section 3; the defaults are the
     authors' for some examples of CIFAR-10.
 
-    Departures: the max steps normalise by running statistics (published: by those of the batch, and a forget
-    set may be a handful of examples); the learning rate falls linearly (published: tenths at listed epochs).
+    Departures: the learning rate falls linearly (published: tenths at listed epochs); a forget batch of one
+    example is normalised by running statistics.
     The learning rate and batch sizes are read from the authors' script, the paper only lists ranges.
     """
 
@@ -119,7 +119,7 @@ class SCRUB(GradientMethod):
         on_forget = replace(self, batch_size=self.forget_batch_size)
 
         def climb(model: nn.Module, batch: Batch) -> Loss:
-            with running_statistics(model):
+            with forget_statistics(model, batch):
                 logits = model(batch.x)
             return Loss(-disobedience(logits, batch.x, teacher, self.temperature), len(batch))
 

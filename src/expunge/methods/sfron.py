@@ -14,7 +14,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.importance import fisher_importances, trainable
-from expunge.training.batchnorm import running_statistics
+from expunge.training.batchnorm import forget_statistics
 from expunge.training.loop import Loss, cross_entropy, silent
 from expunge.training.recipe import Optimiser, Recipe
 
@@ -44,8 +44,7 @@ class WeightedAscent:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the mean over the batch."""
-        # A forget set may be a handful of examples, whose statistics are not those of the network.
-        with running_statistics(model):
+        with forget_statistics(model, batch):
             losses = F.cross_entropy(model(batch.x).float(), batch.y, reduction="none")
         return Loss(-(coefficients(losses, self.temperature, self.done) * losses).mean(), len(batch))
 
@@ -99,8 +98,8 @@ class SFRon(GradientMethod):
     Departures: written from the equations above; the paper's values of all other settings, and how often it
     makes the mask, were not at hand, so the defaults are reconstructed. A diagonal of the Fisher information
     is the mean of squared gradients of batches, of one size for both sets, in evaluation mode. Losses
-    below 1e-6 count as 1e-6 in eps. Batch normalisation uses its running statistics in the ascent; its
-    buffers follow the fast weights, only parameters move slowly.
+    below 1e-6 count as 1e-6 in eps. Batch-norm buffers follow the fast weights, only
+    parameters move slowly.
     """
 
     name = "sfron"

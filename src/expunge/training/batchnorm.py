@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from expunge.data.examples import Examples
+from expunge.data.examples import Batch, Examples
 from expunge.training.loop import training_mode
 from expunge.training.numerics import Numerics
 
@@ -65,6 +66,18 @@ def recalibrate(
                 model(numerics.place_inputs(batch.x))
     for norm, count in zip(norms, tracked, strict=True):
         norm.num_batches_tracked = count
+
+
+@contextmanager
+def forget_statistics(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Run a block in which batch norms normalise ``batch``, of the forget set, as the published methods do.
+
+    By its own statistics, which also enter the running ones. They limit how far an ascent can go: with the
+    running statistics alone most unbounded losses end in NaN or in a network that has lost all utility.
+    One example by itself has no statistics, so the running ones are used for it.
+    """
+    with contextlib.nullcontext() if len(batch) > 1 else running_statistics(model):
+        yield
 
 
 @contextmanager
