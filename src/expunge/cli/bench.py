@@ -29,6 +29,7 @@ GRIDS = (
     "cifar10-forgetting",
     "cifar10-small",
     "digits",
+    "digits-resnet9",
     "digits-forgetting",
     "paper",
     "rem-discovery-digits",
