@@ -35,7 +35,10 @@ def test_a_method_with_reasons() -> None:
 
 def test_nothing_known_rests_on_the_whole_map() -> None:
     told = run()
-    assert "Use rem_without_redirection: 91.8 % Utility x Healed on average over 9 cells, at worst 77.7 %" in told
+    assert (
+        "Use rem_without_redirection: 91.8 % Utility x Healed on average over 9 cells, at worst 77.7 %"
+        in told
+    )
     assert "Runner-up: rem, 90.7 % Utility x Healed on average over 9 cells, at worst 78.9 %" in told
 
 
