@@ -14,7 +14,7 @@ from expunge.audit.choice import audit_metrics
 from expunge.audit.facts import Facts, Labels
 from expunge.audit.findings import Finding
 from expunge.audit.problem import Audited, audit_problem
-from expunge.audit.rows import SECOND, Row, measure_rows
+from expunge.audit.rows import Row, measure_rows
 from expunge.audit.thresholds import Thresholds
 from expunge.audit.verdict import Verdict, judge
 from expunge.data.examples import Examples
@@ -23,6 +23,7 @@ from expunge.metrics.base import Evaluated, Metric
 from expunge.tasks.base import Problem
 from expunge.training.loop import Progress, silent, training_mode
 from expunge.training.numerics import Numerics
+from expunge.training.reference import SECOND
 
 
 @dataclass(frozen=True)

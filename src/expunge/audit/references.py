@@ -9,17 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from expunge.audit.problem import completed
-from expunge.audit.rows import SECOND
 from expunge.data.examples import Examples
-from expunge.errors import Diverged, InvalidInput
+from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore
 from expunge.tasks.base import Split, check_forget
-from expunge.training.cost import Meter
 from expunge.training.loop import Progress, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+from expunge.training.reference import ORACLE, RETRAINED, SECOND, train_reference
 
 _DATA, _FORGET = "expunge.data", "expunge.forget"
 
@@ -80,9 +79,9 @@ def train_references(
     """
     positions = check_forget(forget, len(train))
     retain = Split(train, positions).retain
-    wanted = {"retrained": retain} | ({SECOND: retain} if second else {})
+    wanted = {RETRAINED: retain} | ({SECOND: retain} if second else {})
     if true_labels is not None:
-        wanted["oracle"] = train.relabel(completed(train, true_labels))
+        wanted[ORACLE] = train.relabel(completed(train, true_labels))
     models: dict[str, nn.Module] = {}
     seconds: dict[str, float] = {}
     trained = []
@@ -103,34 +102,16 @@ def train_references(
             model.load_state_dict(kept.load(name))
             seconds[role] = float(kept.metadata(name)["seconds"])
         else:
-            with Meter(numerics.device) as meter:
-                _train(
-                    model, examples, recipe, own_seed, numerics, meter, role,
-                    lambda share, done=number: progress((done + share) / len(wanted)),  # type: ignore[misc]
-                )  # fmt: skip
-            about = made_from(data, positions) | {"role": role, "seconds": f"{meter.seconds:.3f}"}
+            seconds[role] = train_reference(
+                model, examples, recipe, own_seed, numerics, role,
+                lambda share, done=number: progress((done + share) / len(wanted)),  # type: ignore[misc]
+            )  # fmt: skip
+            about = made_from(data, positions) | {"role": role, "seconds": f"{seconds[role]:.3f}"}
             kept.save(name, model.state_dict(), about)
-            seconds[role] = meter.seconds
             trained.append(role)
         models[role] = numerics.place(model).eval()
         progress((number + 1) / len(wanted))
     return References(models, seconds, tuple(trained))
-
-
-def _train(
-    model: nn.Module,
-    examples: Examples,
-    recipe: Recipe,
-    seed: int,
-    numerics: Numerics,
-    meter: Meter,
-    role: str,
-    progress: Progress,
-) -> None:
-    try:
-        recipe.without_lone_batch(len(examples)).train(model, examples, seed, numerics, meter, progress)
-    except Diverged as error:
-        raise Diverged(f"the {role.replace('_', ' ')} model: {error}") from error
 
 
 def made_from(data: str, positions: Tensor) -> dict[str, str]:

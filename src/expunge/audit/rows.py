@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Measurement, Metric, measure
+from expunge.training.reference import RETRAINED, SECOND
 
 ROLES = ("original", "unlearned", "retrained", "oracle")
 """The models of an audit, in the order of the table's columns."""
-SECOND = "second_retrained"
-"""The model that the noise floor is taken from."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _measured(metric: Metric, evaluated: Evaluated) -> list[Measurement]:
 
 def _row(name: str, metric: Metric, found: Mapping[str, Mapping[str, Measurement]]) -> Row:
     models = {role: found[role][name] for role in ROLES if role in found and name in found[role]}
-    first, second = (found.get(role, {}).get(name) for role in ("retrained", SECOND))
+    first, second = (found.get(role, {}).get(name) for role in (RETRAINED, SECOND))
     floor = None
     if first and second and first.value is not None and second.value is not None:
         floor = abs(first.value - second.value)

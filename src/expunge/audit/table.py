@@ -7,6 +7,7 @@ from expunge.audit.audit import Audit
 from expunge.audit.relearned import REACHED
 from expunge.audit.rows import Row
 from expunge.metrics.healed import Healed
+from expunge.training.reference import SECOND
 
 AIMS = {"higher": "high", "lower": "low", "reference": "= ref"}
 """Where a number should go -> the same in short."""
@@ -39,7 +40,7 @@ def legend(audit: Audit) -> str:
             "aim = ref: the nearer to the reference the better. no contrast: original and reference agree, so that "
             "the number shows nothing."
         )
-    if "second_retrained" in audit.facts.roles:
+    if SECOND in audit.facts.roles:
         said += " floor: how far two retrained models lie apart."
     return said
 

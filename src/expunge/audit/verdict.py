@@ -64,9 +64,14 @@ class Verdict:
         return self.outcomes not in (("forgot",), ("undecided",))
 
     @property
+    def did_not_work(self) -> bool:
+        """Whether an outcome was found after which only retraining is left."""
+        return any(outcome in _FAILED for outcome in self.outcomes)
+
+    @property
     def grade(self) -> Grade:
         """The outcomes as one of four grades."""
-        if any(outcome in _FAILED for outcome in self.outcomes):
+        if self.did_not_work:
             return "it did not work: retrain"
         if self.outcomes == ("undecided",):
             return "undecided"

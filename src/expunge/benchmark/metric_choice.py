@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Compares, Metric
 from expunge.registry import METRICS
+from expunge.training.reference import ORACLE, RETRAINED, SECOND
 
-RETRAINED, SECOND, ORACLE = "retrained", "second_retrained", "oracle"
-"""Roles of the references."""
 _OF_POPULATIONS = ("forgetting_quality", "klom", "ruli", "ulira")
 
 

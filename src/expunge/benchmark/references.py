@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from expunge.benchmark.metric_choice import ORACLE, RETRAINED, SECOND, compared, load_metrics
+from expunge.benchmark.metric_choice import compared, load_metrics
 from expunge.benchmark.plan import KEY_VERSION, Cell, Reference, build_problem
-from expunge.errors import Diverged
 from expunge.fingerprint import fingerprint
 from expunge.metrics.base import Compares, Evaluated, Metric, measure
 from expunge.seeding import generator
 from expunge.store.weights import WeightStore
 from expunge.tasks.base import Problem
-from expunge.training.cost import Meter
+from expunge.training.reference import ORACLE, RETRAINED, SECOND, train_reference
 
 _VALUES = "values"
 
@@ -44,13 +43,8 @@ def run_reference(job: Reference, folder: Path | str) -> None:
     if job.role == ORACLE:
         examples = problem.split.train.relabel(problem.truth.true_labels)
     model = job.recipe.build(problem.shape, problem.n_classes, generator(job.seed, "initialisation"))
-    recipe = job.recipe.without_lone_batch(len(examples))
-    try:
-        with Meter(numerics.device) as meter:
-            recipe.train(model, examples, job.seed, numerics, meter)
-    except Diverged as error:
-        raise Diverged(f"the {job.role.replace('_', ' ')} model: {error}") from error
-    weights.save(job.key, model.state_dict(), {"role": job.role, "seconds": f"{meter.seconds:.3f}"})
+    seconds = train_reference(model, examples, job.recipe, job.seed, numerics, job.role)
+    weights.save(job.key, model.state_dict(), {"role": job.role, "seconds": f"{seconds:.3f}"})
 
 
 def load_reference(job: Reference, folder: Path | str) -> nn.Module:

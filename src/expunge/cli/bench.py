@@ -29,8 +29,8 @@ GRIDS = (
     "cifar10-forgetting",
     "cifar10-small",
     "digits",
-    "digits-resnet9",
     "digits-forgetting",
+    "digits-resnet9",
     "paper",
     "rem-discovery-digits",
 )

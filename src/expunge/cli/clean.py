@@ -178,7 +178,7 @@ def clean_command(
         )
         raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
-    if cleaned.audit.verdict.grade == "it did not work: retrain":
+    if cleaned.audit.verdict.did_not_work:
         raise typer.Exit(DID_NOT_WORK)
 
 

@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from expunge.report.forgetting import average_gaps, run_of, task_text
 from expunge.report.summary import printable
+from expunge.report.table import plain_table
 from expunge.report.wording import counted, percent, with_interval
 from expunge.statistics import Components, variance_components
 from expunge.store.record import Record
@@ -133,17 +132,8 @@ def spread_tables(records: Sequence[Record]) -> list[Table]:
     tables = []
     for task, measure in dict.fromkeys((spread.task, spread.measure) for spread in spreads):
         place = f", forget {printable(task)}" if task else ""
-        table = Table(
-            title=Text(f"Spread over the seeds: {measure}{place}, %", style="bold"),
-            caption=Text(MEANING),
-            title_justify="left",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            show_edge=False,
-            collapse_padding=True,
-            header_style="",
-        )
+        table = plain_table(f"Spread over the seeds: {measure}{place}, %", MEANING)
+        table.title_justify = "left"
         table.add_column("\nmethod", overflow="fold")
         for heading in ("\nmean", "sd\ntraining", "sd\nunlearning"):
             table.add_column(heading, justify="right", no_wrap=True)

@@ -70,7 +70,7 @@ class MapTable:
         self, groups: Sequence[tuple[float, Sequence[float]]], *, stacked: bool = True, mean: bool = True
     ) -> Table:
         summary = self.summary
-        table = _table("Utility x Healed, %", _map_caption(summary))
+        table = plain_table("Utility x Healed, %", _map_caption(summary))
         _add_names(table, summary)
         labels = summary.discovery_labels
         lines: list[list[Text]] = [[] for _ in summary.methods]
@@ -116,7 +116,7 @@ def cost_table(records: Iterable[Record]) -> Table:
         "better.",
         "Grads: gradients of single examples.",
     )
-    table = _table("Quality and cost", caption)
+    table = plain_table("Quality and cost", caption)
     _add_names(table, summary)
     for heading in ("U x H\n%", "Healed\n%", "Utility\n%", "ASR\n%"):
         table.add_column(heading, justify="right")
@@ -136,7 +136,8 @@ def cost_table(records: Iterable[Record]) -> Table:
     return table
 
 
-def _table(title: str, caption: str) -> Table:
+def plain_table(title: str, caption: str) -> Table:
+    """Return an empty table in the style of all that are printed."""
     return Table(
         title=Text(title, style="bold"),
         caption=Text(caption),
