@@ -1,10 +1,11 @@
 """Models damaged by wrong labels or poison, repaired from the command line and measured.
 
-Usage: EXPUNGE_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/repair.py [CASE ...] [--seed 0] [--rows 2000]
-       [--width 24] [--epochs 40] [--known 0.5 0.1 1] [--work FOLDER] [--out FILE.jsonl]
+Usage: EXPUNGE_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/repair.py [CASE ...] [--seed 0] [--rows 10000]
+       [--tests 10000] [--labels worse aggre] [--width 24] [--epochs 20] [--known 0.5 0.1 1] [--work FOLDER]
+       [--out FILE.jsonl]
 
-Cases: cifar_n (human labels of CIFAR-10N, "worse"), text (a small BERT on TREC), tabular (a perceptron on Adult),
-vit (a small ViT on MNIST), resnet18 (poisoned digits). Each writes its inputs into a folder, trains the damaged
+Cases: cifar_n (people's labels of CIFAR-10), text (a small BERT on TREC), tabular (a perceptron on Adult), vit
+(a small ViT on MNIST), resnet18 (poisoned digits). Each writes its inputs into a folder, trains the damaged
 model, calls "expunge find" and "expunge clean", and prints a line of JSON for each model: the damaged one, one
 trained without the listed rows (retrain), one trained on the true labels (oracle), and every repaired one.
 """
@@ -382,30 +383,36 @@ def on_arrays(
 
 
 def cifar_n(given: argparse.Namespace, folder: Path) -> None:
-    """People's labels of photographs, about four in ten of them wrong."""
+    """People's labels of photographs: four in ten of "worse" are wrong, one in ten of "aggre"."""
     data, draw = load_cifar10(), np.random.default_rng(given.seed)
-    worse = np.load(Path(os.environ["EXPUNGE_DATA"]) / "cifar_n" / "cifar10n.npz")["worse_label"]
-    rows = draw.choice(len(worse), given.rows, replace=False)
-    tests = draw.choice(len(data.test_labels), 1000, replace=False)
-    case = on_arrays(
-        given, folder, "cifar_n", f"expunge:resnet9?width={given.width}", adamw(given.epochs, lr=3e-3),
-        data.train_labels.numpy()[rows], worse[rows].astype(np.int64),
-        images=data.train_images.numpy()[rows], test_images=data.test_images.numpy()[tests],
-        test_labels=data.test_labels.numpy()[tests].astype(np.int64),
-    )  # fmt: skip
-    case.damage()
-    for number, share in enumerate(given.known):
-        case.repair(share, ("rem_discovery", "rem", "npo"))
-        if number == 0:
-            with_suspects(case)
-            case.oracle()
-        case.retrain(share)
+    labels = np.load(Path(os.environ["EXPUNGE_DATA"]) / "cifar_n" / "cifar10n.npz")
+    rows = draw.choice(len(data.train_labels), given.rows, replace=False)
+    tests = draw.choice(len(data.test_labels), given.tests, replace=False)
+    recipe = adamw(given.epochs, batch_size=128, lr=3e-3)
+    for kind in given.labels:
+        (folder / kind).mkdir(exist_ok=True)
+        case = on_arrays(
+            given, folder / kind, f"cifar_n {kind}", f"expunge:resnet9?width={given.width}", recipe,
+            data.train_labels.numpy()[rows], labels[f"{kind}_label"][rows].astype(np.int64),
+            images=data.train_images.numpy()[rows], test_images=data.test_images.numpy()[tests],
+            test_labels=data.test_labels.numpy()[tests].astype(np.int64),
+        )  # fmt: skip
+        case.damage()
+        case.oracle()
+        for number, share in enumerate(given.known):
+            case.retrain(share)
+            case.repair(share, ("rem_discovery", "rem", "delete", "npo"))
+            if number == 0:
+                with_suspects(case)
 
 
 def with_suspects(case: Case) -> None:
-    """Find the bad rows, and repair with what was found."""
+    """Find the bad rows, and repair with what was found; beside it a model trained without what was found."""
     named = case.find("--detectors", "labels", "--folds", "3", "--epochs", "12")
     case.clean("rem_discovery-found", named, "--method", "rem_discovery", forget=case.folder / "suspects.csv")
+    stay = torch.ones(len(case.train), dtype=torch.bool)
+    stay[named] = False
+    case.fitted("retrain-found", case.train.examples.select(stay.nonzero().flatten()), named[case.bad[named]])
 
 
 def text(given: argparse.Namespace, folder: Path) -> None:
@@ -532,9 +539,17 @@ def main() -> None:
         "cases", nargs="*", default=list(CASES), metavar="CASE", help=f"of {', '.join(CASES)}"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=2000, help="of CIFAR-10N")
+    parser.add_argument("--rows", type=int, default=10000, help="of CIFAR-10N")
+    parser.add_argument("--tests", type=int, default=10000, help="test images of CIFAR-10N")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        default=["worse", "aggre"],
+        choices=["worse", "aggre"],
+        help="kinds of people's labels",
+    )
     parser.add_argument("--width", type=int, default=24, help="of the ResNet9 of CIFAR-10N")
-    parser.add_argument("--epochs", type=int, default=40, help="of its first training")
+    parser.add_argument("--epochs", type=int, default=20, help="of its first training")
     parser.add_argument(
         "--known", type=float, nargs="+", default=[0.5, 0.1, 1.0], help="shares listed, CIFAR-10N"
     )

@@ -360,6 +360,12 @@ def test_settings_out_of_range(kind: type[REMDiscovery], settings: dict[str, Any
         kind(**settings)
 
 
+def test_a_first_naming_that_never_comes_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="first_naming 3 with rounds 3 names nobody"):
+        REMDiscovery(rounds=3)
+    assert AttachedREM(rounds=1).rounds == 1  # it names nobody anyway
+
+
 @pytest.mark.parametrize("given", ["res*", ["res*"], ("res*",)])
 def test_layers_are_a_name_or_several(given: Any) -> None:
     method = REMDiscovery(layers=given)
@@ -470,7 +476,14 @@ def check_same_form(before: nn.Module, after: nn.Module) -> None:
 def test_torch_s_encoder_layer() -> None:
     model = built(Encoder)
     result = expunge.unlearn(
-        model, images(), forget=range(4), method="rem_discovery", rounds=2, batch_size=16, device="cpu"
+        model,
+        images(),
+        forget=range(4),
+        method="rem_discovery",
+        rounds=2,
+        first_naming=1,
+        batch_size=16,
+        device="cpu",
     )
     check_same_form(model, result.model)
     assert result.found is not None
@@ -516,11 +529,18 @@ def sentences() -> TensorDataset:
 def test_networks_of_the_transformers_library(make: Any, data: Any) -> None:
     model = built(make)
     result = expunge.unlearn(
-        model, data(), forget=range(4), method="rem_discovery", rounds=2, batch_size=16, device="cpu"
+        model,
+        data(),
+        forget=range(4),
+        method="rem_discovery",
+        rounds=2,
+        first_naming=1,
+        batch_size=16,
+        device="cpu",
     )
     check_same_form(model, result.model)
     pattern = expunge.unlearn(
-        model, data(), forget=range(4), method="rem_discovery", rounds=1, layers="*.layer*.0.*",
+        model, data(), forget=range(4), method="rem_discovery", rounds=1, discover=False, layers="*.layer*.0.*",
         batch_size=16, device="cpu",
     )  # fmt: skip
     check_same_form(model, pattern.model)

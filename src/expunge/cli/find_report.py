@@ -93,7 +93,7 @@ def print_findings(
             console.print(f"[dim]{part.detector}: {escape(note)}[/]", highlight=False)
         for label in range(len(data.classes)) if part.detector == "activation" else ():
             if part.per_class[label]:
-                figures = ", ".join(f"{name} {values[label]:.2f}" for name, values in part.evidence.items())
+                figures = _cluster_figures(part.evidence, label)
                 console.print(
                     f"[dim]activation: class {escape(data.classes[label])} falls apart: {figures}[/]",
                     highlight=False,
@@ -113,6 +113,16 @@ def print_findings(
         highlight=False,
         markup=False,
     )
+
+
+def _cluster_figures(evidence: Mapping[str, Sequence[float]], label: int) -> str:
+    """What the activations of a class show, in words; NaN where a figure cannot be had."""
+    smaller, silhouette = evidence["smaller_part"][label], evidence["silhouette"][label]
+    said = f"a part of {smaller:.0%} lies apart (silhouette {silhouette:.2f}, 1 is apart, 0 is one cloud"
+    anomaly = evidence["anomaly"][label]
+    if not math.isnan(anomaly):
+        said += f"; {anomaly:.1f} deviations from the other classes"
+    return said + ")"
 
 
 def _by_detector(found: Sequence[Detection], together: Detection, known: KnownTruth | None) -> Table:

@@ -39,6 +39,7 @@ def progress_bar(console: Console, *lead: ProgressColumn) -> Progress:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.description}"),
         console=console,
+        disable=not console.is_terminal,  # where it cannot be redrawn, its last state says nothing
     )
 
 

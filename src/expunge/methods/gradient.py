@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from expunge.data.examples import Batch, Examples
-from expunge.methods.base import Method, Request, positive
+from expunge.methods.base import Method, Request, positive, searched
 from expunge.training.loop import Objective, Progress, fit
 from expunge.training.recipe import Optimiser
 from expunge.training.schedule import schedule_named
@@ -35,7 +35,7 @@ class GradientMethod(Method):
 
     trains: ClassVar[bool] = True
 
-    lr: float = 0.005
+    lr: float = searched(0.005, 5e-4, 0.1, log=True)
     batch_size: int = 512
     optimiser: str = "sgd"
     momentum: float = 0.9

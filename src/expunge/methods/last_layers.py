@@ -169,7 +169,7 @@ class EUk(CFk):
     name = "eu_k"
     touches = "the last k layers, from scratch"
 
-    lr: float = 0.025
+    lr: float = searched(0.025, 0.0025, 0.1, log=True)
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Refuse a ``k`` beyond the number of layers, and layers that cannot be reset."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge.methods.base import Needs, Reference, Request, positive
+from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.removal import ascend
 
@@ -44,7 +44,7 @@ class NPO(GradientMethod):
         "arXiv 2404.05868; adapted to classifiers in arXiv 2505.17730",
     )
 
-    beta: float = 1.0
+    beta: float = searched(1.0, 0.1, 5.0, log=True)
     passes: int = 10
     threshold: float | None = None
 

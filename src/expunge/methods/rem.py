@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from expunge.capacity.route import Router
 from expunge.errors import InvalidInput
-from expunge.methods.base import Needs, Reference, Request, positive
+from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.redirection import Run
 from expunge.training.devices import Devices
@@ -91,7 +91,7 @@ class REM(GradientMethod):
     )
 
     spare: float = 1.0
-    open_share: float = 0.2
+    open_share: float = searched(0.2, 0.1, 0.6)
     beta: float = 1.0
     rounds: int = 10
     flush_passes: int = 100

@@ -65,7 +65,7 @@ class REMDiscovery(GradientMethod):
             A rule such as a trigger pulls the network back to it through the shared units.
         discover: find others; if false, S stays D_f.
         look_for_kin: make step 1.
-        first_naming: round after which others are first named.
+        first_naming: round after which others are first named; before the last one.
         ready: nobody is named while less than this share of what is not in S is given its stored label: a network
             that has not recovered from step 2 disagrees with good examples too.
         belief: who is believed above this is named, in [0, 1]; at 1 nobody.
@@ -128,6 +128,11 @@ class REMDiscovery(GradientMethod):
         for name in ("keep", "belief", "cap", "kin_cap", "tolerance", "ready"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidInput(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.discover and self.first_naming >= self.rounds:
+            raise InvalidInput(
+                f"first_naming {self.first_naming} with rounds {self.rounds} names nobody, since the last round never "
+                "does; raise rounds, lower first_naming, or set discover=false"
+            )
         if not 0 <= self.erase < math.inf:
             raise InvalidInput(f"erase is a weight of at least 0, got {self.erase}")
         if not math.isfinite(self.margin):
