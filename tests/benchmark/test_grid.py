@@ -22,6 +22,7 @@ seeds = [0, 2]
 [data]
 name = "digits"
 n_unseen = 100
+imbalance = 0.5
 [[tasks]]
 kind = "classes"
 classes = [3, 1]
@@ -45,7 +46,7 @@ delta = -0.1
 
 def test_a_whole_grid() -> None:
     grid = Grid.parse(WHOLE, "here")
-    assert grid.data == DataChoice("digits", n_unseen=100)
+    assert grid.data == DataChoice("digits", n_unseen=100, imbalance=0.5)
     assert grid.tasks == (
         ForgetClasses(classes=(1, 3)),
         ForgetRandom(share=0.1),

@@ -214,6 +214,26 @@ def test_a_subset_is_drawn_from_the_seed() -> None:
     assert not torch.equal(data.subset(30, seed=1).train_images, data.subset(30, seed=2).train_images)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(1.0, [60, 30, 10]), (0.25, [60, 15, 2]), (0.001, [60, 1, 1])]
+)
+def test_later_classes_keep_fewer_images(ratio: float, expected: list[int]) -> None:
+    data = hundred()
+    part = data.imbalanced(ratio)
+    assert part.train_labels.bincount(minlength=3).tolist() == expected
+    rows = part.train_images[:, 0, 0, 0].long()
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert torch.equal(part.train_labels, data.train_labels[rows])
+    assert torch.equal(part.test_images, data.test_images)
+    assert torch.equal(part.train_images, data.imbalanced(ratio).train_images)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.5, float("nan")])
+def test_an_imbalance_out_of_range_is_refused(ratio: float) -> None:
+    with pytest.raises(InvalidInput, match=r"the imbalance is the share .* must lie in \(0, 1\], got"):
+        small_data().imbalanced(ratio)
+
+
 @pytest.mark.parametrize("size", [0, -1, 13])
 def test_a_subset_that_is_not_there_is_refused(size: int) -> None:
     with pytest.raises(InvalidInput, match=f"a subset of {size} training images was asked for; small has 12"):

@@ -67,10 +67,18 @@ def identity(records: list[Record]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "numbers", [{}, {"n_train": 64}, {"n_train": 64, "n_unseen": 10}], ids=["whole", "part", "unseen"]
+    "numbers",
+    [
+        {},
+        {"n_train": 64},
+        {"n_train": 64, "n_unseen": 10},
+        {"imbalance": 0.55},
+        {"n_train": 64, "imbalance": 0.55, "n_unseen": 10},
+    ],
+    ids=["whole", "part", "unseen", "imbalanced", "all three"],
 )
 def test_the_command_runs_the_same_cells(
-    data: str, numbers: dict[str, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    data: str, numbers: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     preset = Preset.parse(
         """

@@ -274,6 +274,7 @@ def test_seeds_give_unrelated_corruption() -> None:
         ({"n_corrupted": 0}, "n_corrupted must be at least 1, got 0"),
         ({"swap_classes": (2, 2)}, r"swap_classes must be two different classes, got \(2, 2\)"),
         ({"patch": 0}, "the trigger patch must have at least one pixel, got 0"),
+        ({"mislisted": 1.0}, r"mislisted is the share .* must lie in \[0, 1\), got 1.0"),
         ({"regularity": 1.2}, r"regularity must lie in \[0, 1\] .*, got 1.2"),
     ],
 )
@@ -337,3 +338,30 @@ def test_classes_the_task_does_not_use_need_not_exist() -> None:
 def test_every_image_but_the_target_s_can_be_poisoned() -> None:
     problem = CorruptionTask(regularity=1.0, n_corrupted=8).build(SMALL)
     assert not problem.split.train.labels.any()
+
+
+@pytest.mark.parametrize(("share", "discovery", "count"), [(0.2, 1.0, 5), (0.5, 0.5, 10), (0.9, 0.1, 18)])
+def test_a_forget_list_that_is_partly_wrong(share: float, discovery: float, count: int) -> None:
+    right, problem = build(discovery=discovery), build(discovery=discovery, mislisted=share)
+    listed, truth = problem.split.forget_positions, problem.truth
+    clean = listed[~torch.isin(listed, truth.corrupted)]
+    assert len(clean) == count
+    assert torch.equal(listed[torch.isin(listed, truth.corrupted)], right.split.forget_positions)
+    assert torch.equal(truth.known, right.truth.known)
+    assert len(clean) / len(listed) == pytest.approx(share)
+    assert problem.training_key == right.training_key  # one first model for both
+    assert problem.key != right.key
+    assert not torch.isin(clean, problem.truth.sets["corrupted_known"].index).any()
+
+
+def test_mislisted_images_are_drawn_from_the_seed() -> None:
+    chosen = [build(seed=seed, mislisted=0.5).split.forget_positions.tolist() for seed in (1, 1, 2)]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_a_list_may_not_hold_every_clean_image() -> None:
+    task(mislisted=0.9).check(DATA)
+    with pytest.raises(
+        InvalidInput, match=r"266 clean images are to be on the forget list, .* has 220; lower"
+    ):
+        task(mislisted=0.93).check(DATA)

@@ -36,6 +36,8 @@ class DataChoice:
         name: in the table of data sets, or an ``.npz`` path.
         root: the folder it lies in.
         n_train: take a class-balanced part of so many training images.
+        imbalance: share of its images that the last class keeps; the first keeps all, see
+            :meth:`expunge.data.images.ImageData.imbalanced`. Drawn of the ``n_train``.
         n_unseen: then hold out so many of them, for methods that need data the model has not seen.
     """
 
@@ -43,12 +45,14 @@ class DataChoice:
     root: str | None = None
     n_train: int | None = None
     n_unseen: int | None = None
+    imbalance: float | None = None
 
     @property
     def label(self) -> str:
         """Name of the part that is used, known without reading it."""
         part = "" if self.n_train is None else f"[{self.n_train}]"
-        return self.name + part + (f"-{self.n_unseen}" if self.n_unseen else "")
+        skew = "" if self.imbalance is None else f"~{self.imbalance:.6f}".rstrip("0").rstrip(".")
+        return self.name + part + skew + (f"-{self.n_unseen}" if self.n_unseen else "")
 
     def load(self, device: str) -> ImageData:
         """Return the data set on ``device``; read once a process."""
@@ -60,6 +64,8 @@ def _load(choice: DataChoice, device: str) -> ImageData:
     data = load_data(choice.name, Path(choice.root) if choice.root else None)
     if choice.n_train is not None:
         data = data.subset(choice.n_train)
+    if choice.imbalance is not None:
+        data = data.imbalanced(choice.imbalance)
     if choice.n_unseen:
         data = data.hold_out(choice.n_unseen)
     return data.to(device)

@@ -43,6 +43,9 @@ def map_command(
     out: Path = typer.Option(Path("out/map"), help="Folder of the store, results.csv and map.svg."),
     data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
     n_train: int | None = typer.Option(None, help="Use a class-balanced part of the training images."),
+    imbalance: float | None = typer.Option(
+        None, help="Share of its images that the last class keeps; the first keeps all."
+    ),
     n_unseen: int | None = typer.Option(
         None, help="Hold out so many training images for methods that need unseen ones (lotus, scrub_rewind)."
     ),
@@ -97,7 +100,7 @@ def map_command(
                 f"({', '.join(names)})"
             )
     built: list[Method] = [chosen.make_method(name, overrides.get(name)) for name in names]
-    choice = DataChoice(data, str(data_root) if data_root else None, n_train, n_unseen)
+    choice = DataChoice(data, str(data_root) if data_root else None, n_train, n_unseen, imbalance)
     images = choice.load("cpu")
     numerics = Numerics.choose(device, images.shape[1])
     plan = make_plan(choice, tasks, recipe, built, numbers, numerics)

@@ -197,6 +197,28 @@ class ImageData:
         chosen = self._balanced(seed)[:n_train].sort().values.to(self.train_labels.device)
         return replace(self, name=f"{self.name}[{n_train}]", **self._train_part(chosen))
 
+    def imbalanced(self, ratio: float, seed: int = 0) -> ImageData:
+        """Return the data set with fewer training images in each later class, the test part whole.
+
+        Class c of C keeps a share ``ratio`` ** (c / (C - 1)) of its images: the first all, the last ``ratio``.
+
+        Source: Cui, Jia, Lin, Song, Belongie, CVPR 2019, section 5.1.
+
+        Raises:
+            InvalidInput: ``ratio`` outside ``(0, 1]``.
+        """
+        if not 0 < ratio <= 1:
+            raise InvalidInput(
+                f"the imbalance is the share of images the last class keeps and must lie in (0, 1], got {ratio}"
+            )
+        labels = self.train_labels.cpu()
+        share = ratio ** (torch.arange(len(self.classes)) / max(1, len(self.classes) - 1))
+        kept = (torch.bincount(labels, minlength=len(self.classes)) * share).round().clamp_min(1)
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        stays = rank_in_class(labels[order]) < kept[labels[order]]
+        chosen = order[stays].sort().values.to(self.train_labels.device)
+        return replace(self, name=f"{self.name}~{ratio:g}", **self._train_part(chosen))
+
     def hold_out(self, count: int, seed: int = 0) -> ImageData:
         """Return the data set with ``count`` training images, class-balanced, set apart as unseen.
 

@@ -15,7 +15,9 @@ from expunge.report.toml import toml_value
 from expunge.store.record import Record
 from expunge.tasks.regularity import regularity_name, regularity_value
 
-_LABEL = re.compile(r"(?P<name>.+?)(?:\[(?P<n_train>\d+)\])?(?:-(?P<n_unseen>\d+))?")
+_LABEL = re.compile(
+    r"(?P<name>.+?)(?:\[(?P<n_train>\d+)\])?(?:~(?P<imbalance>[\d.]+))?(?:-(?P<n_unseen>\d+))?"
+)
 
 
 class Commands:
@@ -43,7 +45,7 @@ class Commands:
         name = first.data if _is_known(first.data) else found["name"]
         parts = ["expunge", "map", "--data", name]
         if name != first.data:
-            for option in ("n_train", "n_unseen"):
+            for option in ("n_train", "imbalance", "n_unseen"):
                 if found[option]:
                     parts += [f"--{option.replace('_', '-')}", found[option]]
         parts += ["--methods", _listed(self._method_of[record.method] for record in records)]
@@ -143,6 +145,7 @@ def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | 
     if not _is_known(first.data):
         data = {"name": found["name"]}
         data |= {option: int(found[option]) for option in ("n_train", "n_unseen") if found[option]}
+        data |= {option: float(found[option]) for option in ("imbalance",) if found[option]}
     settings: dict[str, dict[str, Any]] = {}
     for record in records:
         if settings.setdefault(method_of[record.method], record.settings) != record.settings:

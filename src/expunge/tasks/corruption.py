@@ -41,6 +41,8 @@ class CorruptionTask:
         swap_classes: the classes (a, b).
         target_class: the poison's label; its own images are not poisoned.
         patch: side of the trigger, in pixels. Its value is the largest of all normalised training pixels.
+        mislisted: share of the forget list that is clean, in [0, 1): images named by mistake, beside all that are
+            known. No evaluation set holds them.
 
     Raises:
         InvalidInput: a value outside its range.
@@ -61,6 +63,7 @@ class CorruptionTask:
     swap_classes: tuple[int, int] = (3, 5)
     target_class: int = 0
     patch: int = 3
+    mislisted: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regularity", regularity_value(self.regularity))
@@ -76,8 +79,19 @@ class CorruptionTask:
             raise InvalidInput(f"n_corrupted must be at least 1, got {self.n_corrupted}")
         if len(set(self.swap_classes)) != 2:
             raise InvalidInput(f"swap_classes must be two different classes, got {self.swap_classes}")
+        if not 0 <= self.mislisted < 1:
+            raise InvalidInput(
+                f"mislisted is the share of the forget list that is clean and must lie in [0, 1), got {self.mislisted}"
+            )
         if self.patch < 1:
             raise InvalidInput(f"the trigger patch must have at least one pixel, got {self.patch}")
+
+    def n_mislisted(self) -> int:
+        """Number of clean images on the forget list."""
+        return round(self._n_known(self.n_corrupted) * self.mislisted / (1 - self.mislisted))
+
+    def _n_known(self, n_corrupted: int) -> int:
+        return max(1, math.ceil(self.discovery * n_corrupted - 1e-9))
 
     def counts(self) -> tuple[int, int, int]:
         """Number of (randomly labelled, swapped, poisoned) images."""
@@ -95,6 +109,12 @@ class CorruptionTask:
         if self.n_corrupted >= total:
             raise InvalidInput(
                 f"{self.n_corrupted} corrupted images were asked for, but {data.name} has {total}; lower n_corrupted"
+            )
+        clean = total - self.n_corrupted
+        if self.n_mislisted() >= clean:
+            raise InvalidInput(
+                f"{self.n_mislisted()} clean images are to be on the forget list, but {data.name} has {clean}; lower "
+                "mislisted, or n_corrupted"
             )
         used = [*(self.swap_classes if n_swap else ()), *([self.target_class] if n_poison else [])]
         for label in used:
@@ -161,10 +181,13 @@ class CorruptionTask:
 
         corrupted = (~free).nonzero().flatten()
         order = torch.randperm(len(corrupted), generator=generator(self.seed, "discovery"))
-        n_known = max(1, math.ceil(self.discovery * len(corrupted) - 1e-9))
+        n_known = self._n_known(len(corrupted))
         known = check_forget(corrupted[order[:n_known]], len(true))
         unknown = corrupted[order[n_known:]].sort().values
-        return self._problem(data, labels, stamped.to(device), corrupted, known, unknown)
+        clean = free.nonzero().flatten()
+        named = torch.randperm(len(clean), generator=generator(self.seed, "mislisted"))[: self.n_mislisted()]
+        listed = torch.cat([known, clean[named]]).sort().values
+        return self._problem(data, labels, stamped.to(device), corrupted, known, unknown, listed)
 
     def _problem(
         self,
@@ -174,6 +197,7 @@ class CorruptionTask:
         corrupted: Tensor,
         known: Tensor,
         unknown: Tensor,
+        listed: Tensor,
     ) -> Problem:
         n_classes = len(data.classes)
         _, n_swap, n_poison = self.counts()
@@ -209,6 +233,9 @@ class CorruptionTask:
         training_key = fingerprint(
             data.content, data.mean, data.std, data.augmentation, labels, stamped, stamp, self.seed
         )
-        key = fingerprint(training_key, known, dataclasses.asdict(self))
-        split = Split(train, known, data.unseen())
+        settings = dataclasses.asdict(self)
+        if not self.mislisted:
+            del settings["mislisted"]  # the keys of tasks that were stored before there was such a setting
+        key = fingerprint(training_key, known, settings)
+        split = Split(train, listed, data.unseen())
         return Problem(split, truth, data.shape, n_classes, training_key, key)
