@@ -234,6 +234,8 @@ CELLS = {
     "cifar10-forgetting": 63,
     "cifar10-small": 162,
     "paper": 2160,
+    "imbalance-digits": 90,
+    "no-harm-digits": 90,
     "rem-discovery-digits": 600,
 }
 SETTINGS_ALONE = {"cifar10", "cifar10-10k"}
@@ -271,5 +273,7 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
         "digits-resnet9": 9,
         "cifar10-small": 6,
         "paper": 18 / 3,
+        "imbalance-digits": 9,
+        "no-harm-digits": 9,
         "rem-discovery-digits": 25,
     }.get(name, 3)

@@ -148,11 +148,45 @@ def test_optimiser_is_a_table() -> None:
             r"mine.toml: \[methods.nattmu\] matches no method; did you mean 'natmu'\? \(known: none",
         ),
         ('[methods."remm*"]\nlr = 1', r"mine.toml: \[methods.remm\*\] matches no method"),
+        ('settings = "digit"', "settings = 'digit' names no packaged file"),
+        ("settings = 3", "settings = 3 names no packaged file"),
     ],
 )
 def test_unreadable_presets(text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         parse(text)
+
+
+def test_settings_on_top_of_a_packaged_file() -> None:
+    base = Preset.of("digits")
+    own = parse(
+        """
+        settings = "digits"
+        [task]
+        n_corrupted = 7
+        [methods.npo]
+        lr = 0.5
+        [methods.scrub]
+        lr = 0.25
+        """
+    )
+    assert own.task == {**base.task, "n_corrupted": 7}
+    assert own.recipe == base.recipe
+    assert settings(own, "npo") == {**settings(base, "npo"), "lr": 0.5}
+    assert settings(own, "scrub")["batch_size"] == settings(base, "scrub")["batch_size"] == 128
+    assert settings(own, "rem") == settings(base, "rem")
+
+
+def test_another_model_on_top_drops_the_model_settings() -> None:
+    base = Preset(recipe={"model": "resnet9", "epochs": 3, "model_settings": {"width": 8}})
+    other = base.with_deviations(Preset(recipe={"model": "mlp"}))
+    assert other.recipe == {"model": "mlp", "epochs": 3, "model_settings": {}}
+    assert base.with_deviations(Preset(recipe={"epochs": 4})).recipe["model_settings"] == {"width": 8}
+
+
+def test_a_grid_is_read_as_a_preset() -> None:
+    parts = "unlearning_seeds = [1, 2]\nmetrics = ['tow']\nrun = ['none']\nseeds = [0]\n"
+    assert parse(parts + "[task]\npatch = 2") == Preset(task={"patch": 2})
 
 
 def test_unknown_settings_list_the_known_ones() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from expunge.benchmark.metric_choice import load_metrics
 from expunge.benchmark.plan import DataChoice, Plan, make_plan
-from expunge.benchmark.preset import Preset, make_settings, packaged_presets
+from expunge.benchmark.preset import SETTINGS, Preset, make_settings, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.methods.base import Method
 from expunge.tasks.base import Task
@@ -23,7 +23,7 @@ from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
 _SECTIONS = (
-    "data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "task", "recipe", "recipes", "methods",
+    "data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "recipes", *SETTINGS,
 )  # fmt: skip
 _FORMS = {
     "tasks": "[[tasks]] tables",
@@ -127,7 +127,8 @@ class Grid:
         """Read a grid from TOML.
 
         The tables ``[data]``, ``[recipe]``, ``[task]`` (defaults of corruption tasks) and
-        ``[methods.NAME]`` hold settings; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
+        ``[methods.NAME]`` hold settings, on top of those of the packaged file named by ``settings = "NAME"`` if
+        there is one; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
         varies the unlearning by itself, and ``metrics`` names what is measured beside the usual.
 
         ``[[tasks]]`` names a task each, by ``kind``. A list given for a setting that takes one value stands for
@@ -148,9 +149,7 @@ class Grid:
             if section not in _SECTIONS:
                 hint = near_miss(section, _SECTIONS)
                 faults.found.append(f"unknown section {section!r}{hint} (known: {', '.join(_SECTIONS)})")
-        settings: dict[str, Any] = {
-            name: content[name] for name in ("task", "recipe", "methods") if name in content
-        }
+        settings: dict[str, Any] = {name: content[name] for name in SETTINGS if name in content}
         preset = faults.unless("settings", lambda: Preset.of_content(settings, origin)) or Preset()
         data = faults.unless("[data]", lambda: _data(content.get("data", {})))
         tasks: list[Task] = []

@@ -20,8 +20,10 @@ from expunge.training.codes import MnemonicCodes
 from expunge.training.example_tied import ExampleTied
 from expunge.training.recipe import Optimiser, Recipe
 
-_SECTIONS = ("task", "recipe", "methods")
-_SWEEP = ("data", "run", "seeds", "tasks")
+SETTINGS = ("settings", "task", "recipe", "methods")
+"""What of a file is settings; ``settings`` names the packaged file whose settings the others deviate from."""
+_SECTIONS = SETTINGS[1:]
+_SWEEP = ("data", "run", "seeds", "unlearning_seeds", "metrics", "tasks")
 _PLAIN: dict[str, tuple[type, str]] = {"int": (int, "a whole number"), "str": (str, "text")}
 _TABLES: dict[str, tuple[type[Any] | None, str]] = {
     "optimiser": (Optimiser, "{ name = 'adam', lr = 0.001 }"),
@@ -74,8 +76,10 @@ class Preset:
     def parse(cls, text: str, origin: str) -> Preset:
         """Read a preset from TOML.
 
+        ``settings = "NAME"`` starts from those of a packaged file; what the tables hold replaces them one by one.
+
         Raises:
-            InvalidInput: not TOML, a section that is not known, or one that is not a table.
+            InvalidInput: not TOML, a section that is not known, or one that is not a table; no such packaged file.
             UnknownName: settings of methods that no method's name matches.
         """
         try:
@@ -93,6 +97,8 @@ class Preset:
     @classmethod
     def of_content(cls, content: Mapping[str, Any], origin: str) -> Preset:
         """Return the preset of parsed TOML; see :meth:`parse`."""
+        content = dict(content)
+        base = content.pop("settings", None)
         for section, entries in content.items():
             if section not in _SECTIONS:
                 raise UnknownName(f"{origin}: unknown section [{section}] (known: {', '.join(_SECTIONS)})")
@@ -105,7 +111,28 @@ class Preset:
                     )
         for pattern in content.get("methods", {}):
             _check_pattern(pattern, origin)
-        return cls(**content)
+        own = cls(**content)
+        if base is None:
+            return own
+        packaged = packaged_presets()
+        if base not in packaged:
+            hint = near_miss(str(base), packaged)
+            raise UnknownName(
+                f"{origin}: settings = {base!r} names no packaged file{hint} ({', '.join(packaged)})"
+            )
+        return cls.parse(packaged[base], base).with_deviations(own)
+
+    def with_deviations(self, own: Preset) -> Preset:
+        """Return these settings with those of ``own`` in their place; another model drops its settings."""
+        recipe = {**self.recipe, **own.recipe}
+        if recipe.get("model") != self.recipe.get("model"):
+            recipe["model_settings"] = own.recipe.get("model_settings", {})
+        # A pattern keeps its place in the order, which decides who wins.
+        methods = {
+            pattern: {**self.methods.get(pattern, {}), **own.methods.get(pattern, {})}
+            for pattern in (*self.methods, *own.methods)
+        }
+        return Preset({**self.task, **own.task}, recipe, methods)
 
     def make_task(self, **overrides: Any) -> CorruptionTask:
         """Return the task with this preset's and the caller's deviations."""

@@ -31,6 +31,8 @@ GRIDS = (
     "digits",
     "digits-forgetting",
     "digits-resnet9",
+    "imbalance-digits",
+    "no-harm-digits",
     "paper",
     "rem-discovery-digits",
 )
