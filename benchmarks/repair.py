@@ -1,8 +1,8 @@
 """Models damaged by wrong labels or poison, repaired from the command line and measured.
 
 Usage: EXPUNGE_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/repair.py [CASE ...] [--seed 0] [--rows 10000]
-       [--tests 10000] [--labels worse aggre] [--width 24] [--epochs 20] [--known 0.5 0.1 1] [--work FOLDER]
-       [--out FILE.jsonl]
+       [--tests 10000] [--labels worse aggre] [--methods rem_discovery rem delete npo] [--width 24] [--epochs 20]
+       [--known 0.5 0.1 1] [--work FOLDER] [--out FILE.jsonl]
 
 Cases: cifar_n (people's labels of CIFAR-10), text (a small BERT on TREC), tabular (a perceptron on Adult), vit
 (a small ViT on MNIST), resnet18 (poisoned digits). Each writes its inputs into a folder, trains the damaged
@@ -401,7 +401,7 @@ def cifar_n(given: argparse.Namespace, folder: Path) -> None:
         case.oracle()
         for number, share in enumerate(given.known):
             case.retrain(share)
-            case.repair(share, ("rem_discovery", "rem", "delete", "npo"))
+            case.repair(share, given.methods)
             if number == 0:
                 with_suspects(case)
 
@@ -547,6 +547,9 @@ def main() -> None:
         default=["worse", "aggre"],
         choices=["worse", "aggre"],
         help="kinds of people's labels",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", default=["rem_discovery", "rem", "delete", "npo"], help="for CIFAR-10N"
     )
     parser.add_argument("--width", type=int, default=24, help="of the ResNet9 of CIFAR-10N")
     parser.add_argument("--epochs", type=int, default=20, help="of its first training")

@@ -229,6 +229,7 @@ def test_faults_say_where_and_what(old: str, new: str, message: str) -> None:
 
 CELLS = {
     "digits": 324,
+    "digits-all": 729,
     "digits-forgetting": 63,
     "digits-resnet9": 324,
     "cifar10-forgetting": 63,
@@ -270,6 +271,7 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
     trainings = {cell.training.key for cell in cells.values()}
     assert len(trainings) == {
         "digits": 9,
+        "digits-all": 18,
         "digits-resnet9": 9,
         "cifar10-small": 6,
         "paper": 18 / 3,

@@ -29,6 +29,7 @@ GRIDS = (
     "cifar10-forgetting",
     "cifar10-small",
     "digits",
+    "digits-all",
     "digits-forgetting",
     "digits-resnet9",
     "imbalance-digits",
