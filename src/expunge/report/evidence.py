@@ -28,7 +28,7 @@ class Evidence:
 
 
 def packaged_evidence() -> Evidence:
-    """Return the figures that come with the package: every applicable method on digits, one seed."""
+    """Return the figures that come with the package: every applicable method on digits, three seeds."""
     text = resources.files("expunge.report").joinpath(PACKAGED).read_text(encoding="utf-8")
     content = json.loads(text)
     names = content["columns"]
