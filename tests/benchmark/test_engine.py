@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
@@ -49,6 +48,16 @@ def say_and_sleep(path: Path) -> None:
     time.sleep(60)
 
 
+def meet(folder: Path, name: str, number: int) -> int:
+    """Wait until ``number`` calls are here at once, and return the process's id."""
+    (folder / name).touch()
+    deadline = time.monotonic() + 30
+    while len(list(folder.iterdir())) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return os.getpid()
+
+
 def said(path: Path) -> int:
     deadline = time.monotonic() + 60
     while not path.exists() or not path.read_text():
@@ -72,7 +81,10 @@ def test_results_errors_and_losses(engine: LocalEngine, tmp_path: Path) -> None:
     with pytest.raises(WorkerLost, match="the worker process ended"):
         doomed.result(60)
     assert beside.result(60) is None
-    pids = {future.result(60) for future in wait([engine.submit(os.getpid) for _ in "ab"], 60).done}
+    # a replacement that starts slowly would leave both calls to the other one, were they not to meet
+    (tmp_path / "meeting").mkdir()
+    calls = [engine.submit(meet, tmp_path / "meeting", name, 2) for name in "ab"]
+    pids = {call.result(60) for call in calls}
     assert len(pids) == 2
     assert victim not in pids
     # one that dies while it has nothing to do harms no job
