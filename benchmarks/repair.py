@@ -344,9 +344,13 @@ class Case:
 
     def retrain(self, share: float) -> None:
         """Train without the listed rows."""
+        self.fitted("retrain", self.without(self.listed(share)), self.listed(share))
+
+    def without(self, rows: Tensor) -> Examples:
+        """The training data less ``rows``."""
         stay = torch.ones(len(self.train), dtype=torch.bool)
-        stay[self.listed(share)] = False
-        self.fitted("retrain", self.train.examples.select(stay.nonzero().flatten()), self.listed(share))
+        stay[rows] = False
+        return self.train.examples.select(stay.nonzero().flatten())
 
     def all_of(self, share: float) -> None:
         """Everything, for one list."""
@@ -410,9 +414,7 @@ def with_suspects(case: Case) -> None:
     """Find the bad rows, and repair with what was found; beside it a model trained without what was found."""
     named = case.find("--detectors", "labels", "--folds", "3", "--epochs", "12")
     case.clean("rem_discovery-found", named, "--method", "rem_discovery", forget=case.folder / "suspects.csv")
-    stay = torch.ones(len(case.train), dtype=torch.bool)
-    stay[named] = False
-    case.fitted("retrain-found", case.train.examples.select(stay.nonzero().flatten()), named[case.bad[named]])
+    case.fitted("retrain-found", case.without(named), named[case.bad[named]])
 
 
 def text(given: argparse.Namespace, folder: Path) -> None:

@@ -463,6 +463,12 @@ def built(make: Any) -> nn.Module:
     return model
 
 
+def repaired(model: nn.Module, data: TensorDataset, **settings: Any) -> expunge.Result:
+    return expunge.unlearn(
+        model, data, forget=range(4), method="rem_discovery", batch_size=16, device="cpu", **settings
+    )
+
+
 def check_same_form(before: nn.Module, after: nn.Module) -> None:
     assert type(after) is type(before)
     assert list(after.state_dict()) == list(before.state_dict())
@@ -475,16 +481,7 @@ def check_same_form(before: nn.Module, after: nn.Module) -> None:
 
 def test_torch_s_encoder_layer() -> None:
     model = built(Encoder)
-    result = expunge.unlearn(
-        model,
-        images(),
-        forget=range(4),
-        method="rem_discovery",
-        rounds=2,
-        first_naming=1,
-        batch_size=16,
-        device="cpu",
-    )
+    result = repaired(model, images(), rounds=2, first_naming=1)
     check_same_form(model, result.model)
     assert result.found is not None
     assert result.cost.parameters["during"] > result.cost.parameters["after"]
@@ -528,21 +525,9 @@ def sentences() -> TensorDataset:
 @pytest.mark.parametrize(("make", "data"), [(small_bert, sentences), (small_vit, images)])
 def test_networks_of_the_transformers_library(make: Any, data: Any) -> None:
     model = built(make)
-    result = expunge.unlearn(
-        model,
-        data(),
-        forget=range(4),
-        method="rem_discovery",
-        rounds=2,
-        first_naming=1,
-        batch_size=16,
-        device="cpu",
-    )
+    result = repaired(model, data(), rounds=2, first_naming=1)
     check_same_form(model, result.model)
-    pattern = expunge.unlearn(
-        model, data(), forget=range(4), method="rem_discovery", rounds=1, discover=False, layers="*.layer*.0.*",
-        batch_size=16, device="cpu",
-    )  # fmt: skip
+    pattern = repaired(model, data(), rounds=1, discover=False, layers="*.layer*.0.*")
     check_same_form(model, pattern.model)
     assert pattern.cost.parameters["during"] < result.cost.parameters["during"]
 

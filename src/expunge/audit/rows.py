@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Measurement, Metric, measure
-from expunge.training.reference import RETRAINED, SECOND
+from expunge.training.reference import ORACLE, RETRAINED, SECOND
 
-ROLES = ("original", "unlearned", "retrained", "oracle")
+ROLES = ("original", "unlearned", RETRAINED, ORACLE)
 """The models of an audit, in the order of the table's columns."""
 
 

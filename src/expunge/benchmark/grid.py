@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from expunge.benchmark.metric_choice import load_metrics
 from expunge.benchmark.plan import DataChoice, Plan, make_plan
-from expunge.benchmark.preset import SETTINGS, Preset, make_settings, packaged_presets
+from expunge.benchmark.preset import SETTINGS, SWEEP, Preset, make_settings, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.methods.base import Method
 from expunge.tasks.base import Task
@@ -22,9 +22,7 @@ from expunge.tasks.forgetting import FORGET_TASKS
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
-_SECTIONS = (
-    "data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "recipes", *SETTINGS,
-)  # fmt: skip
+_SECTIONS = (*SWEEP, *SETTINGS)
 _FORMS = {
     "tasks": "[[tasks]] tables",
     "run": "method names, run = ['retrain', 'natmu']",

@@ -23,7 +23,8 @@ from expunge.training.recipe import Optimiser, Recipe
 SETTINGS = ("settings", "task", "recipe", "methods")
 """What of a file is settings; ``settings`` names the packaged file whose settings the others deviate from."""
 _SECTIONS = SETTINGS[1:]
-_SWEEP = ("data", "run", "seeds", "unlearning_seeds", "metrics", "tasks")
+SWEEP = ("data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "recipes")
+"""What of a file lays out a sweep; Grid reads it."""
 _PLAIN: dict[str, tuple[type, str]] = {"int": (int, "a whole number"), "str": (str, "text")}
 _TABLES: dict[str, tuple[type[Any] | None, str]] = {
     "optimiser": (Optimiser, "{ name = 'adam', lr = 0.001 }"),
@@ -86,11 +87,11 @@ class Preset:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
-        # The parts of a sweep that are not settings are read by Grid; a table [recipes] is a misspelt [recipe].
+        # A table [recipes] is a misspelt [recipe].
         settings = {
             key: value
             for key, value in content.items()
-            if key not in _SWEEP and not (key == "recipes" and isinstance(value, list))
+            if key not in SWEEP or (key == "recipes" and isinstance(value, dict))
         }
         return cls.of_content(settings, origin)
 

@@ -15,6 +15,8 @@ from expunge.report.toml import toml_value
 from expunge.store.record import Record
 from expunge.tasks.regularity import regularity_name, regularity_value
 
+_CHOICES: dict[str, type[float]] = {"n_train": int, "imbalance": float, "n_unseen": int}
+"""What a label says of the choice of data, beside its name."""
 _LABEL = re.compile(
     r"(?P<name>.+?)(?:\[(?P<n_train>\d+)\])?(?:~(?P<imbalance>[\d.]+))?(?:-(?P<n_unseen>\d+))?"
 )
@@ -45,9 +47,8 @@ class Commands:
         name = first.data if _is_known(first.data) else found["name"]
         parts = ["expunge", "map", "--data", name]
         if name != first.data:
-            for option in ("n_train", "imbalance", "n_unseen"):
-                if found[option]:
-                    parts += [f"--{option.replace('_', '-')}", found[option]]
+            for option in filter(found.group, _CHOICES):
+                parts += [f"--{option.replace('_', '-')}", found[option]]
         parts += ["--methods", _listed(self._method_of[record.method] for record in records)]
         parts += ["--regularity", _listed(_regularity(record.regularity or 0.0) for record in records)]
         parts += ["--discovery", _listed(record.discovery for record in records)]
@@ -144,8 +145,7 @@ def grid_text(records: Sequence[Record], method_of: Mapping[str, str]) -> str | 
     data: dict[str, Any] = {"name": first.data}
     if not _is_known(first.data):
         data = {"name": found["name"]}
-        data |= {option: int(found[option]) for option in ("n_train", "n_unseen") if found[option]}
-        data |= {option: float(found[option]) for option in ("imbalance",) if found[option]}
+        data |= {option: kind(found[option]) for option, kind in _CHOICES.items() if found[option]}
     settings: dict[str, dict[str, Any]] = {}
     for record in records:
         if settings.setdefault(method_of[record.method], record.settings) != record.settings:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 
 import torch
@@ -68,16 +67,14 @@ def recalibrate(
         norm.num_batches_tracked = count
 
 
-@contextmanager
-def forget_statistics(model: nn.Module, batch: Batch) -> Iterator[None]:
-    """Run a block in which batch norms normalise ``batch``, of the forget set, as the published methods do.
+def forget_statistics(model: nn.Module, batch: Batch) -> AbstractContextManager[None]:
+    """Return a context in which batch norms normalise ``batch``, of the forget set, as the published methods do.
 
     By its own statistics, which also enter the running ones. They limit how far an ascent can go: with the
     running statistics alone most unbounded losses end in NaN or in a network that has lost all utility.
     One example by itself has no statistics, so the running ones are used for it.
     """
-    with contextlib.nullcontext() if len(batch) > 1 else running_statistics(model):
-        yield
+    return nullcontext() if len(batch) > 1 else running_statistics(model)
 
 
 @contextmanager
