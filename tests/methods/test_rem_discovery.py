@@ -463,7 +463,7 @@ def built(make: Any) -> nn.Module:
     return model
 
 
-def repaired(model: nn.Module, data: TensorDataset, **settings: Any) -> expunge.Result:
+def repaired(model: nn.Module, data: TensorDataset, **settings: Any) -> expunge.Unlearned:
     return expunge.unlearn(
         model, data, forget=range(4), method="rem_discovery", batch_size=16, device="cpu", **settings
     )
