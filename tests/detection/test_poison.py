@@ -11,9 +11,9 @@ from torch import Tensor
 from expunge.detection.agreement import agreement
 from expunge.detection.poison import activation_clustering, spectral_signatures
 from expunge.errors import InvalidInput
-from expunge.metrics.features import features
 from expunge.seeding import generator
 from expunge.training.cost import Meter
+from expunge.training.features import features
 from expunge.training.recipe import Optimiser, Recipe
 
 

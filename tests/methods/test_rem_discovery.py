@@ -299,7 +299,7 @@ def test_kin_are_in_s_before_the_first_round() -> None:
     kin[(~case.split.forget_mask).nonzero().flatten()[:7]] = True
     method = REMDiscovery(**SMALL, cap=0.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rem_discovery, "kin", lambda model, request, **settings: kin)
+        patch.setattr(rem_discovery, "kin", lambda *given, **settings: kin)
         found = method(case.model, case.request(method)).found
     assert found is not None
     assert sorted(found.positions.tolist()) == kin.nonzero().flatten().tolist()
@@ -346,8 +346,6 @@ def test_methods_that_do_not_look_find_none() -> None:
         ({"width": 0.0}, "width must be positive and finite, got 0"),
         ({"rounds": 0}, "rounds must be positive and finite, got 0"),
         ({"first_naming": 0}, "first_naming must be positive and finite, got 0"),
-        ({"rise": 0.0}, "rise must be positive and finite, got 0"),
-        ({"probe_lr": math.inf}, "probe_lr must be positive and finite, got inf"),
         ({"separation": -3.0}, "separation must be positive and finite, got -3"),
         ({"lr": 0.0}, "learning rate must be positive and finite, got 0"),
         ({"batch_size": 0}, "batch_size must be positive and finite, got 0"),

@@ -69,8 +69,8 @@ def read_features(model: nn.Module, data: TrainingData, numerics: Numerics) -> T
     Raises:
         InvalidInput: no linear head, or a model that has not learned this data.
     """
-    from expunge.metrics.features import features
     from expunge.repair.scores import chance
+    from expunge.training.features import features
     from expunge.training.loop import accuracy
 
     right = accuracy(model, data.examples, numerics)

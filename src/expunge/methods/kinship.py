@@ -1,31 +1,23 @@
-"""Which examples stand and fall with the forget set: a probe of the model before it is changed."""
+"""Which examples look, inside the network, like those that are known to be corrupted."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.data.examples import Batch, Examples
-from expunge.methods.base import Request
-from expunge.methods.removal import RaiseLoss
-from expunge.training.loop import fit, predict
-from expunge.training.recipe import Optimiser
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+from expunge.models.head import find_head
+from expunge.training.features import layers_with_rows, see_layers
+from expunge.training.numerics import Numerics
 
-_PASSES, _BATCH = 30, 64
-_FLOOR = 1e-3
-"""Nats below which a change of the margin is noise."""
-
-
-def label_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return log p_j - log p_y, the best other class j against the stored label y: float32 (N,), in nats."""
-    log_p = F.log_softmax(logits.float(), dim=1)
-    stored = log_p.gather(1, labels[:, None])
-    return (log_p.scatter(1, labels[:, None], -torch.inf).amax(1, keepdim=True) - stored).squeeze(1)
+_FEWEST = 10
+"""Examples of a label that nobody named, below which it is not searched: they show no two parts."""
+_MEMBERS = 0.75
+"""Share of the known ones that must fall into the upper part."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Cut:
         share: of the values above it.
         distance: between the parts' means.
         separation: ``distance`` over the pooled standard deviation of the parts; about 2.6 for one
-            normal distribution cut in the middle.
+            normal distribution cut in the middle, 3.5 for a uniform one.
     """
 
     threshold: float
@@ -66,81 +58,100 @@ def two_means(values: Tensor) -> Cut:
 
 
 def kin(
-    model: nn.Module,
-    request: Request,
-    *,
-    rise: float,
-    lr: float,
-    separation: float,
-    share: float,
-    level: float = 0.01,
+    model: nn.Module, train: Examples, known: Tensor, numerics: Numerics, *, separation: float, share: float
 ) -> Tensor:
-    """Return bool (N,) over the training set: examples that are corrupted in the way the forget set is.
+    """Return bool (N,) over ``train``: the examples that are corrupted in the way the known ones are.
 
-    For each stored label y that D_f names more often than chance would (binomial test at ``level``): halve its
-    members; raise the loss of one half until its mean margin has risen by ``rise`` nats; see how much the
-    margin of everything else labelled y has risen with it. What shares a rule with D_f, such as a trigger,
-    rises far more than clean images of y do. Both halves vote; the members of one half, watched while the
-    other is raised, show where kin are to be found. Nobody is named unless the responses fall into two parts,
-    the smaller above, where D_f's own members are.
+    For each stored label y of two or more known ones, and each layer: with z_i what the layer puts out for
+    an example labelled y, less the mean over them and at length 1, the likeness of i is the cosine of z_i and the
+    sum of z_j over the known j != i. Corruption that follows a rule (a trigger, a swap of classes) cuts the
+    likeness in two, the known ones above; good examples and labels at random do not.
+    The layer whose parts lie farthest apart decides, and names what is above its cut.
 
     Args:
-        model: the network before unlearning; it is left as it is.
-        request: grants the training set and the forget set.
-        rise: of the mean margin of a half, in nats; small, so that the response is to first order.
-        lr: of the plain gradient steps.
+        model: in place for ``numerics``; it is left as it is.
+        train: the training set.
+        known: bool (N,), what is known to be corrupted.
+        numerics: where to compute.
         separation: at least this many pooled standard deviations between the two parts.
-        share: at most this share of a label's unnamed examples is named.
-        level: of the test for a label.
+        share: at most this share of a label's other examples is named.
     """
-    train, known = request.train, request.forget_mask
-    start = label_margin(predict(model, train, request.numerics), train.labels)
-    draw = request.generator("kin")
     named = torch.zeros_like(known)
-    counts = torch.bincount(train.labels[known], minlength=train.n_classes).tolist()
+    layers = _layers(model, train, numerics)
+    members = torch.bincount(train.labels[known], minlength=train.n_classes).tolist()
     overall = torch.bincount(train.labels, minlength=train.n_classes).tolist()
-    for label, count in enumerate(counts):
-        if count < 2 or overall[label] - count < 10:
-            continue
-        chance = overall[label] / len(train)
-        if binomtest(count, sum(counts), chance, alternative="greater").pvalue > level:
+    for label, count in enumerate(members):
+        if count < 2 or overall[label] - count < _FEWEST:
             continue
         rows = (train.labels == label).nonzero().flatten()
         member = known[rows]
-        halves = rows[member][torch.randperm(count, generator=draw).to(rows.device)]
-        votes, ranks = torch.zeros(int((~member).sum()), device=rows.device), []
-        for half in (halves[0::2], halves[1::2]):
-            raised = _raised(model, train.select(half), request, rise, lr)
-            response = label_margin(predict(raised, train.select(rows), request.numerics), train.labels[rows])
-            response = (response - start[rows]).clamp(min=_FLOOR)
-            response = (response / response[~member].median()).log().clamp(min=-1.5)
-            votes += response[~member] / 2
-            watched = response[member & ~torch.isin(rows, half)]
-            ranks += [(response[~member] < value).float().mean() for value in watched]
-        cut = two_means(votes)
-        # A member of the upper part has, on average, the rank 1 - share / 2.
-        where = float(torch.stack(ranks).mean())
-        if cut.separation >= separation and cut.share <= share and where >= 0.8 - cut.share / 2:
-            named[rows[~member][votes > cut.threshold]] = True
+        best, above = 0.0, torch.zeros_like(member)
+        for likeness in likenesses(model, train.select(rows), member, layers, numerics).values():
+            cut = two_means(likeness)
+            upper = likeness > cut.threshold
+            there = float(upper[member].double().mean())
+            if cut.separation > best and there >= _MEMBERS:
+                best, above = cut.separation, upper & ~member
+        if best >= separation and float(above[~member].double().mean()) <= share:
+            named[rows[above]] = True
     return named
 
 
-def _raised(model: nn.Module, half: Examples, request: Request, rise: float, lr: float) -> nn.Module:
-    probe = copy.deepcopy(model)
-    optimizer = Optimiser(lr=lr, momentum=0.0, weight_decay=0.0).over(probe)
-    objective = RaiseLoss("npo", _zero)
-    order = request.generator("kin", "order")
+def likenesses(
+    model: nn.Module, examples: Examples, member: Tensor, layers: list[str], numerics: Numerics
+) -> dict[str, Tensor]:
+    """Return layer -> float32 (N,), how much each example is like the members, itself left out; see :func:`kin`.
 
-    def margin() -> float:
-        return float(label_margin(predict(probe, half, request.numerics), half.labels).mean())
+    Args:
+        model: in evaluation mode it maps inputs to logits.
+        examples: of one label.
+        member: bool (N,), at least two.
+        layers: that put out a row for each example.
+        numerics: where to compute.
+    """
+    # Three passes, so that of each layer only two vectors are held.
+    total: dict[str, Tensor] = {}
+    direction: dict[str, Tensor] = {}
+    cosines: dict[str, list[Tensor]] = {name: [] for name in layers}
 
-    start = margin()
-    for _ in range(_PASSES):
-        fit(probe, [half.batches(_BATCH, order)], objective, optimizer, request.numerics, request.meter)
-        if margin() - start > rise:
-            break
-    return probe
+    def add(to: dict[str, Tensor], name: str, rows: Tensor) -> None:
+        to[name] = to.get(name, 0) + rows.sum(0)
+
+    def centred(name: str, rows: Tensor) -> Tensor:
+        return F.normalize(rows - total[name] / len(examples), dim=1)
+
+    see_layers(model, examples, numerics, layers, lambda name, rows: add(total, name, rows))
+    see_layers(
+        model, examples.select(member), numerics, layers,
+        lambda name, rows: add(direction, name, centred(name, rows)),
+    )  # fmt: skip
+    see_layers(
+        model, examples, numerics, layers,
+        lambda name, rows: cosines[name].append(centred(name, rows) @ direction[name]),
+    )  # fmt: skip
+    found = {}
+    for name, parts in cosines.items():
+        along = torch.cat(parts)
+        squared = direction[name].square().sum()
+        # z_i . (S - z_i) = z_i . S - 1 and |S - z_i|^2 = |S|^2 - 2 z_i . S + 1
+        others = torch.where(member, squared - 2 * along + 1, squared).clamp(min=1e-12).sqrt()
+        found[name] = torch.where(member, along - 1, along) / others
+    return found
 
 
-def _zero(batch: Batch) -> Tensor:
-    return torch.zeros(len(batch), device=batch.y.device)
+def _layers(model: nn.Module, train: Examples, numerics: Numerics) -> list[str]:
+    """Every layer before the head that has a weight matrix of its own and puts out a row for each example."""
+    try:
+        head = find_head(model, train.n_classes)
+    except InvalidInput:
+        head = None
+    x = numerics.place_inputs(next(train.select(torch.arange(min(2, len(train)))).batches(2)).x)
+    usable = layers_with_rows(model, x)
+    return [
+        name
+        for name, module in model.named_modules()
+        # A few logits fall into parts of their own accord.
+        if module is not head
+        and name in usable
+        and any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+    ]

@@ -35,7 +35,7 @@ class REMDiscovery(GradientMethod):
     theta_1 is the network, theta_2 the branches (any network; each example has its own open units). S is what is
     taken for bad: D_f at first.
 
-    1. Kin: raise the loss of one half of D_f a little, see what rises with it (:func:`kin`); that joins S.
+    1. Kin: what a layer of the network makes as much of as of D_f, among examples of its labels, joins S (:func:`kin`).
     2. Loosen: theta_1 <- keep theta_1 + (1 - keep) theta_0, theta_0 a fresh initialisation.
     3. ``rounds`` passes over D_tr: minimise the mean of 1[i not in S] ce(f_(theta_1, theta_2)(x_i), y_i)
        + erase * mean over a draw from S of -2 log sigmoid(ce(f_theta_1(x), y) - margin).
@@ -70,9 +70,7 @@ class REMDiscovery(GradientMethod):
             that has not recovered from step 2 disagrees with good examples too.
         belief: who is believed above this is named, in [0, 1]; at 1 nobody.
         cap: at most this share of the unnamed examples is named, and of each label's; the most suspicious.
-        rise: of step 1, in nats.
-        probe_lr: of step 1.
-        separation: of step 1: pooled standard deviations between the two parts of the responses.
+        separation: of step 1: pooled standard deviations between examples like D_f and the others of their label.
         kin_cap: of step 1: at most this share of a label's unnamed examples.
         tolerance: of step 4.
 
@@ -109,9 +107,7 @@ class REMDiscovery(GradientMethod):
     ready: float = 0.6
     belief: float = searched(0.4, 0.1, 0.8)
     cap: float = 0.5
-    rise: float = 0.5
-    probe_lr: float = 0.01
-    separation: float = 3.0
+    separation: float = 4.0
     kin_cap: float = 0.5
     tolerance: float = 0.02
 
@@ -121,8 +117,7 @@ class REMDiscovery(GradientMethod):
         layers = (given,) if isinstance(given, str) else tuple(given)
         object.__setattr__(self, "layers", layers)
         positive(
-            width=self.width, rounds=self.rounds, first_naming=self.first_naming, rise=self.rise,
-            probe_lr=self.probe_lr, separation=self.separation,
+            width=self.width, rounds=self.rounds, first_naming=self.first_naming, separation=self.separation,
         )  # fmt: skip
         Router(self.open_share)
         for name in ("keep", "belief", "cap", "kin_cap", "tolerance", "ready"):
@@ -139,8 +134,8 @@ class REMDiscovery(GradientMethod):
             raise InvalidInput(f"margin is a cross-entropy in nats, got {self.margin}")
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
-        """The rounds with their branches and erasure, and a forward pass over everything after each."""
-        return self.rounds * (1 + 2 * self.width + 0.25 + 0.4) + 0.5
+        """The rounds with their branches and erasure, a forward pass after each, and two for the kin."""
+        return self.rounds * (1 + 2 * self.width + 0.25 + 0.4) + 0.7
 
     def check_devices(self, devices: Devices) -> None:
         """Refuse the erasure term, whose draw from S every process would repeat for its part of a batch."""
@@ -176,11 +171,10 @@ class _Search:
     def run(self) -> nn.Module:
         method, request = self.method, self.request
         if method.discover and method.look_for_kin:
-            related = kin(
-                self.model, request, rise=method.rise, lr=method.probe_lr,
+            self.taken |= kin(
+                self.model, self.train, self.known, request.numerics,
                 separation=method.separation, share=method.kin_cap,
             )  # fmt: skip
-            self.taken |= related
         shrink_and_perturb(self.model, method.keep, request.generator("loosen"))
         optimizer = method.optimiser_over(self.network)
         best: tuple[float, dict[str, Tensor] | None] = (-1.0, None)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric
-from expunge.metrics.features import features, layer_features
 from expunge.metrics.undefined import undefined_where_invalid
+from expunge.training.features import features, layer_features
 from expunge.training.numerics import Numerics
 
 

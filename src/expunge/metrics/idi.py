@@ -12,9 +12,9 @@ from expunge.data.examples import Batch, Examples
 from expunge.data.joined import in_memory
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Compares, Evaluated, Metric, Value
-from expunge.metrics.features import layer_features, layer_names
 from expunge.metrics.undefined import undefined_where_invalid
 from expunge.training.cost import Meter
+from expunge.training.features import layer_features, layer_names
 from expunge.training.initialisation import reinitialise
 from expunge.training.loop import Loss, fit, predict
 from expunge.training.numerics import Numerics

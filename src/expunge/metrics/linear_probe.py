@@ -14,8 +14,8 @@ from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric, Value
 from expunge.metrics.class_mean_probe import few_of_each_class, nearest_mean_accuracy
-from expunge.metrics.features import layer_features, layer_names
 from expunge.metrics.undefined import undefined_where_invalid
+from expunge.training.features import layer_features, layer_names
 from expunge.training.numerics import Numerics
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,17 +74,35 @@ def layer_features(
 ) -> dict[str, Tensor]:
     """Return name of the layer -> what it puts out for each example, in evaluation mode: float32 (N, D).
 
+    See :func:`see_layers`, which holds no more than a batch of them.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    see_layers(model, examples, numerics, layers, lambda name, rows: found[name].append(rows))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@torch.no_grad()
+def see_layers(
+    model: nn.Module,
+    examples: Examples,
+    numerics: Numerics,
+    layers: Sequence[str],
+    see: Callable[[str, Tensor], object],
+) -> None:
+    """Call ``see`` with each layer's name and what it puts out for a batch, batch by batch: float32 (B, D).
+
     Feature maps (N, C, H, W) are averaged over areas down to 4 x 4 at most, tokens (N, T, D) over T.
 
     Args:
-        model: any module.
-        examples: whose features are wanted, at least one.
+        model: any module; run in evaluation mode.
+        examples: whose features are wanted, in this order; at least one.
         numerics: where to compute.
         layers: names as in ``model.named_modules()``.
+        see: keeps what it needs.
 
     Raises:
         InvalidInput: no example, a name the model does not have, or a layer that puts out no tensor or does
-            not run.
+            not run once for each example.
     """
     modules = dict(model.named_modules())
     unknown = [name for name in layers if name not in modules]
@@ -94,29 +112,51 @@ def layer_features(
         )
     if len(examples) == 0:
         raise InvalidInput("features of no examples were asked for; check that the set is not empty first")
-    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    seen = dict.fromkeys(layers, 0)
 
-    def keeper(name: str) -> RemovableHandle:
-        def keep(module: nn.Module, inputs: object, output: object) -> None:
+    def watch(name: str) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
             if not isinstance(output, Tensor):
                 raise InvalidInput(f"layer {name!r} puts out {type(output).__name__}; name one with a tensor")
-            found[name].append(_flat(output.float()))
+            seen[name] += len(output)
+            see(name, _flat(output.float()))
 
-        handle: RemovableHandle = modules[name].register_forward_hook(keep)
+        handle: RemovableHandle = modules[name].register_forward_hook(hook)
         return handle
 
-    handles = [keeper(name) for name in layers]
+    handles = [watch(name) for name in layers]
     try:
         predict(model, examples, numerics)
     finally:
         for handle in handles:
             handle.remove()
-    for name, parts in found.items():
-        if sum(len(part) for part in parts) != len(examples):
+    for name, count in seen.items():
+        if count != len(examples):
             raise InvalidInput(
                 f"layer {name!r} does not run once for each example; name one that a forward pass runs once"
             )
-    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@torch.no_grad()
+def layers_with_rows(model: nn.Module, x: Tensor) -> set[str]:
+    """Return the names of the modules that run once for ``x`` and put out a tensor with a row for each input."""
+    runs: dict[str, list[bool]] = {}
+    place = next((parameter.device for parameter in model.parameters()), x.device)
+    handles = []
+    for name, module in model.named_modules():
+
+        def keep(_: nn.Module, __: object, output: object, name: str = name) -> None:
+            fits = isinstance(output, Tensor) and output.ndim > 1 and len(output) == len(x)
+            runs.setdefault(name, []).append(fits)
+
+        handles.append(module.register_forward_hook(keep))
+    try:
+        with training_mode(model, False):
+            model(x.to(place))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name for name, fits in runs.items() if fits == [True]}
 
 
 def _flat(output: Tensor) -> Tensor:
