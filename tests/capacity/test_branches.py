@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from expunge.capacity.branches import Branched, add_capacity
 from expunge.capacity.route import Router
 from expunge.errors import InvalidInput
+from expunge.methods.rem_discovery import REMDiscovery
 from expunge.models.resnet9 import ResNet9
 from expunge.models.split import SplitNetwork
+from expunge.models.vit import ViT
 from expunge.seeding import generator, global_generator
 
 
@@ -146,6 +148,20 @@ def test_copies_share_nothing(name: str) -> None:
 def test_number_of_units(spare: float, units: list[int]) -> None:
     network = Branched(convolutional(), spare, generator(0))
     assert [branch.units for branch in network.branches] == units
+
+
+def test_default_branches_add_at_most_a_quarter_of_the_parameters() -> None:
+    perceptron = nn.Sequential(nn.Linear(40, 80), nn.ReLU(), nn.Linear(80, 80), nn.ReLU(), nn.Linear(80, 3))
+    for model in (perceptron, ResNet9(width=32), ViT(dim=64, heads=4, dim_head=16, mlp=128)):
+        before = sum(parameter.numel() for parameter in model.parameters())
+        network = Branched(model, REMDiscovery().width, generator(0))
+        assert sum(parameter.numel() for parameter in network.parameters()) <= 1.25 * before
+
+
+def test_a_branch_beside_a_linear_layer_has_its_share_of_the_weights() -> None:
+    network = Branched(nn.Sequential(nn.Linear(60, 40), nn.Linear(40, 3)), 0.5, generator(0))
+    assert [branch.units for branch in network.branches] == [12]
+    assert 12 * (60 + 40) == 0.5 * 60 * 40
 
 
 def test_initial_values_follow_the_generator_alone() -> None:

@@ -67,7 +67,8 @@ class Branched(nn.Module):
 
     Args:
         model: any module that maps a batch, examples along dimension 0, to logits; held, not copied.
-        spare: units of a branch for each output unit of its layer.
+        spare: size of a branch for that of its layer: units beside a convolution, parameters beside a linear layer,
+            whose branch has no smaller kernel and would else be twice as large.
         source: generator of the initial values.
         layers: names or patterns of those layers that get a branch; all of them if empty.
 
@@ -106,7 +107,7 @@ class Branched(nn.Module):
                 if isinstance(layer, nn.Conv2d):
                     branches.append(_ConvBranch(layer, max(1, round(layer.out_channels * spare))))
                 elif isinstance(layer, nn.Linear):
-                    branches.append(_LinearBranch(layer, max(1, round(layer.out_features * spare))))
+                    branches.append(_LinearBranch(layer, max(1, round(_wide(layer) * spare))))
         reference = next(model.parameters())
         self.branches = nn.ModuleList(branches).to(reference.device, reference.dtype)
 
@@ -150,6 +151,11 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
     linear = [name for name, module in found if isinstance(module, nn.Linear)]
     return [(name, module) for name, module in found if not linear or name != linear[-1]]
+
+
+def _wide(layer: nn.Linear) -> float:
+    """Units at which a branch has as many weights as its layer."""
+    return layer.in_features * layer.out_features / (layer.in_features + layer.out_features)
 
 
 def _add_branch(
