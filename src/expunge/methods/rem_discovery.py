@@ -53,7 +53,7 @@ class REMDiscovery(GradientMethod):
         momentum: of "sgd".
         weight_decay: L2 on every parameter.
         augment: train on augmented inputs.
-        width: size of a branch for that of its layer: in units beside a convolution, in parameters beside a linear layer.
+        width: size of a branch for that of its layer: units beside a convolution, parameters beside a linear layer.
         layers: names or patterns ("encoder.*") of the layers to put branches beside; by default every
             ungrouped convolution and linear layer but the head.
         open_share: share of the branch units open for one mask, in (0, 1].
