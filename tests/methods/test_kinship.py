@@ -125,10 +125,18 @@ def test_nobody_is_named_for_labels_at_random() -> None:
         assert not named(case).any()
 
 
-def test_nobody_is_named_for_good_examples_of_one_label() -> None:
-    case = corrupted_digits(0.0, 0.2)
-    good = ~of(case.truth.corrupted, 1437) & (case.split.train.labels == 3)
-    assert not named(case, known=good.nonzero().flatten()[:10]).any()
+def test_a_label_that_is_named_no_more_often_than_others_needs_more() -> None:
+    x = torch.randn(400, 16, generator=generator(0))
+    labels = torch.arange(400) % 2
+    x[labels == 0, 3] += (torch.arange(200) < 60) * 12
+    train, model, numerics = in_memory(x, labels, 2), Slice(16, 2), Numerics(channels_last=False)
+    zeros, ones = ((labels == label).nonzero().flatten() for label in (0, 1))
+    (likeness,) = likenesses(model, train.select(zeros), torch.arange(200) < 8, ["layer"], numerics).values()
+    there = two_means(likeness).separation
+    for known, needed in ((zeros[:8], 1.0), (torch.cat([zeros[:8], ones[:8]]), 1.2)):
+        for separation, found in ((there / needed * 0.99, 52), (there / needed * 1.01, 0)):
+            named = kin(model, train, of(known, 400), numerics, separation=separation, share=0.9)
+            assert int(named[zeros].sum()) == found
 
 
 class Slice(nn.Module):

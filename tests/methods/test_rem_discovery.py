@@ -238,7 +238,7 @@ def test_beliefs_and_score_equal_a_slow_loop() -> None:
 @pytest.mark.parametrize("cap", [0.0, 0.1, 0.5, 1.0])
 def test_the_most_suspicious_of_each_label_are_named_up_to_the_cap(cap: float) -> None:
     case = image_case()
-    run = search(REMDiscovery(cap=cap, belief=0.2), case)
+    run = search(REMDiscovery(cap=cap, belief=0.2, contrast=0.1), case)
     belief = torch.rand(192, generator=generator(1)) * 2 - 1
     fixed_beliefs(run, belief)
     labels, free = case.split.train.labels, ~run.known
@@ -294,15 +294,50 @@ def test_found_are_outside_the_forget_set_and_the_most_suspicious_come_first() -
     assert sum(row["named"] for row in outcome.log) <= len(found.positions)
 
 
-def test_kin_are_in_s_before_the_first_round() -> None:
+def test_kin_of_a_label_are_named_or_let_go_together() -> None:
+    case = image_case()
+    run, labels = search(REMDiscovery(belief=0.3, contrast=100.0), case), case.split.train.labels
+    free = ~run.known
+    run.held = free & (labels < 2)
+    belief = torch.full((192,), -1.0)
+    zero, one = (free & (labels == 0)).nonzero().flatten(), (free & (labels == 1)).nonzero().flatten()
+    belief[zero[: len(zero) // 2 + 1]] = 0.31  # most of them
+    belief[one] = 0.29
+    fixed_beliefs(run, belief)
+    assert run._name() == len(zero)
+    assert (run.taken & ~run.known).nonzero().flatten().tolist() == zero.tolist()
+    assert not run.held.any()
+
+
+def test_what_is_held_is_neither_trained_on_nor_erased(monkeypatch: pytest.MonkeyPatch) -> None:
     case, kin = image_case(), torch.zeros(192, dtype=torch.bool)
     kin[(~case.split.forget_mask).nonzero().flatten()[:7]] = True
-    method = REMDiscovery(**SMALL, cap=0.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rem_discovery, "kin", lambda *given, **settings: kin)
-        found = method(case.model, case.request(method)).found
-    assert found is not None
-    assert sorted(found.positions.tolist()) == kin.nonzero().flatten().tolist()
+    monkeypatch.setattr(rem_discovery, "kin", lambda *given, **settings: kin.clone())
+    for redirect_found in (False, True):
+        # Nobody is named, so that kin stay held up to the end.
+        method = REMDiscovery(**SMALL, redirect_found=redirect_found, ready=1.0, keep=0.0)
+        results = []
+        for labels in (case.split.train.labels, (case.split.train.labels + kin.long()) % 6):
+            request = Request(
+                Split(case.split.train.relabel(labels), case.split.forget_positions),
+                seed=0,
+                numerics=case.numerics,
+            )
+            results.append(method(case.fresh(), request))
+        states = [result.model.state_dict() for result in results]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        assert [row["taken"] for row in results[0].log] == [24] * 4
+
+
+@pytest.mark.parametrize(("spread", "named"), [(0.1, True), (0.6, False)])
+def test_nobody_is_named_unless_the_beliefs_fall_into_two_parts(spread: float, named: bool) -> None:
+    case = image_case()
+    run = search(REMDiscovery(contrast=4.5), case)
+    belief = torch.randn(192, generator=generator(0)) * spread - 0.6
+    belief[~run.known] += (torch.arange(int((~run.known).sum())) < 20) * 1.3
+    fixed_beliefs(run, belief)
+    assert int((belief[~run.known] > 0.4).sum()) > 0
+    assert (run._name() > 0) is named
 
 
 def test_without_a_search_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

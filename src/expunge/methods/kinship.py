@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +17,10 @@ from expunge.training.numerics import Numerics
 
 _FEWEST = 10
 """Examples of a label that nobody named, below which it is not searched: they show no two parts."""
+_LEVEL = 0.01
+"""Of the test whether the known ones name a label more often than chance would."""
+_NO_RULE = 1.2
+"""Times the separation that a label needs where they do not."""
 _MEMBERS = 0.75
 """Share of the known ones that must fall into the upper part."""
 
@@ -68,6 +73,9 @@ def kin(
     likeness in two, the known ones above; good examples and labels at random do not.
     The layer whose parts lie farthest apart decides, and names what is above its cut.
 
+    Classes fall into parts by nature too, and the more layers, the more chances. So a label that the known ones
+    do not name more often than chance would (binomial test at 1 %), which tells of no rule, needs a fifth more.
+
     Args:
         model: in place for ``numerics``; it is left as it is.
         train: the training set.
@@ -92,7 +100,9 @@ def kin(
             there = float(upper[member].double().mean())
             if cut.separation > best and there >= _MEMBERS:
                 best, above = cut.separation, upper & ~member
-        if best >= separation and float(above[~member].double().mean()) <= share:
+        chance = binomtest(count, sum(members), overall[label] / len(train), alternative="greater").pvalue
+        needed = separation if chance <= _LEVEL else _NO_RULE * separation
+        if best >= needed and float(above[~member].double().mean()) <= share:
             named[rows[above]] = True
     return named
 

@@ -17,7 +17,7 @@ from expunge.data.examples import Batch, Examples
 from expunge.errors import InvalidInput
 from expunge.methods.base import Found, Needs, Reference, Request, chance_threshold, positive, searched
 from expunge.methods.gradient import GradientMethod
-from expunge.methods.kinship import kin
+from expunge.methods.kinship import kin, two_means
 from expunge.methods.removal import RaiseLoss
 from expunge.seeding import derive_seed
 from expunge.training.batchnorm import momentum, recalibrate
@@ -35,13 +35,15 @@ class REMDiscovery(GradientMethod):
     theta_1 is the network, theta_2 the branches (any network; each example has its own open units). S is what is
     taken for bad: D_f at first.
 
-    1. Kin: what a layer of the network makes as much of as of D_f, among examples of its labels, joins S (:func:`kin`).
+    1. Kin: what looks to some layer as D_f does, among the examples of its labels (:func:`kin`), is left out of what
+       follows until it is judged in step 3.
     2. Loosen: theta_1 <- keep theta_1 + (1 - keep) theta_0, theta_0 a fresh initialisation.
     3. ``rounds`` passes over D_tr: minimise the mean of 1[i not in S] ce(f_(theta_1, theta_2)(x_i), y_i)
        + erase * mean over a draw from S of -2 log sigmoid(ce(f_theta_1(x), y) - margin).
        After each pass, with p the softmax of f_theta_1: belief_i <- mean of belief_i and
-       max_(j != y) p_j - p_y. From round ``first_naming`` to the last but one, who is not in S and has a belief
-       above ``belief`` joins S.
+       max_(j != y) p_j - p_y. From round ``first_naming`` to the last but one, the kin of a label join S if the median
+       of their beliefs is above ``belief``, and are trained on from then on if it is not; who else has a belief above
+       it joins S, provided that the beliefs fall into two parts.
     4. Discard theta_2; return the last round, or the one with the highest accuracy on what is not in S times
        (1 - max(twice chance, accuracy on D_f)) if that is above the last one's by more than ``tolerance``.
 
@@ -69,8 +71,11 @@ class REMDiscovery(GradientMethod):
         ready: nobody is named while less than this share of what is not in S is given its stored label: a network
             that has not recovered from step 2 disagrees with good examples too.
         belief: who is believed above this is named, in [0, 1]; at 1 nobody.
+        contrast: pooled standard deviations between the two parts of the beliefs below which only kin are named: a
+            network that is unsure of much disagrees with what is hard.
         cap: at most this share of the unnamed examples is named, and of each label's; the most suspicious.
-        separation: of step 1: pooled standard deviations between examples like D_f and the others of their label.
+        separation: of step 1: pooled standard deviations between examples like D_f and the others of their label; a
+            fifth more for a label that D_f does not name more often than chance would.
         kin_cap: of step 1: at most this share of a label's unnamed examples.
         tolerance: of step 4.
 
@@ -106,8 +111,9 @@ class REMDiscovery(GradientMethod):
     first_naming: int = 3
     ready: float = 0.6
     belief: float = searched(0.4, 0.1, 0.8)
+    contrast: float = 4.5
     cap: float = 0.5
-    separation: float = 4.0
+    separation: float = 3.4
     kin_cap: float = 0.5
     tolerance: float = 0.02
 
@@ -118,6 +124,7 @@ class REMDiscovery(GradientMethod):
         object.__setattr__(self, "layers", layers)
         positive(
             width=self.width, rounds=self.rounds, first_naming=self.first_naming, separation=self.separation,
+            contrast=self.contrast,
         )  # fmt: skip
         Router(self.open_share)
         for name in ("keep", "belief", "cap", "kin_cap", "tolerance", "ready"):
@@ -157,6 +164,7 @@ class _Search:
         self.method, self.request, self.model = method, request, model
         self.train, self.known = request.train, request.forget_mask
         self.taken = self.known.clone()
+        self.held = torch.zeros_like(self.known)
         self.belief: Tensor | None = None
         self.order = request.generator("order")
         self.draw = request.generator("erasure")
@@ -167,11 +175,12 @@ class _Search:
         self.router = Router(method.open_share, derive_seed(request.seed, "masks"))
         self.removal = RaiseLoss("npo", partial(_constant, value=method.margin))
         self.rows = torch.zeros(len(self.train.source), dtype=torch.bool, device=self.train.device)
+        self.left = self.rows.clone()
 
     def run(self) -> nn.Module:
         method, request = self.method, self.request
         if method.discover and method.look_for_kin:
-            self.taken |= kin(
+            self.held = kin(
                 self.model, self.train, self.known, request.numerics,
                 separation=method.separation, share=method.kin_cap,
             )  # fmt: skip
@@ -183,7 +192,7 @@ class _Search:
             for group in optimizer.param_groups:
                 group["lr"] = method.lr * min(1.0, (method.rounds - number) / (0.6 * method.rounds))
             loss = self._redirect(number, optimizer)
-            kept = self.train.select(~self.taken)
+            kept = self.train.select(~self.taken & ~self.held)
             recalibrate(self.network, kept, request.numerics, max_batches=10, generator=self.order)
             last = self._judge(number, loss)
             if last > best[0]:
@@ -197,6 +206,8 @@ class _Search:
     def _redirect(self, number: int, optimizer: torch.optim.Optimizer) -> float:
         method, rounds = self.method, self.method.rounds
         self.rows[self.train.index] = self.taken
+        # What was found is only erased, and what is held is left alone until it is judged.
+        self.left[self.train.index] = self.held if method.redirect_found else self.held | self.taken
         bad = self.train.select(self.taken)
 
         def objective(model: nn.Module, batch: Batch) -> Loss:
@@ -205,9 +216,7 @@ class _Search:
             with momentum(model, 0.0):
                 logits = model(batch.x, route)
             each = F.cross_entropy(logits.float(), batch.y, reduction="none")
-            if not method.redirect_found:
-                each = each * ~self.rows[batch.index]
-            value = each.mean()
+            value = (each * ~self.left[batch.index]).mean()
             if not method.erase:
                 return Loss(value, len(batch))
             drawn = bad.sample(max(1, len(batch) // 4), self.draw, augment=method.augment)
@@ -225,7 +234,7 @@ class _Search:
         method, numerics = self.method, self.request.numerics
         now, right = _disagreement(self.network, self.train, numerics)
         self.belief = now if self.belief is None else (self.belief + now) / 2
-        kept = float(right[~self.taken].double().mean())
+        kept = float(right[~self.taken & ~self.held].double().mean())
         remaining = float(right[self.known].double().mean())
         score = kept * (1 - max(chance_threshold(self.request.n_classes), remaining))
         turn = method.first_naming <= number + 1 < method.rounds
@@ -238,10 +247,29 @@ class _Search:
         return score
 
     def _name(self) -> int:
+        before = int(self.taken.sum())
+        self._judge_kin()
+        self._name_the_disbelieved()
+        return int(self.taken.sum()) - before
+
+    def _judge_kin(self) -> None:
+        """Name the kin of a label if the network, which has not seen them, mostly says another; else let them go."""
         assert self.belief is not None
-        free = ~self.known
-        wanted = free & ~self.taken & (self.belief > self.method.belief)
         labels = self.train.labels
+        for label in torch.unique(labels[self.held]).tolist():
+            mine = self.held & (labels == label)
+            if float(self.belief[mine].median()) > self.method.belief:
+                self.taken |= mine
+        self.held[:] = False
+
+    def _name_the_disbelieved(self) -> None:
+        assert self.belief is not None
+        left = self.belief[~self.taken]
+        # Where the network is unsure of much, what it disagrees with is what is hard, not what is wrong.
+        if len(left) < 4 or two_means(left).separation < self.method.contrast:
+            return
+        free, labels = ~self.known, self.train.labels
+        wanted = free & ~self.taken & (self.belief > self.method.belief)
         for label in torch.unique(labels[wanted]).tolist():
             mine = labels == label
             room = int(self.method.cap * int((mine & free).sum())) - int((self.taken & mine & free).sum())
@@ -249,7 +277,6 @@ class _Search:
             surplus = rows[self.belief[rows].argsort(descending=True)[max(0, room) :]]
             wanted[surplus] = False
         self.taken |= wanted
-        return int(wanted.sum())
 
     def _report(self) -> None:
         assert self.belief is not None
