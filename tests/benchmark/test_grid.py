@@ -232,12 +232,15 @@ CELLS = {
     "digits-all": 729,
     "digits-forgetting": 63,
     "digits-resnet9": 324,
+    "cifar10-discovery": 48,
     "cifar10-forgetting": 63,
+    "cifar10-forgetting-plain": 36,
     "cifar10-small": 162,
     "paper": 2160,
     "imbalance-digits": 90,
     "no-harm-digits": 90,
-    "rem-discovery-digits": 600,
+    "rem-discovery-ablation": 180,
+    "rem-discovery-digits": 700,
 }
 SETTINGS_ALONE = {"cifar10", "cifar10-10k"}
 
@@ -273,9 +276,11 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
         "digits": 9,
         "digits-all": 18,
         "digits-resnet9": 9,
+        "cifar10-discovery": 6,
         "cifar10-small": 6,
         "paper": 18 / 3,
         "imbalance-digits": 9,
         "no-harm-digits": 9,
+        "rem-discovery-ablation": 6,
         "rem-discovery-digits": 25,
     }.get(name, 3)
