@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from expunge.store.record import Record
 
 GRIDS = (
+    "cifar10-discovery",
     "cifar10-forgetting",
+    "cifar10-forgetting-plain",
     "cifar10-small",
     "digits",
     "digits-all",
@@ -35,6 +37,7 @@ GRIDS = (
     "imbalance-digits",
     "no-harm-digits",
     "paper",
+    "rem-discovery-ablation",
     "rem-discovery-digits",
 )
 """The packaged grids; the other packaged files hold settings alone."""
