@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import textwrap
 from typing import Any
 
 import typer
@@ -13,6 +15,11 @@ from rich.table import Table
 
 from expunge.errors import UnknownName, near_miss
 from expunge.registry import TABLES
+
+_WRAPPED = 84
+"""Columns from which on a line of a docstring that its next word would pass was broken for want of room."""
+_ITEM = re.compile(r"\s*(?P<mark>- |\d+\. |(?P<field>[\w*]+:( |$)))")
+"""How an item of a list, or a setting, begins."""
 
 
 def describe(
@@ -30,7 +37,8 @@ def describe(
 def _show(kind: str, name: str, target: Any) -> None:
     console = Console()
     console.print(f"[bold cyan]{escape(name)}[/]  [dim]{kind}[/]\n")
-    console.print(escape(inspect.getdoc(target) or "no description"), highlight=False)
+    text = reflowed(inspect.getdoc(target) or "no description", console.width)
+    console.print(escape(text), highlight=False)
     needs = getattr(target, "needs", None)
     if needs is not None:
         console.print(f"\n[bold]Needs[/]    {escape(str(needs))}")
@@ -56,6 +64,27 @@ def _show(kind: str, name: str, target: Any) -> None:
     if source is not None:
         line = f"{source.authors}: {source.title} ({source.year}), {source.where}"
         console.print(f"\n[bold]Source[/]   {escape(line)}", highlight=False)
+
+
+def reflowed(text: str, width: int) -> str:
+    """Return a docstring with its paragraphs broken anew at ``width``; formulas and lists keep their lines."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "`")
+    lines: list[tuple[str, str]] = []  # and the indent of what follows on
+    length = 0
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        words = line.split(maxsplit=1)
+        item = _ITEM.match(line)
+        if words and length and not item and length + 1 + len(words[0]) > _WRAPPED:
+            lines[-1] = (f"{lines[-1][0]} {line.lstrip()}", lines[-1][1])
+        else:
+            deeper = 0 if item is None else 4 if item["field"] else len(item["mark"])
+            lines.append((line, indent + " " * deeper))
+        length = len(line)
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+        for line, indent in lines
+    )
 
 
 def _default(entry: dataclasses.Field[Any]) -> Any:
