@@ -8,16 +8,29 @@ from pathlib import Path
 
 # Another process that makes the same file has it empty for an instant.
 CREATION_SECONDS = 2.0
+WAITING_SECONDS = 30
 
 
 def configure(connection: sqlite3.Connection, _: object) -> None:
     """Set up a new connection: write-ahead log, 30 s of waiting for another writer."""
     cursor = connection.cursor()
-    # The timeout first: switching to WAL waits for others already.
-    cursor.execute("PRAGMA busy_timeout = 30000")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA busy_timeout = {WAITING_SECONDS * 1000}")
+    _write_ahead(cursor)
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    # Where two processes switch a new file at once SQLite fails the one without waiting, whatever the timeout.
+    give_up = time.monotonic() + WAITING_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+        time.sleep(0.02)
 
 
 def damage(file: Path) -> str | None:
