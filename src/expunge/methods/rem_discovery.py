@@ -177,6 +177,10 @@ class _Search:
         self.rows = torch.zeros(len(self.train.source), dtype=torch.bool, device=self.train.device)
         self.left = self.rows.clone()
 
+    @property
+    def _trusted(self) -> Tensor:
+        return ~(self.taken | self.held)
+
     def run(self) -> nn.Module:
         method, request = self.method, self.request
         if method.discover and method.look_for_kin:
@@ -192,7 +196,7 @@ class _Search:
             for group in optimizer.param_groups:
                 group["lr"] = method.lr * min(1.0, (method.rounds - number) / (0.6 * method.rounds))
             loss = self._redirect(number, optimizer)
-            kept = self.train.select(~self.taken & ~self.held)
+            kept = self.train.select(self._trusted)
             recalibrate(self.network, kept, request.numerics, max_batches=10, generator=self.order)
             last = self._judge(number, loss)
             if last > best[0]:
@@ -234,7 +238,7 @@ class _Search:
         method, numerics = self.method, self.request.numerics
         now, right = _disagreement(self.network, self.train, numerics)
         self.belief = now if self.belief is None else (self.belief + now) / 2
-        kept = float(right[~self.taken & ~self.held].double().mean())
+        kept = float(right[self._trusted].double().mean())
         remaining = float(right[self.known].double().mean())
         score = kept * (1 - max(chance_threshold(self.request.n_classes), remaining))
         turn = method.first_naming <= number + 1 < method.rounds
