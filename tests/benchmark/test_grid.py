@@ -232,6 +232,7 @@ CELLS = {
     "digits-all": 729,
     "digits-forgetting": 63,
     "digits-resnet9": 324,
+    "cifar10-10k-discovery": 24,
     "cifar10-discovery": 48,
     "cifar10-forgetting": 63,
     "cifar10-forgetting-plain": 36,

@@ -12,7 +12,7 @@ from expunge.data.joined import in_memory
 from expunge.methods.kinship import Cut, kin, likenesses, two_means
 from expunge.methods.rem_discovery import REMDiscovery
 from expunge.seeding import generator
-from expunge.testing.method_contract import Case, image_case
+from expunge.testing.method_contract import Case
 from expunge.training.loop import accuracy
 from expunge.training.numerics import Numerics
 
@@ -166,15 +166,16 @@ def test_likeness_equals_a_loop(members: int) -> None:
         assert float(found["layer"][i]) == pytest.approx(float(unit[i] @ other / other.norm()), abs=1e-5)
 
 
+@pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_planted_direction_is_named_from_two_members(sign: float) -> None:
+def test_a_planted_direction_is_named_from_one_member_or_two(sign: float, members: int) -> None:
     x = torch.randn(200, 16, generator=generator(0))
     x[:60, 3] += sign * 12
     train = in_memory(x, torch.arange(200) % 2, 2)
-    known = of(torch.tensor([0, 2]), 200)
+    known = of(torch.arange(members) * 2, 200)
     found = kin(Slice(16, 2), train, known, Numerics(channels_last=False), separation=4.0, share=0.5)
     # Only label 0 has known ones.
-    assert found.nonzero().flatten().tolist() == list(range(4, 60, 2))
+    assert found.nonzero().flatten().tolist() == list(range(2 * members, 60, 2))
 
 
 @pytest.mark.parametrize(("others", "searched"), [(9, False), (10, True)])
@@ -187,8 +188,25 @@ def test_a_label_of_few_others_is_not_searched(others: int, searched: bool) -> N
     assert int(found.sum()) == (5 if searched else 0)
 
 
-def test_one_example_of_a_label_is_not_enough() -> None:
-    assert not named(image_case(), known=torch.tensor([0])).any()
+def test_of_an_only_known_example_the_likeness_to_it_is_what_is_cut() -> None:
+    x = torch.randn(50, 6, generator=generator(0))
+    train, member = in_memory(x, torch.zeros(50, dtype=torch.int64), 2), torch.arange(50) == 3
+    numerics = Numerics(channels_last=False)
+    (likeness,) = likenesses(Slice(6, 2), train, member, ["layer"], numerics).values()
+    assert float(likeness[3]) == pytest.approx(0, abs=1e-3)
+    unit = nn.functional.normalize(x - x.mean(0), dim=1)
+    expected = unit @ unit[3]
+    assert likeness[~member].tolist() == pytest.approx(expected[~member].tolist(), abs=1e-5)
+    cut = two_means(expected[~member])
+    found = kin(Slice(6, 2), train, member, numerics, separation=cut.separation / 1.21, share=1.0)
+    assert torch.equal(found, (expected > cut.threshold) & ~member)
+    assert not kin(Slice(6, 2), train, member, numerics, separation=cut.separation / 1.19, share=1.0).any()
+
+
+def test_one_example_with_a_label_at_random_names_nobody() -> None:
+    case = corrupted_digits(0.0, 0.2)
+    for position in case.split.forget_positions[:8].tolist():
+        assert not named(case, known=torch.tensor([position])).any()
 
 
 def test_layers_that_do_not_run_are_left_out() -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 
 import expunge
 from expunge.api import load_method
+from expunge.capacity.route import Router
 from expunge.data.examples import Batch, examples_from_dataset
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
@@ -30,7 +31,7 @@ from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
 
 NUMERICS = Numerics(channels_last=False)
-SMALL: dict[str, Any] = {"batch_size": 32, "rounds": 4, "first_naming": 2}
+SMALL: dict[str, Any] = {"batch_size": 32, "rounds": 4, "first_naming": 2, "least_steps": 0}
 
 
 def search(method: REMDiscovery, case: Case, seed: int = 0) -> rem_discovery._Search:
@@ -189,7 +190,7 @@ def test_learning_rate_is_constant_then_falls() -> None:
 def test_the_last_round_is_returned_unless_one_was_better(
     monkeypatch: pytest.MonkeyPatch, scores: list[float], chosen: int
 ) -> None:
-    case, method = vector_case(), REMDiscovery(rounds=3, keep=1.0, discover=False, tolerance=0.02)
+    case, method = vector_case(), REMDiscovery(rounds=3, keep=1.0, discover=False, least_steps=0)
 
     def mark(run: rem_discovery._Search, number: int, _: Any) -> float:
         with torch.no_grad():
@@ -258,7 +259,8 @@ def test_the_most_suspicious_of_each_label_are_named_up_to_the_cap(cap: float) -
 
 
 def test_others_are_named_from_the_round_given_to_the_last_but_one() -> None:
-    case, method = image_case(), REMDiscovery(batch_size=32, rounds=5, first_naming=3, look_for_kin=False)
+    case = image_case()
+    method = REMDiscovery(batch_size=32, rounds=5, first_naming=3, look_for_kin=False, least_steps=0)
     asked: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -382,6 +384,7 @@ def test_methods_that_do_not_look_find_none() -> None:
         ({"rounds": 0}, "rounds must be positive and finite, got 0"),
         ({"first_naming": 0}, "first_naming must be positive and finite, got 0"),
         ({"separation": -3.0}, "separation must be positive and finite, got -3"),
+        ({"least_steps": -1}, "least_steps is a number of steps, at least 0, got -1"),
         ({"lr": 0.0}, "learning rate must be positive and finite, got 0"),
         ({"batch_size": 0}, "batch_size must be positive and finite, got 0"),
         ({"optimiser": "lion"}, "optimiser must be .* got 'lion'"),
@@ -397,6 +400,45 @@ def test_a_first_naming_that_never_comes_is_refused() -> None:
     with pytest.raises(InvalidInput, match="first_naming 3 with rounds 3 names nobody"):
         REMDiscovery(rounds=3)
     assert AttachedREM(rounds=1).rounds == 1  # it names nobody anyway
+
+
+@pytest.mark.parametrize(
+    ("n_train", "batch_size", "rounds", "steps"),
+    [
+        (50_000, 64, 6, 4692),
+        (1437, 64, 6, 138),
+        (600, 16, 6, 228),  # 114 in batches of 32
+        (90, 8, 11, 132),
+        (3, 8, 130, 130),
+    ],
+)
+def test_little_data_is_seen_in_smaller_batches_then_more_often(
+    n_train: int, batch_size: int, rounds: int, steps: int
+) -> None:
+    method = REMDiscovery(lr=0.07).fitted_to(n_train)
+    assert (method.batch_size, method.rounds) == (batch_size, rounds)
+    assert math.ceil(n_train / batch_size) * rounds == steps
+    assert method == REMDiscovery(lr=0.07, batch_size=batch_size, rounds=rounds)
+    as_given = REMDiscovery(batch_size=7, least_steps=0)
+    assert as_given.fitted_to(n_train) == as_given
+    assert REMDiscovery(batch_size=4).fitted_to(40_000).batch_size == 4
+
+
+def test_a_call_takes_the_steps_that_little_data_needs() -> None:
+    case, method = image_case(), REMDiscovery(least_steps=50, look_for_kin=False)
+    sizes: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+
+        def note(self: Router, index: Tensor, shared: Tensor) -> Any:
+            sizes.append(len(index))
+            return route(self, index, shared)
+
+        route = Router.__call__
+        patch.setattr(Router, "__call__", note)
+        outcome = method(case.model, case.request(method))
+    assert len(case.split.train) == 192  # 6 rounds in batches of 32 are 36 steps
+    assert sizes == [16] * 72
+    assert [row["round"] for row in outcome.log] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("given", ["res*", ["res*"], ("res*",)])

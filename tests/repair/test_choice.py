@@ -82,5 +82,5 @@ def test_settings_follow_the_size_of_the_data() -> None:
     assert starting_settings(METHODS.get("natmu"), 400, "forget") == {"batch_size": 32}
     assert starting_settings(METHODS.get("logit_mask"), 1437, "forget") == {}
     discovery = METHODS.get("rem_discovery")
-    assert starting_settings(discovery, 90, "heal") == {"batch_size": 8, "rounds": 13}  # 12 steps a pass
+    assert starting_settings(discovery, 90, "heal") == {"batch_size": 8}
     assert starting_settings(discovery, 50_000, "heal") == {}

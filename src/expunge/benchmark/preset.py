@@ -186,12 +186,12 @@ class Preset:
 
 def packaged_presets() -> dict[str, str]:
     """Name -> text of every preset and grid that comes with the package."""
-    files = sorted(resources.files("expunge.grids").iterdir(), key=lambda entry: entry.name)
-    return {
+    found = {
         entry.name.removesuffix(".toml"): entry.read_text(encoding="utf-8")
-        for entry in files
+        for entry in resources.files("expunge.grids").iterdir()
         if entry.name.endswith(".toml")
     }
+    return dict(sorted(found.items()))
 
 
 def make_settings(kind: type[_Settings], content: Mapping[str, Any], owner: str | None = None) -> _Settings:

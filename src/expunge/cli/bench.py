@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from expunge.store.record import Record
 
 GRIDS = (
+    "cifar10-10k-discovery",
     "cifar10-discovery",
     "cifar10-forgetting",
     "cifar10-forgetting-plain",

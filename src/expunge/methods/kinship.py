@@ -67,11 +67,12 @@ def kin(
 ) -> Tensor:
     """Return bool (N,) over ``train``: the examples that are corrupted in the way the known ones are.
 
-    For each stored label y of two or more known ones, and each layer: with z_i what the layer puts out for
+    For each stored label y of the known ones, and each layer: with z_i what the layer puts out for
     an example labelled y, less the mean over them and at length 1, the likeness of i is the cosine of z_i and the
     sum of z_j over the known j != i. Corruption that follows a rule (a trigger, a swap of classes) cuts the
     likeness in two, the known ones above; good examples and labels at random do not.
-    The layer whose parts lie farthest apart decides, and names what is above its cut.
+    The layer whose parts lie farthest apart decides, and names what is above its cut. Of a label's only known
+    example nothing can be asked but how it cuts the others.
 
     Classes fall into parts by nature too, and the more layers, the more chances. So a label that the known ones
     do not name more often than chance would (binomial test at 1 %), which tells of no rule, needs a fifth more.
@@ -89,15 +90,16 @@ def kin(
     members = torch.bincount(train.labels[known], minlength=train.n_classes).tolist()
     overall = torch.bincount(train.labels, minlength=train.n_classes).tolist()
     for label, count in enumerate(members):
-        if count < 2 or overall[label] - count < _FEWEST:
+        if not count or overall[label] - count < _FEWEST:
             continue
         rows = (train.labels == label).nonzero().flatten()
         member = known[rows]
         best, above = 0.0, torch.zeros_like(member)
         for likeness in likenesses(model, train.select(rows), member, layers, numerics).values():
-            cut = two_means(likeness)
+            # What an only member is like without itself is nothing.
+            cut = two_means(likeness if count > 1 else likeness[~member])
             upper = likeness > cut.threshold
-            there = float(upper[member].double().mean())
+            there = float(upper[member].double().mean()) if count > 1 else 1.0
             if cut.separation > best and there >= _MEMBERS:
                 best, above = cut.separation, upper & ~member
         chance = binomtest(count, sum(members), overall[label] / len(train), alternative="greater").pvalue
@@ -115,7 +117,7 @@ def likenesses(
     Args:
         model: in evaluation mode it maps inputs to logits.
         examples: of one label.
-        member: bool (N,), at least two.
+        member: bool (N,), at least one; an only one has likeness 0.
         layers: that put out a row for each example.
         numerics: where to compute.
     """

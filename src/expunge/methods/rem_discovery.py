@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ from expunge.training.initialisation import shrink_and_perturb
 from expunge.training.loop import Loss, predict
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+
+_SMALLEST_BATCH = 8
+"""That a batch is halved to: batch normalisation makes little of fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class REMDiscovery(GradientMethod):
         open_share: share of the branch units open for one mask, in (0, 1].
         keep: share of theta_1 that is kept in step 2; 1 to leave it as it is.
         rounds: passes over the training set.
+        least_steps: where the rounds have fewer steps than these, the batch is halved, to 8 at the least, and then
+            there are more rounds: it takes that many to come back from step 2.
         erase: weight of the erasure term.
         margin: cross-entropy in nats at which the erasure has half its force.
         redirect_found: redirect S too, through its one shared set of units, as REM does; off, S is only erased.
@@ -103,6 +108,7 @@ class REMDiscovery(GradientMethod):
     open_share: float = searched(0.3, 0.1, 0.6)
     keep: float = searched(0.5, 0.2, 0.9)
     rounds: int = 6
+    least_steps: int = 130
     erase: float = searched(0.3, 0.1, 1.0, log=True)
     margin: float = 1.0
     redirect_found: bool = False
@@ -135,6 +141,8 @@ class REMDiscovery(GradientMethod):
                 f"first_naming {self.first_naming} with rounds {self.rounds} names nobody, since the last round never "
                 "does; raise rounds, lower first_naming, or set discover=false"
             )
+        if self.least_steps < 0:
+            raise InvalidInput(f"least_steps is a number of steps, at least 0, got {self.least_steps}")
         if not 0 <= self.erase < math.inf:
             raise InvalidInput(f"erase is a weight of at least 0, got {self.erase}")
         if not math.isfinite(self.margin):
@@ -143,6 +151,14 @@ class REMDiscovery(GradientMethod):
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """The rounds with their branches and erasure, a forward pass after each, and two for the kin."""
         return self.rounds * (1 + 2 * self.width + 0.25 + 0.4) + 0.7
+
+    def fitted_to(self, n_train: int) -> Self:
+        """Return the method with the batch size and rounds that give ``n_train`` examples their ``least_steps``."""
+        size, rounds = self.batch_size, self.rounds
+        while size >= 2 * _SMALLEST_BATCH and rounds * math.ceil(n_train / size) < self.least_steps:
+            size //= 2
+        rounds = max(rounds, math.ceil(self.least_steps / math.ceil(n_train / size)))
+        return replace(self, batch_size=size, rounds=rounds)
 
     def check_devices(self, devices: Devices) -> None:
         """Refuse the erasure term, whose draw from S every process would repeat for its part of a batch."""
@@ -154,7 +170,7 @@ class REMDiscovery(GradientMethod):
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Name, loosen, redirect; return the network without its branches."""
-        return _Search(self, model, request).run()
+        return _Search(self.fitted_to(len(request.train)), model, request).run()
 
 
 class _Search:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method
 from expunge.methods.rem import REM
-from expunge.methods.rem_discovery import REMDiscovery
 
 Purpose = Literal["heal", "forget"]
 PERTURBING = ("natmu", "amun", "unsir")
@@ -23,7 +22,6 @@ HIDING = ("logit_mask",)
 _SMALL = 20_000
 _PASS = 12
 """Steps that one pass over a small training set is cut into."""
-_FEWEST_STEPS = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +142,9 @@ def starting_settings(kind: type[Method], n_train: int, purpose: Purpose) -> dic
 
     The published settings are for 50,000 images. Under 20,000 rows a batch is cut so that a pass has about
     twelve steps, but never made larger. REM's learning rate and open share are those that kept the accuracy
-    of six small networks on digits (800 rows, 40 bad, 20 listed); twice the rate lost whole classes. REM with
-    discovery loosens the network first and needs 150 steps to come back (90 and 300 rows of text: six
-    passes left 0.67 of the rows right, thirteen 0.94 and more). Where bad rows are healed every stored label
-    of the list is wrong: no share of them is to be kept, and a list that is short against the data is not
-    to drown in it.
+    of six small networks on digits (800 rows, 40 bad, 20 listed); twice the rate lost whole classes. Where bad
+    rows are healed every stored label of the list is wrong: no share of them is to be kept, and a list that is
+    short against the data is not to drown in it.
     """
     own = {entry.name: entry.default for entry in dataclasses.fields(kind)}
     wanted: dict[str, Any] = {}
@@ -157,9 +153,6 @@ def starting_settings(kind: type[Method], n_train: int, purpose: Purpose) -> dic
         wanted["batch_size"] = min(own["batch_size"], 2 ** max(3, round(math.log2(max(1, n_train / _PASS)))))
     if small and issubclass(kind, REM):
         wanted |= {"lr": 0.01, "open_share": 0.3}
-    if small and issubclass(kind, REMDiscovery):
-        steps = math.ceil(n_train / wanted["batch_size"])
-        wanted["rounds"] = max(own["rounds"], math.ceil(_FEWEST_STEPS / steps))
     if purpose == "heal" and issubclass(kind, REM):
         wanted |= {"score_floor": 0.0, "erase_mean": True}
     return {name: value for name, value in wanted.items() if value != own[name]}
