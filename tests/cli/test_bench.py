@@ -241,4 +241,4 @@ def test_bad_options(
 def test_an_unknown_grid_names_those_there_are() -> None:
     result = bench("digit")
     assert isinstance(result.exception, InvalidInput)
-    assert "neither packaged (cifar10-10k, cifar10-10k-discovery, " in str(result.exception)
+    assert "neither packaged (cifar10, cifar10-10k, " in str(result.exception)
