@@ -240,7 +240,7 @@ CELLS = {
     "paper": 2160,
     "imbalance-digits": 90,
     "no-harm-digits": 90,
-    "rem-discovery-ablation": 180,
+    "rem-discovery-ablation": 252,
     "rem-discovery-digits": 700,
 }
 SETTINGS_ALONE = {"cifar10", "cifar10-10k"}

@@ -119,7 +119,9 @@ def see_layers(
             if not isinstance(output, Tensor):
                 raise InvalidInput(f"layer {name!r} puts out {type(output).__name__}; name one with a tensor")
             seen[name] += len(output)
-            see(name, _flat(output.float()))
+            # What is computed of them is not the network's, whose precision may be lower.
+            with torch.autocast(output.device.type, enabled=False):
+                see(name, _flat(output.float()))
 
         handle: RemovableHandle = modules[name].register_forward_hook(hook)
         return handle
