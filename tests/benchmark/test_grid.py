@@ -237,10 +237,11 @@ CELLS = {
     "cifar10-forgetting": 63,
     "cifar10-forgetting-plain": 36,
     "cifar10-small": 162,
+    "fashion-vit-discovery": 72,
     "paper": 2160,
     "imbalance-digits": 90,
     "no-harm-digits": 90,
-    "rem-discovery-ablation": 252,
+    "rem-discovery-ablation": 240,
     "rem-discovery-digits": 700,
 }
 SETTINGS_ALONE = {"cifar10", "cifar10-10k"}
@@ -264,8 +265,11 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
     grid = Grid.read(name)
     if grid.data.name != "digits":
         root = Path(os.environ.get("EXPUNGE_DATA", "no such folder"))
-        if not any((root / folder).is_dir() for folder in ("cifar10", "cifar-10-batches-py")):
-            pytest.skip("needs CIFAR-10 in the folder that EXPUNGE_DATA names")
+        folders = {"fashion_mnist": ("fashion_mnist",)}.get(
+            grid.data.name, ("cifar10", "cifar-10-batches-py")
+        )
+        if not any((root / folder).is_dir() for folder in folders):
+            pytest.skip(f"needs {grid.data.name} in the folder that EXPUNGE_DATA names")
     if name == "paper":  # with fewer images planned sooner, and enough to carry every task
         data = dataclasses.replace(grid.data, n_train=6000)
         grid = dataclasses.replace(grid, data=data, seeds=(0,))
@@ -279,6 +283,7 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
         "digits-resnet9": 9,
         "cifar10-discovery": 6,
         "cifar10-small": 6,
+        "fashion-vit-discovery": 9,
         "paper": 18 / 3,
         "imbalance-digits": 9,
         "no-harm-digits": 9,

@@ -111,6 +111,23 @@ def test_more_than_the_share_is_not_named() -> None:
     assert not named(corrupted_digits(1.0, 0.2), share=0.1).any()
 
 
+def test_a_layer_that_would_name_too_many_does_not_hide_another() -> None:
+    x = torch.randn(200, 16, generator=generator(0))
+    x[:140, 0] += 100  # seen by the first layer
+    x[:60, 8] += 12  # by the second
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3))
+    with torch.no_grad():
+        for layer, kept in ((model[0], slice(0, 16)), (model[1], slice(8, 16))):
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.weight[kept, kept] = torch.eye(16)[kept, kept]
+    train = in_memory(x, torch.zeros(200, dtype=torch.int64), 3)
+    numerics, known = Numerics(channels_last=False), of(torch.arange(5), 200)
+    for share, others in ((0.9, range(5, 140)), (0.5, range(5, 60))):
+        found = kin(model, train, known, numerics, separation=4.0, share=share)
+        assert found.nonzero().flatten().tolist() == list(others)
+
+
 def test_hardly_anybody_is_named_where_nothing_else_is_corrupted() -> None:
     case = corrupted_digits(1.0, 1.0)
     assert len(case.truth.unknown) == 0

@@ -35,6 +35,7 @@ GRIDS = (
     "digits-all",
     "digits-forgetting",
     "digits-resnet9",
+    "fashion-vit-discovery",
     "imbalance-digits",
     "no-harm-digits",
     "paper",

@@ -71,8 +71,8 @@ def kin(
     an example labelled y, less the mean over them and at length 1, the likeness of i is the cosine of z_i and the
     sum of z_j over the known j != i. Corruption that follows a rule (a trigger, a swap of classes) cuts the
     likeness in two, the known ones above; good examples and labels at random do not.
-    The layer whose parts lie farthest apart decides, and names what is above its cut. Of a label's only known
-    example nothing can be asked but how it cuts the others.
+    The layer whose parts lie farthest apart, and where not too many are above the cut, decides who is named. Of a
+    label's only known example nothing can be asked but how it cuts the others.
 
     Classes fall into parts by nature too, and the more layers, the more chances. So a label that the known ones
     do not name more often than chance would (binomial test at 1 %), which tells of no rule, needs a fifth more.
@@ -94,18 +94,17 @@ def kin(
             continue
         rows = (train.labels == label).nonzero().flatten()
         member = known[rows]
-        best, above = 0.0, torch.zeros_like(member)
+        chance = binomtest(count, sum(members), overall[label] / len(train), alternative="greater").pvalue
+        best = separation if chance <= _LEVEL else _NO_RULE * separation
         for likeness in likenesses(model, train.select(rows), member, layers, numerics).values():
             # What an only member is like without itself is nothing.
             cut = two_means(likeness if count > 1 else likeness[~member])
             upper = likeness > cut.threshold
             there = float(upper[member].double().mean()) if count > 1 else 1.0
-            if cut.separation > best and there >= _MEMBERS:
-                best, above = cut.separation, upper & ~member
-        chance = binomtest(count, sum(members), overall[label] / len(train), alternative="greater").pvalue
-        needed = separation if chance <= _LEVEL else _NO_RULE * separation
-        if best >= needed and float(above[~member].double().mean()) <= share:
-            named[rows[above]] = True
+            others = upper[~member]
+            if cut.separation >= best and there >= _MEMBERS and float(others.double().mean()) <= share:
+                best = cut.separation
+                named[rows] = upper & ~member
     return named
 
 

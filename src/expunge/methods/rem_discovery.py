@@ -106,7 +106,7 @@ class REMDiscovery(GradientMethod):
     width: float = 0.2
     layers: tuple[str, ...] = ()
     open_share: float = searched(0.3, 0.1, 0.6)
-    keep: float = searched(0.5, 0.2, 0.9)
+    keep: float = searched(0.4, 0.2, 0.9)
     rounds: int = 6
     least_steps: int = 130
     erase: float = searched(0.3, 0.1, 1.0, log=True)
