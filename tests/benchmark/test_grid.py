@@ -241,6 +241,7 @@ CELLS = {
     "paper": 2160,
     "imbalance-digits": 90,
     "no-harm-digits": 90,
+    "rem-ablation": 72,
     "rem-discovery-ablation": 240,
     "rem-discovery-digits": 700,
 }
@@ -287,6 +288,7 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
         "paper": 18 / 3,
         "imbalance-digits": 9,
         "no-harm-digits": 9,
+        "rem-ablation": 6,
         "rem-discovery-ablation": 6,
         "rem-discovery-digits": 25,
     }.get(name, 3)

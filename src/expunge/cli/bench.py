@@ -39,6 +39,7 @@ GRIDS = (
     "imbalance-digits",
     "no-harm-digits",
     "paper",
+    "rem-ablation",
     "rem-discovery-ablation",
     "rem-discovery-digits",
 )
