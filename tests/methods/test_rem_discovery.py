@@ -211,6 +211,56 @@ def test_the_last_round_is_returned_unless_one_was_better(
 # ---- who is named
 
 
+@pytest.mark.parametrize(
+    ("kept", "tried", "chosen"),
+    [
+        ({0.4: 0.71}, [0.4], 0.4),
+        ({0.4: 0.69, 0.7: 0.9}, [0.4, 0.7], 0.7),
+        ({0.4: 0.5, 0.7: 0.3, 0.85: 0.8}, [0.4, 0.7, 0.85], 0.85),
+        ({0.4: 0.5, 0.7: 0.3, 0.85: 0.2}, [0.4, 0.7, 0.85], 0.4),
+        ({1.0: 0.1}, [1.0], 1.0),  # nothing was loosened
+    ],
+)
+def test_a_network_that_does_not_come_back_is_loosened_less(
+    monkeypatch: pytest.MonkeyPatch, kept: dict[float, float], tried: list[float], chosen: float
+) -> None:
+    case, seen = image_case(), list[float]()
+    start = copy.deepcopy(case.model.state_dict())
+
+    def run(self: rem_discovery._Search) -> None:
+        keep = round(self.method.keep, 3)
+        seen.append(keep)
+        given = self.model.state_dict()
+        assert all(torch.equal(given[name], start[name]) for name in start)
+        self.kept, self.belief = kept[keep] * before, torch.full((192,), keep)
+        with torch.no_grad():
+            next(self.model.parameters()).fill_(keep)
+
+    before = accuracy(case.model, case.split.retain, case.numerics)
+    assert before > 0.5
+    monkeypatch.setattr(rem_discovery._Search, "run", run)
+    method = REMDiscovery(keep=tried[0])
+    outcome = method(case.model, case.request(method))
+    assert seen == tried
+    assert float(next(outcome.model.parameters()).detach().min()) == pytest.approx(chosen)
+    assert outcome.found is not None
+    assert outcome.found.scores[0] == pytest.approx(chosen)
+
+
+def test_kept_is_that_of_the_round_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = search(REMDiscovery(rounds=3, discover=False, keep=1.0), vector_case())
+    rounds = iter([(0.2, 0.3), (0.9, 0.8), (0.5, 0.6)])
+
+    def judge(run: rem_discovery._Search, number: int, _: float) -> float:
+        score, run.kept = next(rounds)
+        return score
+
+    monkeypatch.setattr(rem_discovery._Search, "_judge", judge)
+    with run.request.meter:
+        run.run()
+    assert run.kept == 0.8
+
+
 def test_beliefs_and_score_equal_a_slow_loop() -> None:
     case = image_case()
     run = search(REMDiscovery(discover=False), case)
@@ -231,7 +281,7 @@ def test_beliefs_and_score_equal_a_slow_loop() -> None:
     (row,) = run.request.meter.log
     del row["seconds"]
     assert row == pytest.approx({
-        "round": 1, "loss": 0.25, "retain_accuracy": share, "forget_accuracy": left, "named": 0,
+        "round": 1, "keep": 0.4, "loss": 0.25, "retain_accuracy": share, "forget_accuracy": left, "named": 0,
         "taken": 24, "score": score,
     })  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,8 @@ from expunge.training.recipe import Recipe
 
 _SMALLEST_BATCH = 8
 """That a batch is halved to: batch normalisation makes little of fewer."""
+_RECOVERED = 0.7
+"""Share of the stored labels it gave before that the network must give again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ class REMDiscovery(GradientMethod):
     discover: bool = True
     look_for_kin: bool = True
     first_naming: int = 3
-    ready: float = 0.6
+    ready: float = 0.7
     belief: float = searched(0.4, 0.1, 0.8)
     contrast: float = 4.5
     cap: float = 0.5
@@ -170,7 +173,19 @@ class REMDiscovery(GradientMethod):
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Name, loosen, redirect; return the network without its branches."""
-        return _Search(self.fitted_to(len(request.train)), model, request).run()
+        method, retained = self.fitted_to(len(request.train)), ~request.forget_mask
+        before = float(_disagreement(model, request.train, request.numerics)[1][retained].double().mean())
+        best: _Search | None = None
+        for keep in (method.keep, (1 + method.keep) / 2, (3 + method.keep) / 4):
+            search = _Search(replace(method, keep=keep), copy.deepcopy(model), request)
+            search.run()
+            if best is None or search.kept > best.kept:
+                best = search
+            if search.kept >= _RECOVERED * before or keep == 1:
+                break
+        assert best is not None
+        best.report()
+        return best.network.narrow()
 
 
 class _Search:
@@ -182,6 +197,7 @@ class _Search:
         self.taken = self.known.clone()
         self.held = torch.zeros_like(self.known)
         self.belief: Tensor | None = None
+        self.kept = 0.0
         self.order = request.generator("order")
         self.draw = request.generator("erasure")
         # Attached before anything else is done: a network without a place for branches is refused at once.
@@ -197,7 +213,8 @@ class _Search:
     def _trusted(self) -> Tensor:
         return ~(self.taken | self.held)
 
-    def run(self) -> nn.Module:
+    def run(self) -> None:
+        """Carry out the rounds; the network then holds what is returned of them."""
         method, request = self.method, self.request
         if method.discover and method.look_for_kin:
             self.held = kin(
@@ -206,7 +223,7 @@ class _Search:
             )  # fmt: skip
         shrink_and_perturb(self.model, method.keep, request.generator("loosen"))
         optimizer = method.optimiser_over(self.network)
-        best: tuple[float, dict[str, Tensor] | None] = (-1.0, None)
+        best: tuple[float, float, dict[str, Tensor] | None] = (-1.0, 0.0, None)
         last = -1.0
         for number in range(method.rounds):
             for group in optimizer.param_groups:
@@ -217,11 +234,10 @@ class _Search:
             last = self._judge(number, loss)
             if last > best[0]:
                 state = self.model.state_dict()
-                best = (last, {name: tensor.clone() for name, tensor in state.items()})
-        if best[1] is not None and best[0] > last + method.tolerance:
-            self.model.load_state_dict(best[1])
-        self._report()
-        return self.network.narrow()
+                best = (last, self.kept, {name: tensor.clone() for name, tensor in state.items()})
+        if best[2] is not None and best[0] > last + method.tolerance:
+            self.kept = best[1]
+            self.model.load_state_dict(best[2])
 
     def _redirect(self, number: int, optimizer: torch.optim.Optimizer) -> float:
         method, rounds = self.method, self.method.rounds
@@ -254,14 +270,14 @@ class _Search:
         method, numerics = self.method, self.request.numerics
         now, right = _disagreement(self.network, self.train, numerics)
         self.belief = now if self.belief is None else (self.belief + now) / 2
-        kept = float(right[self._trusted].double().mean())
+        kept = self.kept = float(right[self._trusted].double().mean())
         remaining = float(right[self.known].double().mean())
         score = kept * (1 - max(chance_threshold(self.request.n_classes), remaining))
         turn = method.first_naming <= number + 1 < method.rounds
         naming = method.discover and turn and kept >= method.ready
         named = self._name() if naming else 0
         self.request.meter.write(
-            round=number + 1, loss=loss, retain_accuracy=kept, forget_accuracy=remaining, named=named,
+            round=number + 1, keep=method.keep, loss=loss, retain_accuracy=kept, forget_accuracy=remaining, named=named,
             taken=int(self.taken.sum()), score=score,
         )  # fmt: skip
         return score
@@ -298,7 +314,8 @@ class _Search:
             wanted[surplus] = False
         self.taken |= wanted
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Hand over who was found."""
         assert self.belief is not None
         if not self.method.discover:
             return
