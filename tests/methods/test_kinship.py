@@ -156,6 +156,40 @@ def test_a_label_that_is_named_no_more_often_than_others_needs_more() -> None:
             assert int(named[zeros].sum()) == found
 
 
+def test_a_label_of_which_nearly_all_known_are_above_the_cut_needs_less() -> None:
+    x = torch.randn(400, 16, generator=generator(0))
+    labels = torch.arange(400) % 2
+    x[labels == 0, 3] += (torch.arange(200) < 60) * 12
+    train, model, numerics = in_memory(x, labels, 2), Slice(16, 2), Numerics(channels_last=False)
+    zeros = (labels == 0).nonzero().flatten()
+    # All known ones and about a quarter of the others are above the cut: with 8 by chance more often than once in a
+    # million, with 20 less.
+    for count, needed in ((8, 1.0), (20, 0.9)):
+        member = torch.arange(200) < count
+        (likeness,) = likenesses(model, train.select(zeros), member, ["layer"], numerics).values()
+        there = two_means(likeness).separation
+        for separation, found in ((there / needed * 0.99, 60 - count), (there / needed * 1.01, 0)):
+            named = kin(model, train, of(zeros[:count], 400), numerics, separation=separation, share=0.9)
+            assert int(named.sum()) == found
+
+
+def test_of_many_known_the_layer_that_tells_them_best_decides_and_of_few_the_one_farthest_apart() -> None:
+    x = torch.randn(200, 16, generator=generator(0))
+    x[:80, 0] += 100  # seen by the first layer alone: every known one, and others
+    x[:60, 8] += 12
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3))
+    with torch.no_grad():
+        for layer, kept in ((model[0], slice(0, 16)), (model[1], slice(8, 16))):
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.weight[kept, kept] = torch.eye(16)[kept, kept]
+    labels = (torch.arange(200) >= 190).long()  # the known ones name label 0 only
+    train, numerics = in_memory(x, labels, 3), Numerics(channels_last=False)
+    for count, last in ((5, 80), (20, 60)):
+        found = kin(model, train, of(torch.arange(count), 200), numerics, separation=3.0, share=0.9)
+        assert found.nonzero().flatten().tolist() == list(range(count, last))
+
+
 class Slice(nn.Module):
     """Its only layer passes the input on, so that likeness is a matter of the inputs."""
 

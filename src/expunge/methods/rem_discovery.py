@@ -83,7 +83,8 @@ class REMDiscovery(GradientMethod):
             network that is unsure of much disagrees with what is hard.
         cap: at most this share of the unnamed examples is named, and of each label's; the most suspicious.
         separation: of step 1: pooled standard deviations between examples like D_f and the others of their label; a
-            fifth more for a label that D_f does not name more often than chance would.
+            fifth more for a label that D_f does not name more often than chance would, a tenth less where D_f leaves
+            no doubt.
         kin_cap: of step 1: at most this share of a label's unnamed examples.
         tolerance: of step 4.
 
