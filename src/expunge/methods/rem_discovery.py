@@ -52,6 +52,9 @@ class REMDiscovery(GradientMethod):
        it joins S, provided that the beliefs fall into two parts.
     4. Discard theta_2; return the last round, or the one with the highest accuracy on what is not in S times
        (1 - max(twice chance, accuracy on D_f)) if that is above the last one's by more than ``tolerance``.
+    5. If the result is right on less than 0.7 of what theta_1 was right on outside D_f, as shares of the stored labels,
+       it has not come back from step 2: again from the start with half as much lost, and half of that once more; the
+       best counts.
 
     Args:
         lr: learning rate; constant for the first two fifths of the rounds, then falling by equal steps, to
@@ -65,7 +68,7 @@ class REMDiscovery(GradientMethod):
         layers: names or patterns ("encoder.*") of the layers to put branches beside; by default every
             ungrouped convolution and linear layer but the head.
         open_share: share of the branch units open for one mask, in (0, 1].
-        keep: share of theta_1 that is kept in step 2; 1 to leave it as it is.
+        keep: share of theta_1 that is kept in step 2, at first; 1 to leave it as it is.
         rounds: passes over the training set.
         least_steps: where the rounds have fewer steps than these, the batch is halved, to 8 at the least, and then
             there are more rounds: it takes that many to come back from step 2.
@@ -175,14 +178,14 @@ class REMDiscovery(GradientMethod):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Name, loosen, redirect; return the network without its branches."""
         method, retained = self.fitted_to(len(request.train)), ~request.forget_mask
-        before = float(_disagreement(model, request.train, request.numerics)[1][retained].double().mean())
         best: _Search | None = None
         for keep in (method.keep, (1 + method.keep) / 2, (3 + method.keep) / 4):
             search = _Search(replace(method, keep=keep), copy.deepcopy(model), request)
             search.run()
             if best is None or search.kept > best.kept:
                 best = search
-            if search.kept >= _RECOVERED * before or keep == 1:
+            _, right = _disagreement(model, request.train, request.numerics)
+            if keep == 1 or search.kept >= _RECOVERED * float(right[retained].double().mean()):
                 break
         assert best is not None
         best.report()
