@@ -111,17 +111,22 @@ def test_more_than_the_share_is_not_named() -> None:
     assert not named(corrupted_digits(1.0, 0.2), share=0.1).any()
 
 
-def test_a_layer_that_would_name_too_many_does_not_hide_another() -> None:
-    x = torch.randn(200, 16, generator=generator(0))
-    x[:140, 0] += 100  # seen by the first layer
-    x[:60, 8] += 12  # by the second
+def narrowing() -> nn.Module:
+    """A first layer that passes its 16 inputs on, a second one that passes on the last eight, and a head."""
     model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3))
     with torch.no_grad():
         for layer, kept in ((model[0], slice(0, 16)), (model[1], slice(8, 16))):
             layer.weight.zero_()
             layer.bias.zero_()
             layer.weight[kept, kept] = torch.eye(16)[kept, kept]
-    train = in_memory(x, torch.zeros(200, dtype=torch.int64), 3)
+    return model
+
+
+def test_a_layer_that_would_name_too_many_does_not_hide_another() -> None:
+    x = torch.randn(200, 16, generator=generator(0))
+    x[:140, 0] += 100  # seen by the first layer
+    x[:60, 8] += 12  # by the second
+    train, model = in_memory(x, torch.zeros(200, dtype=torch.int64), 3), narrowing()
     numerics, known = Numerics(channels_last=False), of(torch.arange(5), 200)
     for share, others in ((0.9, range(5, 140)), (0.5, range(5, 60))):
         found = kin(model, train, known, numerics, separation=4.0, share=share)
@@ -177,14 +182,8 @@ def test_of_many_known_the_layer_that_tells_them_best_decides_and_of_few_the_one
     x = torch.randn(200, 16, generator=generator(0))
     x[:80, 0] += 100  # seen by the first layer alone: every known one, and others
     x[:60, 8] += 12
-    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, 3))
-    with torch.no_grad():
-        for layer, kept in ((model[0], slice(0, 16)), (model[1], slice(8, 16))):
-            layer.weight.zero_()
-            layer.bias.zero_()
-            layer.weight[kept, kept] = torch.eye(16)[kept, kept]
     labels = (torch.arange(200) >= 190).long()  # the known ones name label 0 only
-    train, numerics = in_memory(x, labels, 3), Numerics(channels_last=False)
+    train, model, numerics = in_memory(x, labels, 3), narrowing(), Numerics(channels_last=False)
     for count, last in ((5, 80), (20, 60)):
         found = kin(model, train, of(torch.arange(count), 200), numerics, separation=3.0, share=0.9)
         assert found.nonzero().flatten().tolist() == list(range(count, last))
