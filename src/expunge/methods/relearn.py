@@ -53,8 +53,8 @@ class Relearn(Method):
         epochs: passes over the training set, at least 2.
         least_steps: where the passes have fewer steps than these, the batch is halved, to 8 at the least, and then
             there are more passes.
-        keep: share of the weights that is kept in step 2; 1 to leave them as they are. By default 1 for networks with
-            layer normalisation and 0.4 for others, but 0.7 where most of K have neighbours, so that it is a rule that
+        keep: share of the weights that is kept in step 2; 1 to leave them as they are. By default 0 where theta_0 is
+            known, 1 for other networks with layer normalisation and 0.4 for all others, but 0.7 where most of K have neighbours, so that it is a rule that
             has to be unlearned, and 0.85 and a quarter of the learning rate for a network that was trained with
             augmentation and gives less than 97 % of the retained examples their label: it has memorised little.
         early_learning: weight of the term that holds the network to what it learns first; it keeps wrong labels

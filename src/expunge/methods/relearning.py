@@ -160,9 +160,11 @@ class Run:
         """
         method = self.method
         keep, rate = _usual_share(self.model), 1.0
-        if self.neighbours.explain(self.known, self.train.labels) >= _BY_RULE:
+        if self.request.start is not None:
+            keep = 0.0
+        elif self.neighbours.explain(self.known, self.train.labels) >= _BY_RULE:
             keep = max(keep, _KEPT_BY_RULE)
-        if self.how.augment and before < _MEMORISED:
+        if self.request.start is None and self.how.augment and before < _MEMORISED:
             keep, rate = max(keep, _KEPT_UNMEMORISED), _RATE_UNMEMORISED
         self.keep = 1 - 0.5**self.attempt * (1 - (keep if method.keep is None else method.keep))
         return 0.5**self.attempt * (rate if method.lr is None else 1.0)
