@@ -122,6 +122,7 @@ def test_accuracies_by_hand() -> None:
     }
 
 
+@pytest.mark.trains
 def test_relearning_reports_how_far_it_came() -> None:
     problem = audit_problem(TRAIN, CLASS, TEST)
     right = Evaluated(Stored(TRAIN.labels), problem, CPU)

@@ -42,6 +42,7 @@ def same(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
+@pytest.mark.trains
 def test_two_retrained_models_that_never_saw_the_class(tmp_path: Path) -> None:
     shares: list[float] = []
     made = train(tmp_path, progress=shares.append)
@@ -82,6 +83,7 @@ def test_anything_else_is_trained_anew(tmp_path: Path, settings: dict[str, Any])
     assert train(tmp_path, second=False, **settings).trained == ("retrained",)
 
 
+@pytest.mark.trains
 def test_an_oracle_learns_the_true_labels(tmp_path: Path) -> None:
     true = torch.full((80,), -1)
     true[:10] = (TRAIN.labels[:10] + 1) % 4

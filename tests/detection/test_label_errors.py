@@ -29,6 +29,7 @@ def test_one_contradicted_label_is_flagged_and_corrected() -> None:
     assert "95.0%" in found.notes[0]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize(("regularity", "precision", "recall"), [(0.0, 0.75, 0.8), (0.5, 0.65, 0.75)])
 def test_planted_label_noise_is_found(regularity: float, precision: float, recall: float) -> None:
     digits = planted(regularity)

@@ -137,6 +137,7 @@ def test_bad_settings_and_features() -> None:
             detector(broken, labels, 6)
 
 
+@pytest.mark.trains
 def test_a_planted_patch_is_found_on_digits() -> None:
     digits = planted(1.0, 40)
     recipe = Recipe(

@@ -12,6 +12,7 @@ from expunge.training.initialisation import reinitialise
 from expunge.training.loop import predict
 
 
+@pytest.mark.trains
 def test_the_forget_set_approaches_the_random_teacher() -> None:
     case = image_case()
     method = BadTeacher(batch_size=32, lr=0.01, epochs=10, temperature=1.0)

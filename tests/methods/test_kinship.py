@@ -87,6 +87,7 @@ def test_equal_values_are_not_separated() -> None:
     assert apart.separation > 1e6
 
 
+@pytest.mark.trains
 def test_planted_poison_is_named() -> None:
     case = corrupted_digits(1.0, 0.05)
     before, modes = copy.deepcopy(case.model.state_dict()), [m.training for m in case.model.modules()]
@@ -107,6 +108,7 @@ def test_planted_poison_is_named() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.trains
 def test_more_than_the_share_is_not_named() -> None:
     assert not named(corrupted_digits(1.0, 0.2), share=0.1).any()
 
@@ -133,6 +135,7 @@ def test_a_layer_that_would_name_too_many_does_not_hide_another() -> None:
         assert found.nonzero().flatten().tolist() == list(others)
 
 
+@pytest.mark.trains
 def test_hardly_anybody_is_named_where_nothing_else_is_corrupted() -> None:
     case = corrupted_digits(1.0, 1.0)
     assert len(case.truth.unknown) == 0
@@ -140,6 +143,7 @@ def test_hardly_anybody_is_named_where_nothing_else_is_corrupted() -> None:
     assert int(named(case).sum()) <= 2
 
 
+@pytest.mark.trains
 def test_nobody_is_named_for_labels_at_random() -> None:
     for discovery in (0.2, 1.0):
         case = corrupted_digits(0.0, discovery)

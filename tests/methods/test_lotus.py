@@ -103,6 +103,7 @@ def test_only_forgotten_rows_are_smoothed() -> None:
     assert torch.allclose(target[[1, 3]], torch.tensor([[1.0, 0, 0]] * 2), atol=1e-4)
 
 
+@pytest.mark.trains
 def test_forgets_where_the_original_knows_nothing_of_the_unseen() -> None:
     before, after = confidence(image_case().model), confidence(outcome()[1].model)
     assert before - after >= 0.3, (before, after)

@@ -285,6 +285,7 @@ def trained() -> tuple[nn.Module, Examples, Examples, Tensor]:
     return model, train, data.test(), codes
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("classes", [(0,), (3,), (1, 4)])
 def test_forgets_classes_of_a_trained_model_and_keeps_the_others(classes: tuple[int, ...]) -> None:
     model, train, test, codes = trained()

@@ -523,6 +523,7 @@ def healed(case: Case, result: Unlearned) -> float:
     return accuracy(result.model, case.truth.sets["corrupted_unknown"], case.numerics)
 
 
+@pytest.mark.trains
 def test_mislabelled_digits_nobody_named_are_found_and_healed() -> None:
     case = corrupted_digits(0.0, 0.1)
     found, attached = (method(case.model, case.request(method)) for method in (REMDiscovery(), AttachedREM()))
@@ -540,6 +541,7 @@ def test_mislabelled_digits_nobody_named_are_found_and_healed() -> None:
     assert found.cost.sample_gradients <= 8 * 1437
 
 
+@pytest.mark.trains
 def test_utility_is_kept_where_all_corruption_is_named() -> None:
     task = CorruptionTask(n_corrupted=40)
     problem = task.build(learnable_images(n_train=400, n_test=400, n_classes=6))

@@ -123,6 +123,7 @@ def test_the_sample_is_all_there_is_where_there_is_less() -> None:
     assert torch.equal(drawn.index.sort().values, granted(1).retain.index)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("classes", [(1,), (0, 3)])
 def test_forgets_the_classes_and_keeps_the_others(classes: tuple[int, ...]) -> None:
     model, split = fitted(), request(*classes)._split

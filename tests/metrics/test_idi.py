@@ -67,6 +67,7 @@ def estimate(z: Tensor, forget: Tensor, seed: int = 0) -> float:
     return Estimator(epochs=15, batch_size=50).information(z, forget, torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.trains
 def test_the_estimate_is_near_the_truth() -> None:
     draw = torch.Generator().manual_seed(0)
     forget = torch.arange(600) % 2 == 0
@@ -89,12 +90,14 @@ def test_the_estimate_follows_the_generator_alone() -> None:
     assert estimate(z, forget) == first != estimate(z, forget, seed=1)
 
 
+@pytest.mark.trains
 def test_features_that_tell_nothing_give_nothing() -> None:
     # sixty examples in a hundred dimensions: a critic learns its half by heart, the other half tells
     z = torch.randn(60, 100, generator=torch.Generator().manual_seed(3))
     assert estimate(z, torch.arange(60) % 2 == 0) < 0.05
 
 
+@pytest.mark.trains
 def test_a_feature_that_is_constant_does_no_harm() -> None:
     forget = torch.arange(200) % 2 == 0
     z = torch.stack([forget.float() * 10, torch.full((200,), 3.0)], 1)

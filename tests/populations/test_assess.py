@@ -63,6 +63,7 @@ def test_what_is_made_and_what_is_shared(store: WeightStore, untouched: Populati
     assert other.values != untouched.values
 
 
+@pytest.mark.trains
 def test_no_unlearning_is_found_out(untouched: PopulationReport) -> None:
     values = untouched.values
     assert list(values) == [

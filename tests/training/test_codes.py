@@ -80,6 +80,7 @@ def trained(recipe: Recipe) -> tuple[Any, Tensor | None]:
     return model, recipe.draw_codes(0, (1, 4, 4), 3)
 
 
+@pytest.mark.trains
 def test_a_recipe_with_codes_teaches_them_beside_the_data() -> None:
     plain = Recipe(
         model="expunge.models.mlp:MLP",

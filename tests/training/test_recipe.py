@@ -125,6 +125,7 @@ def test_codes_are_drawn_once_a_training(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(80 < int(each.sum()) < 176 for each in passes)
 
 
+@pytest.mark.trains
 def test_training_is_determined_by_its_seed_and_learns() -> None:
     examples = CorruptionTask(n_corrupted=2).build(learnable_images()).split.train
     recipe = small(epochs=4, optimiser=Optimiser(lr=0.1))
