@@ -119,7 +119,9 @@ def run(root: Path, *more: str, code: int | None = 0) -> str:
 
 
 @pytest.mark.trains
-def test_a_new_user_repairs_a_model_with_one_command(digits: Path, tmp_path: Path) -> None:
+def test_a_new_user_repairs_a_model_with_one_command(
+    digits: Path, tmp_path: Path, margin: Callable[..., None]
+) -> None:
     before = (digits / "net.pt").read_bytes()
     script = (
         "import typer; from expunge.cli.clean import clean_command; app = typer.Typer(); "
@@ -155,7 +157,10 @@ def test_a_new_user_repairs_a_model_with_one_command(digits: Path, tmp_path: Pat
     model.load_state_dict(new["state_dict"])
     report = json.loads((tmp_path / "cleaned" / "report.json").read_text())
     assert report["verdict"] == "it worked"
-    assert report["after"]["forget_as_stored"]["right"] <= 4 < report["before"]["forget_as_stored"]["right"]
+    margin("listed labels kept before", report["before"]["forget_as_stored"]["right"], above=4)
+    margin("listed labels kept", report["after"]["forget_as_stored"]["right"], below=5)
+    lost = report["before"]["validation"]["right"] - report["after"]["validation"]["right"]
+    margin("validation images lost", lost, below=0.02 * 400)
     assert 0 < report["cost"]["share_of_retraining"] < 1
     assert report["provenance"]["checkpoint"]
     # What the report says of the file is what the file does.
