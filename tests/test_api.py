@@ -74,6 +74,7 @@ def test_own_model_and_dataset(method: str, make: Any) -> None:
     assert result.cost.sample_gradients > 0
 
 
+@pytest.mark.trains
 def test_what_was_forgotten_is_forgotten() -> None:
     data = dataset()
     model, forget = trained(dense(), data), torch.tensor([0, 7, 11])

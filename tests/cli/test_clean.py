@@ -118,7 +118,10 @@ def run(root: Path, *more: str, code: int | None = 0) -> str:
     return result.output
 
 
-def test_a_new_user_repairs_a_model_with_one_command(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.trains
+def test_a_new_user_repairs_a_model_with_one_command(
+    digits: Path, tmp_path: Path, margin: Callable[..., None]
+) -> None:
     before = (digits / "net.pt").read_bytes()
     script = (
         "import typer; from expunge.cli.clean import clean_command; app = typer.Typer(); "
@@ -154,7 +157,10 @@ def test_a_new_user_repairs_a_model_with_one_command(digits: Path, tmp_path: Pat
     model.load_state_dict(new["state_dict"])
     report = json.loads((tmp_path / "cleaned" / "report.json").read_text())
     assert report["verdict"] == "it worked"
-    assert report["after"]["forget_as_stored"]["right"] <= 4 < report["before"]["forget_as_stored"]["right"]
+    margin("listed labels kept before", report["before"]["forget_as_stored"]["right"], above=4)
+    margin("listed labels kept", report["after"]["forget_as_stored"]["right"], below=5)
+    lost = report["before"]["validation"]["right"] - report["after"]["validation"]["right"]
+    margin("validation images lost", lost, below=0.02 * 400)
     assert 0 < report["cost"]["share_of_retraining"] < 1
     assert report["provenance"]["checkpoint"]
     # What the report says of the file is what the file does.
@@ -216,6 +222,7 @@ def quick(root: Path, *more: str, code: int = 0) -> str:
 NPO_SETTINGS = ("--method", "npo", "--set", "lr=0.05", "--set", "threshold=0.0", "--set", "passes=60")
 
 
+@pytest.mark.trains
 def test_everything_given(small: Path) -> None:
     said = quick(
         small, *NPO_SETTINGS, "--truth", "column:true_label", "--measure-only", "",
@@ -237,6 +244,7 @@ def test_everything_given(small: Path) -> None:
     assert list(written) == list(torch.load(small / "model.pt", weights_only=True))
 
 
+@pytest.mark.trains
 def test_corrected_labels_are_learned(small: Path) -> None:
     quick(
         small, "--method", "finetune", "--set", "lr=0.05", "--set", "epochs=20", "--truth", "column:true_label", code=0
@@ -255,6 +263,7 @@ def test_the_same_seed_gives_the_same_file(small: Path) -> None:
     assert all(torch.equal(written[0][name], written[1][name]) for name in written[0])
 
 
+@pytest.mark.trains
 def test_a_repair_that_does_nothing_did_not_work(small: Path) -> None:
     said = quick(small, "--method", "finetune", "--set", "epochs=1", "--set", "lr=1e-6", code=3)
     assert "It did not work: retrain" in said
@@ -451,6 +460,7 @@ def own(root: Path, *more: str, code: int | None = 0) -> str:
                code=code)  # fmt: skip
 
 
+@pytest.mark.trains
 def test_a_table_of_vectors(tmp_path: Path) -> None:
     table(tmp_path)
     said = own(tmp_path, "--truth", "column:true_label", "--measure-only", "")
@@ -485,6 +495,7 @@ def Net():
 """
 
 
+@pytest.mark.trains
 def test_a_text_classifier(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     draw = np.random.default_rng(0)

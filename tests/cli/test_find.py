@@ -91,6 +91,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.trains
 def test_wrong_labels_are_found_measured_and_written(data: Path) -> None:
     shown = run(data, "--truth", "column:true_label")
     out = data.with_name("list.csv")

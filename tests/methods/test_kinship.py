@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -87,7 +88,8 @@ def test_equal_values_are_not_separated() -> None:
     assert apart.separation > 1e6
 
 
-def test_planted_poison_is_named() -> None:
+@pytest.mark.trains
+def test_planted_poison_is_named(margin: Callable[..., None]) -> None:
     case = corrupted_digits(1.0, 0.05)
     before, modes = copy.deepcopy(case.model.state_dict()), [m.training for m in case.model.modules()]
     state = torch.get_rng_state()
@@ -98,8 +100,8 @@ def test_planted_poison_is_named() -> None:
     assert not found[case.split.forget_positions].any()
     assert set(case.split.train.labels[found].tolist()) == {0}
     bad = of(case.truth.corrupted, 1437)
-    assert float(bad[found].double().mean()) >= 0.95
-    assert int((bad & found).sum()) >= 0.95 * len(case.truth.unknown)
+    margin("precision", bad[found].double().mean(), above=0.95)
+    margin("recall", int((bad & found).sum()) / len(case.truth.unknown), above=0.95)
     assert all(torch.equal(tensor, before[name]) for name, tensor in case.model.state_dict().items())
     assert all(parameter.grad is None for parameter in case.model.parameters())
     assert [m.training for m in case.model.modules()] == modes
@@ -107,6 +109,7 @@ def test_planted_poison_is_named() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.trains
 def test_more_than_the_share_is_not_named() -> None:
     assert not named(corrupted_digits(1.0, 0.2), share=0.1).any()
 
@@ -133,17 +136,19 @@ def test_a_layer_that_would_name_too_many_does_not_hide_another() -> None:
         assert found.nonzero().flatten().tolist() == list(others)
 
 
-def test_hardly_anybody_is_named_where_nothing_else_is_corrupted() -> None:
+@pytest.mark.trains
+def test_hardly_anybody_is_named_where_nothing_else_is_corrupted(margin: Callable[..., None]) -> None:
     case = corrupted_digits(1.0, 1.0)
     assert len(case.truth.unknown) == 0
     # All of the poison is known, so the cut lies between it and the clean images of its label.
-    assert int(named(case).sum()) <= 2
+    margin("rows named", int(named(case).sum()), below=3)
 
 
-def test_nobody_is_named_for_labels_at_random() -> None:
+@pytest.mark.trains
+def test_nobody_is_named_for_labels_at_random(margin: Callable[..., None]) -> None:
     for discovery in (0.2, 1.0):
         case = corrupted_digits(0.0, discovery)
-        assert accuracy(case.model, case.split.forget, case.numerics) > 0.8
+        margin("forget accuracy before", accuracy(case.model, case.split.forget, case.numerics), above=0.8)
         assert not named(case).any()
 
 
