@@ -96,8 +96,9 @@ class BadTeacher(Relabelling):
             target = torch.empty(logits.shape, device=logits.device)
             # each teacher sees only its own examples: in evaluation mode they do not depend on the others
             for teacher, part in ((competent, ~forget), (incompetent, forget)):
-                if bool(part.any()):
-                    target[part] = softened(teacher(batch.x[part]), self.temperature)
+                rows = part.nonzero().flatten()
+                if len(rows):
+                    target[rows] = softened(teacher(batch.x[rows]), self.temperature)
             return Loss(divergence(logits, target, self.temperature).mean(), len(batch))
 
         self.learn(model, request, request.forget, retain=retain, objective=distil)
