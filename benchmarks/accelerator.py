@@ -428,11 +428,12 @@ class Speed:
         """Return a run of steps that replay one recorded step."""
         numerics = self.numerics
         held = Batch(numerics.place_inputs(first.x).clone(), first.y.clone(), first.index)
+        half = numerics.dtype == "bfloat16"
         model.train()
 
         def step() -> None:
             # a cached cast would be recorded once and go stale
-            with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            with torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False):
                 loss = cross_entropy(model, held)
             loss.value.backward()
             optimizer.step()

@@ -32,7 +32,7 @@ def sent(drawn: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     Numbers are drawn on the CPU so that a seed gives the same ones everywhere.
     """
     place = torch.device(device)
-    if place.type == "cuda" and drawn.device.type == "cpu":
+    if place.type not in ("cpu", "mps") and drawn.device.type == "cpu":  # MPS shares its memory with the CPU
         # From pageable memory the copy would first wait for everything that was asked of the device before.
         return drawn.pin_memory().to(place, non_blocking=True)
     return drawn.to(place)

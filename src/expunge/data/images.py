@@ -265,7 +265,7 @@ class ImageData:
 
     def largest_input(self) -> float:
         """Largest value any normalised training pixel takes, over all channels."""
-        top = self.train_images.amax(dim=(0, 2, 3)).double().cpu() / 255
+        top = self.train_images.amax(dim=(0, 2, 3)).cpu().double() / 255
         return float(((top - torch.tensor(self.mean)) / torch.tensor(self.std)).max())
 
     def test(self) -> Examples:

@@ -178,4 +178,4 @@ def accuracy(
         raise InvalidInput("accuracy is not defined over no examples; check that the set is not empty first")
     logits = predict(model, examples, numerics, batch_size)
     right = (logits.argmax(1) == examples.labels) & ~logits.isnan().any(1)
-    return float(right.double().mean())
+    return float(right.cpu().double().mean())  # not every accelerator has float64
