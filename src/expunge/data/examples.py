@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from expunge.errors import DataError, InvalidInput
+from expunge.seeding import sent
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,16 @@ class Batch:
 
     def take(self, positions: Tensor) -> Batch:
         """Return the members at ``positions`` (an index tensor or a boolean mask)."""
+        if positions.dtype == torch.bool:
+            positions = positions.nonzero().flatten()  # once for all three: an accelerator is waited for
         return Batch(self.x[positions], self.y[positions], self.index[positions])
 
 
 class Source(Protocol):
-    """Where inputs come from: a random-access reader of model-ready tensors."""
+    """Where inputs come from: a random-access reader of model-ready tensors.
+
+    One that sets ``host_rows = True`` is given the rows on the CPU: it reads them there.
+    """
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102
@@ -56,14 +62,17 @@ class Examples:
     labels: Tensor
     index: Tensor
     n_classes: int
+    checked: InitVar[bool] = False
+    """Whether the labels are known to be in range, so that an accelerator need not be waited for."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, checked: bool) -> None:
         if self.labels.shape != self.index.shape or self.labels.ndim != 1:
             raise InvalidInput(
                 f"labels and index must be 1-D and of one length, got {tuple(self.labels.shape)} and "
                 f"{tuple(self.index.shape)}"
             )
-        check_labels(self.labels, self.n_classes)
+        if not checked:
+            check_labels(self.labels, self.n_classes)
 
     @classmethod
     def all_of(cls, source: Source, labels: Tensor, n_classes: int) -> Examples:
@@ -81,8 +90,8 @@ class Examples:
 
     def select(self, positions: Tensor) -> Examples:
         """Return the examples at ``positions``, a position tensor or a boolean mask over these examples."""
-        positions = positions.to(self.device)
-        return replace(self, labels=self.labels[positions], index=self.index[positions])
+        positions = sent(positions, self.device)
+        return replace(self, labels=self.labels[positions], index=self.index[positions], checked=True)
 
     def relabel(self, labels: Tensor) -> Examples:
         """Return the same inputs with other labels (N,)."""
@@ -90,7 +99,7 @@ class Examples:
 
     def sample(self, size: int, generator: torch.Generator, *, augment: bool = False) -> Batch:
         """Draw up to ``size`` different examples; all of them, shuffled, if there are no more."""
-        chosen = torch.randperm(len(self), generator=generator)[:size].to(self.device)
+        chosen = sent(torch.randperm(len(self), generator=generator)[:size], self.device)
         rows = self.index[chosen]
         return Batch(self.source.fetch(rows, generator if augment else None), self.labels[chosen], rows)
 
@@ -114,15 +123,21 @@ class Examples:
         count = len(self)
         if count == 0:
             return
-        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        for chunk in torch.split(order.to(self.device), size):
-            rows = self.index[chunk]
-            yield Batch(self.source.fetch(rows, generator if augment else None), self.labels[chunk], rows)
+        rows, labels = self.index, self.labels
+        if generator is not None:
+            order = sent(torch.randperm(count, generator=generator), self.device)
+            rows, labels = rows[order], labels[order]
+        read = rows.cpu() if getattr(self.source, "host_rows", False) else rows
+        for part, own, y in zip(*(torch.split(whole, size) for whole in (read, rows, labels)), strict=True):
+            yield Batch(self.source.fetch(part, generator if augment else None), y, own)
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
     """Raise :class:`DataError` unless every label is in ``[0, n_classes)``."""
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < n_classes):
+    if not len(labels):
+        return
+    least, most = torch.stack(torch.aminmax(labels)).tolist()
+    if least < 0 or most >= n_classes:
         bad = labels[(labels < 0) | (labels >= n_classes)]
         where = int(((labels < 0) | (labels >= n_classes)).nonzero()[0])
         raise DataError(
@@ -138,6 +153,8 @@ class MappedSource:
     they are applied is the dataset's business, ``generator`` is not consulted. Inputs are checked for
     equal shape and for NaN or inf as they are read.
     """
+
+    host_rows = True
 
     def __init__(self, dataset: Any, device: torch.device | str = "cpu") -> None:
         self.dataset = dataset
@@ -160,7 +177,7 @@ class MappedSource:
         if stacked.is_floating_point() and not bool(torch.isfinite(stacked).all()):
             row = int(rows[(~torch.isfinite(stacked)).flatten(1).any(1).nonzero()[0]])
             raise DataError(f"input {row} contains NaN or inf; remove or repair it")
-        return stacked.to(self.device)
+        return sent(stacked, self.device)
 
 
 def examples_from_dataset(dataset: Any, n_classes: int, device: torch.device | str = "cpu") -> Examples:

@@ -191,8 +191,12 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _check_finite(model: nn.Module, method: str) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    checked = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in checked.values()])
+    for name, good in zip(
+        checked, finite.tolist(), strict=True
+    ):  # read at once: each reading waits for the device
+        if not good:
             raise Diverged(
                 f"method {method!r} left NaN or inf in {name!r}; lower its learning rate or its number of steps"
             )

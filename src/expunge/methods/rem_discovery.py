@@ -185,7 +185,7 @@ class REMDiscovery(GradientMethod):
             if best is None or search.kept > best.kept:
                 best = search
             _, right = _disagreement(model, request.train, request.numerics)
-            if keep == 1 or search.kept >= _RECOVERED * float(right[retained].double().mean()):
+            if keep == 1 or search.kept >= _RECOVERED * float(right[retained].cpu().double().mean()):
                 break
         assert best is not None
         best.report()
@@ -274,8 +274,8 @@ class _Search:
         method, numerics = self.method, self.request.numerics
         now, right = _disagreement(self.network, self.train, numerics)
         self.belief = now if self.belief is None else (self.belief + now) / 2
-        kept = self.kept = float(right[self._trusted].double().mean())
-        remaining = float(right[self.known].double().mean())
+        kept = self.kept = float(right[self._trusted].cpu().double().mean())
+        remaining = float(right[self.known].cpu().double().mean())
         score = kept * (1 - max(chance_threshold(self.request.n_classes), remaining))
         turn = method.first_naming <= number + 1 < method.rounds
         naming = method.discover and turn and kept >= method.ready

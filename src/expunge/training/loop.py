@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -102,7 +103,7 @@ def fit(
                 gradients = int(summed)
             meter.count(gradients)
             mean = float(total) / max(1, seen)
-            if not torch.isfinite(total):
+            if not math.isfinite(mean):
                 raise Diverged(
                     f"the training loss became {mean} in epoch {number + 1} (step {step}) at learning rate "
                     f"{rates[0]:g}; lower the learning rate"
@@ -177,4 +178,4 @@ def accuracy(
         raise InvalidInput("accuracy is not defined over no examples; check that the set is not empty first")
     logits = predict(model, examples, numerics, batch_size)
     right = (logits.argmax(1) == examples.labels) & ~logits.isnan().any(1)
-    return float(right.double().mean())
+    return float(right.cpu().double().mean())  # not every accelerator has float64
