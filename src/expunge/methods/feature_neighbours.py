@@ -90,10 +90,6 @@ class Neighbours:
     certain: Tensor
     good: Mapping[int, float]
 
-    def explain(self, known: Tensor, labels: Tensor) -> float:
-        """Return the share of the known examples whose label has neighbours."""
-        return float(torch.isin(labels[known], torch.unique(labels[self.found])).double().mean())
-
 
 def feature_neighbours(
     model: nn.Module, train: Examples, known: Tensor, numerics: Numerics, *, separation: float, share: float
@@ -107,7 +103,7 @@ def feature_neighbours(
     The values are cut by two means if the parts lie ``separation`` pooled standard deviations apart, a fifth more
     where the known ones do not have the label more often than chance would (binomial test at 1 %), because classes
     have parts by nature too. Three in four known ones must lie above. Those above are taken for known, the likeness is
-    computed from all of them and cut again, three times at most and as long as the parts lie far enough apart. With
+    computed from all of them and cut again, three times at most and as long as the parts lie farther apart each time. With
     10 of 1,000 triggered images of CIFAR-10 known, the first cut has 893 of the others among 1,299, the last 935
     among 968. Those above the last cut are certain. The share of good ones among them is read off the tail of a normal
     distribution fitted to those below.
@@ -171,15 +167,14 @@ def _refined(likeness: _Likeness, above: Tensor, separation: float) -> tuple[Ten
 
     The share is ``None`` where the parts never lay far enough apart, and the cut then the one that was given.
     """
-    known, expected = likeness.known, None
+    known, expected, least = likeness.known, None, separation
     for _ in range(_ROUNDS):
         values = likeness(known | above)
         parts = two_means(values)
-        wider = values > parts.threshold
-        # A set that doubles runs over into a natural part of the class.
-        if parts.separation < separation or int(wider.sum()) > 2 * int(above.sum()):
+        # A set that runs over into a natural part of the class lies apart less and less.
+        if parts.separation < least:
             break
-        above = wider
+        above, least = values > parts.threshold, parts.separation
         below = values[~above].double().cpu()
         tail = float(norm.sf(parts.threshold, float(below.mean()), max(float(below.std()), 1e-9)))
         expected = min(1.0, len(below) * tail / max(1, int((above & ~known).sum())))

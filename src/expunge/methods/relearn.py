@@ -54,9 +54,9 @@ class Relearn(Method):
         least_steps: where the passes have fewer steps than these, the batch is halved, to 8 at the least, and then
             there are more passes.
         keep: share of the weights that is kept in step 2; 1 to leave them as they are. By default 0 where theta_0 is
-            known, 1 for other networks with layer normalisation and 0.4 for all others, but 0.7 where most of K have neighbours, so that it is a rule that
-            has to be unlearned, and 0.85 and a quarter of the learning rate for a network that was trained with
-            augmentation and gives less than 97 % of the retained examples their label: it has memorised little.
+            known, 1 for other networks with layer normalisation and 0.4 for all others; 0.85 at least, and a quarter of
+            the learning rate, for a network that was trained with augmentation and gives less than 97 % of the retained
+            examples their label: it has memorised little.
         early_learning: weight of the term that holds the network to what it learns first; it keeps wrong labels
             that nobody listed from being memorised.
         memory: share of the former average that an average prediction keeps.

@@ -39,10 +39,6 @@ _CLEARLY = 0.25
 """By how much more of the neighbours than of the control must be given another label."""
 _FEW = 10
 """Known examples below which the share that was learned is not known well enough to stop by it."""
-_BY_RULE = 0.5
-"""Share of the known examples whose label has neighbours, from which a rule is what has to be unlearned."""
-_KEPT_BY_RULE = 0.7
-"""Share of the weights that is kept then, at least."""
 _MEMORISED = 0.97
 """Accuracy on retained examples from which a network has memorised them."""
 _KEPT_UNMEMORISED = 0.85
@@ -155,15 +151,13 @@ class Run:
     def _choose(self, before: float) -> float:
         """Set the share of the weights that is kept; return the factor on the learning rate.
 
-        What single examples were memorised by has to be shaken loose; a rule that all known ones follow has not. A
-        network that was trained with augmentation and does not know all of its training set has memorised little.
+        A network that was trained with augmentation and does not know all of its training set has memorised little that
+        would have to be shaken loose.
         """
         method = self.method
         keep, rate = _usual_share(self.model), 1.0
         if self.request.start is not None:
             keep = 0.0
-        elif self.neighbours.explain(self.known, self.train.labels) >= _BY_RULE:
-            keep = max(keep, _KEPT_BY_RULE)
         if self.request.start is None and self.how.augment and before < _MEMORISED:
             keep, rate = max(keep, _KEPT_UNMEMORISED), _RATE_UNMEMORISED
         self.keep = 1 - 0.5**self.attempt * (1 - (keep if method.keep is None else method.keep))
