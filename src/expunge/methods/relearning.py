@@ -126,7 +126,13 @@ class Run:
     def finished(self) -> nn.Module:
         """Estimate the statistics, hand over who was flagged, and return the network."""
         request = self.request
-        recalibrate(self.model, self.train.select(self.trusted), request.numerics, generator=self.order)
+        recalibrate(
+            self.model,
+            self.train.select(self.trusted),
+            request.numerics,
+            generator=self.order,
+            augment=self.how.augment,
+        )
         wrong = wrong_label_probability(self.latest.float(), self.train.labels, ~self.known)
         found = (self.flagged & ~self.known).nonzero().flatten()
         found = found[wrong[found].argsort(descending=True)]
