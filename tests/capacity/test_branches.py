@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from expunge.capacity.branches import Branched, add_capacity
 from expunge.capacity.route import Router
 from expunge.errors import InvalidInput
-from expunge.methods.rem_discovery import REMDiscovery
+from expunge.methods.rem_attached import AttachedREM
 from expunge.models.resnet9 import ResNet9
 from expunge.models.split import SplitNetwork
 from expunge.models.vit import ViT
@@ -154,7 +154,7 @@ def test_default_branches_add_at_most_a_quarter_of_the_parameters() -> None:
     perceptron = nn.Sequential(nn.Linear(40, 80), nn.ReLU(), nn.Linear(80, 80), nn.ReLU(), nn.Linear(80, 3))
     for model in (perceptron, ResNet9(width=32), ViT(dim=64, heads=4, dim_head=16, mlp=128)):
         before = sum(parameter.numel() for parameter in model.parameters())
-        network = Branched(model, REMDiscovery().width, generator(0))
+        network = Branched(model, AttachedREM().width, generator(0))
         assert sum(parameter.numel() for parameter in network.parameters()) <= 1.25 * before
 
 

@@ -39,9 +39,9 @@ def test_what_is_known_decides(case: dict[str, Any], method: str, runner_up: str
     assert runner_up in METHODS.names()
 
 
-def test_discovery_is_the_default_where_it_is_installed() -> None:
-    known = (*WITHOUT, "rem_discovery")
-    assert choose(Situation(), known).method == "rem_discovery"
+def test_relearning_is_the_default_where_it_is_installed() -> None:
+    known = (*WITHOUT, "relearn")
+    assert choose(Situation(), known).method == "relearn"
     assert choose(Situation(), known).runner_up == "rem"
     assert choose(Situation(discovery=1.0), known).method == "rem"  # nothing is left to be found
 
@@ -81,6 +81,5 @@ def test_settings_follow_the_size_of_the_data() -> None:
     assert starting_settings(METHODS.get("natmu"), 1437, "forget") == {}  # its own 128 is not made larger
     assert starting_settings(METHODS.get("natmu"), 400, "forget") == {"batch_size": 32}
     assert starting_settings(METHODS.get("logit_mask"), 1437, "forget") == {}
-    discovery = METHODS.get("rem_discovery")
-    assert starting_settings(discovery, 90, "heal") == {"batch_size": 8}
-    assert starting_settings(discovery, 50_000, "heal") == {}
+    for count in (90, 50_000):  # its batch size is the first training's
+        assert starting_settings(METHODS.get("relearn"), count, "heal") == {}

@@ -129,6 +129,9 @@ class Grid:
         there is one; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
         varies the unlearning by itself, and ``metrics`` names what is measured beside the usual.
 
+        ``[methods."*"]`` is for all methods, but a method whose default for a field is ``None`` finds the value itself
+        and is left out: ``relearn`` trains with the rate, the optimiser and the batch size of the recipe.
+
         ``[[tasks]]`` names a task each, by ``kind``. A list given for a setting that takes one value stands for
         a task for each of its values; several lists, for every combination.
 

@@ -43,7 +43,8 @@ class Preset:
         task: fields of :class:`CorruptionTask`.
         recipe: fields of :class:`Recipe`; ``optimiser`` and ``model_settings`` are tables of their own.
         methods: pattern of method names -> fields. Later patterns win; a field a method does not have is
-            left out where the pattern has a wildcard, and an error where it is a name.
+            left out where the pattern has a wildcard, and an error where it is a name. "*", for all methods, also
+            leaves out fields whose default is ``None``: the method finds such a value itself.
     """
 
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -173,14 +174,19 @@ class Preset:
     def of_method(self, name: str) -> dict[str, Any]:
         """Return the settings this preset gives a method."""
         kind = METHODS.get(name)
-        known = (
-            {entry.name for entry in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+        defaults = (
+            {entry.name: entry.default for entry in dataclasses.fields(kind)}
+            if dataclasses.is_dataclass(kind)
+            else {}
         )
         settings: dict[str, Any] = {}
         for pattern, values in self.methods.items():
             if fnmatchcase(name, pattern):
-                exact = pattern == name
-                settings.update({key: value for key, value in values.items() if exact or key in known})
+                settings.update(
+                    (key, value)
+                    for key, value in values.items()
+                    if pattern == name or (key in defaults and not (pattern == "*" and defaults[key] is None))
+                )
         return settings
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from expunge.methods.rem import REM
 
 _OFFICIAL_SHARED, _OFFICIAL_REFERENCE = 0, 42
-"""Mask ids of the published code: of the live network and of the reference (trap T15)."""
+"""Mask ids of the published code: of the live network and of the reference, whose routes so differ."""
 
 
 @dataclass(frozen=True)

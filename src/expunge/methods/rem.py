@@ -58,7 +58,7 @@ class REM(GradientMethod):
             a switch (off) that multiplies by N / |D_f|.
         redirect: if false, no capacity is added: repair D_r on the base path.
         repair: "npo" as above, or "cross_entropy" on the routed path. The former hardly repairs examples
-            that are far worse than the reference (trap T16).
+            that are far worse than the reference: the force of NPO fades there.
         own_masks: if false, every example shares the one mask of D_f.
         score_examples: retained examples on which a round is scored.
         score_floor: accuracy on D_f below which a round is not rewarded for less of it; by default

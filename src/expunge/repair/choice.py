@@ -95,9 +95,9 @@ def _to_heal(case: Situation, known: Collection[str]) -> Choice:
             "it removes the listed rows and repairs the rest; all bad rows are said to be known, so none is looked for",
             "rem_without_redirection",
         )
-    if "rem_discovery" in known:
+    if "relearn" in known:
         return Choice(
-            "rem_discovery",
+            "relearn",
             "it heals bad rows that the list does not name as well, and says which it found",
             "rem",
         )
@@ -149,7 +149,7 @@ def starting_settings(kind: type[Method], n_train: int, purpose: Purpose) -> dic
     own = {entry.name: entry.default for entry in dataclasses.fields(kind)}
     wanted: dict[str, Any] = {}
     small = n_train < _SMALL
-    if small and "batch_size" in own:
+    if small and own.get("batch_size") is not None:
         wanted["batch_size"] = min(own["batch_size"], 2 ** max(3, round(math.log2(max(1, n_train / _PASS)))))
     if small and issubclass(kind, REM):
         wanted |= {"lr": 0.01, "open_share": 0.3}
