@@ -289,7 +289,13 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
         labels: int64 (N,), the given labels y.
         among: bool (N,), the examples that T and rho are estimated from.
     """
-    best = (-math.inf, torch.zeros(len(labels), device=p.device))
+    place = p.device
+    p, labels, among = (
+        p.cpu(),
+        labels.cpu(),
+        among.cpu(),
+    )  # a figure of each step would wait for an accelerator
+    best = (-math.inf, torch.zeros(len(labels)))
     for temperature in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0):
         q = (p.clamp(min=1e-6).log() / temperature).softmax(1)
         right = q.gather(1, labels[:, None]).squeeze(1).clamp(1e-9, 1 - 1e-9)
@@ -302,7 +308,7 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
         likelihood = float(evidence[among].log().sum())
         if likelihood > best[0]:
             best = likelihood, posterior
-    return best[1]
+    return best[1].to(place)
 
 
 def _usual_share(model: nn.Module) -> float:

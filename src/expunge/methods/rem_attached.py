@@ -161,9 +161,7 @@ class AttachedREM(GradientMethod):
                 network, request.train, objective, request, epochs=1, optimizer=optimizer, order=order,
                 progress=request.stage(number / self.rounds, (number + 1) / self.rounds),
             )  # fmt: skip
-            recalibrate(
-                network, retain, numerics, max_batches=10, generator=order, augment=self.augment
-            )
+            recalibrate(network, retain, numerics, max_batches=10, generator=order, augment=self.augment)
             kept, remaining = (accuracy(model, part, numerics) for part in (retain, request.forget))
             score = kept * (1 - max(chance_threshold(request.n_classes), remaining))
             request.meter.write(

@@ -22,11 +22,14 @@ def reinitialise(model: nn.Module, source: torch.Generator) -> None:
     Raises:
         InvalidInput: a module owns parameters and cannot reset them; the message names it.
     """
-    for name, module in _reset(model, source):
+    # On an accelerator the initialisers would draw from its global generator instead of ``source``.
+    fresh = copy.deepcopy(model).cpu()
+    for name, module in _reset(fresh, source):
         raise InvalidInput(
             f"{type(module).__name__} {name or '(the model itself)'!r} owns parameters but has no "
             "reset_parameters(); give it one, or retrain a fresh model yourself"
         )
+    model.load_state_dict(fresh.state_dict())
 
 
 def _reset(model: nn.Module, source: torch.Generator) -> list[tuple[str, nn.Module]]:
