@@ -185,8 +185,7 @@ class Preset:
                 settings.update(
                     (key, value)
                     for key, value in values.items()
-                    if pattern == name
-                    or (key in defaults and not (pattern == "*" and defaults[key] is None))
+                    if pattern == name or (key in defaults and not (pattern == "*" and defaults[key] is None))
                 )
         return settings
 
