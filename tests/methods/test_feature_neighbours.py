@@ -225,7 +225,9 @@ def test_nobody_is_found_of_a_label_with_fewer_than_ten_unlisted_examples(
 ) -> None:
     x = torch.randn(3 + unlisted, 8, generator=generator(0))
     x[:8, 0] += 40
-    found = neighbours(x, torch.zeros(3 + unlisted, dtype=torch.int64), of(torch.arange(3), 3 + unlisted), 1.0)
+    found = neighbours(
+        x, torch.zeros(3 + unlisted, dtype=torch.int64), of(torch.arange(3), 3 + unlisted), 1.0
+    )
     assert bool(found.any()) is searched
 
 

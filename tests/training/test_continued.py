@@ -79,9 +79,7 @@ def test_a_given_rate_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     assert how.why == "as was asked for"
 
 
-@pytest.mark.parametrize(
-    ("survives", "chosen"), [(0.1, 0.1), (0.01, 0.01), (0.0015, 0.001), (0.0, 0.001)]
-)
+@pytest.mark.parametrize(("survives", "chosen"), [(0.1, 0.1), (0.01, 0.01), (0.0015, 0.001), (0.0, 0.001)])
 def test_the_highest_rate_that_keeps_the_accuracy_else_the_lowest(
     monkeypatch: pytest.MonkeyPatch, survives: float, chosen: float
 ) -> None:
@@ -125,5 +123,5 @@ def test_the_trial_s_gradients_are_counted() -> None:
 
 @pytest.mark.parametrize("recipe", [RECIPE, None])
 def test_everything_frozen(recipe: Recipe | None) -> None:
-    with pytest.raises(InvalidInput, match="every parameter is frozen.*unfreeze the last layers at least"):
+    with pytest.raises(InvalidInput, match=r"every parameter is frozen.*unfreeze the last layers at least"):
         found(plain().requires_grad_(False), recipe)

@@ -216,5 +216,7 @@ def test_a_start_that_does_not_fit_is_an_error(keep: float) -> None:
         InvalidInput, match=r"'0.weight' of shape \(2, 1, 5, 5\) and the model has \(2, 1, 3, 3\); give the"
     ):
         shrink_and_perturb(net, keep, generator(0), wrong)
-    with pytest.raises(InvalidInput, match="none of the 1 names .*such as 'backbone.w'; the model has '0.weight'"):
+    with pytest.raises(
+        InvalidInput, match=r"none of the 1 names .*such as 'backbone.w'; the model has '0.weight'"
+    ):
         shrink_and_perturb(net, keep, generator(0), {"backbone.w": torch.ones(3)})
