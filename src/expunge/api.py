@@ -129,19 +129,38 @@ def unlearn(
         _check_place("unseen", held_out, numerics)
     start = start_weights(model, base, earlier)
     split = Split(examples, positions, held_out)
+    request = Request(
+        split, seed=seed, numerics=numerics, recipe=recipe, codes=codes, start=start, progress=progress
+    )
     if chosen is None:
         situation = situation_of(
             split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes,
             pretrained=base is not None,
         )  # fmt: skip
-        name = choose(situation).method
-        kind = METHODS.get(name)
-        chosen = load_method(name, **(starting_settings(kind, len(examples), purpose, recipe) | settings))
+        return _chosen(situation, model, split, request, settings)(model, request)
     check_retained(chosen, split)
-    request = Request(
-        split, seed=seed, numerics=numerics, recipe=recipe, codes=codes, start=start, progress=progress
-    )
     return chosen(model, request)
+
+
+def _chosen(
+    case: Situation, model: nn.Module, split: Split, request: Request, settings: dict[str, Any]
+) -> Method:
+    """Return the method for ``case``, or the next best if that one cannot work here."""
+    choice = choose(case)
+    recipe = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
+    refused = None
+    for name in filter(None, (choice.method, choice.runner_up)):
+        started = starting_settings(METHODS.get(name), len(split.train), case.purpose, recipe)
+        made = load_method(name, **(started | settings))
+        try:
+            check_retained(made, split)
+            made.check(model, request.grant(name, made.needs, made.uses))
+        except InvalidInput as error:
+            refused = refused or error
+        else:
+            return made
+    assert refused is not None
+    raise refused
 
 
 def situation_of(

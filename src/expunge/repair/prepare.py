@@ -227,7 +227,10 @@ def _method(
         if not choice.runner_up:
             raise
         method, changed = _configured(job, choice.runner_up, split, first)
-        _check(method, model, split, request, there, situation)
+        try:
+            _check(method, model, split, request, there, situation)
+        except InvalidInput:
+            raise error from None
         return (
             Choice(method.name, f"the first choice, {choice.method}, cannot work here ({error})"),
             method,
