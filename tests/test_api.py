@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -329,3 +330,58 @@ def test_unseen_data_and_codes_reach_the_methods_that_need_them() -> None:
     assert expunge.unlearn(net, data, forget=of_class_2, method="mnemonic_code", codes=codes).model is not net
     with pytest.raises(InvalidInput, match=r"the mnemonic codes .*Methods that would do: .*logit_mask"):
         expunge.unlearn(net, data, forget=of_class_2, method="mnemonic_code")
+
+
+def gently(**given: Any) -> Any:
+    """Settings of relearning that leave little to do."""
+    return {"epochs": 2, "least_steps": 0, "device": "cpu", "forget": [0, 7, 11], **given}
+
+
+def test_left_to_itself_it_chooses_as_clean_does() -> None:
+    data = dataset()
+    model = trained(dense(), data)
+    short = Recipe(epochs=2, batch_size=16, optimiser=Optimiser(lr=0.05), augment=False)
+    long = replace(short, epochs=40)
+    assert unlearn(model, data, **gently()).method.name == "relearn"
+    assert unlearn(model, data, recipe=long, discovery=1.0, **gently()).method.name == "relearn"
+    dear = {"forget": [0, 7, 11], "recipe": short, "device": "cpu"}
+    assert unlearn(model, data, **dear).method.name == "retrain"
+    # Retraining from a fresh initialisation would be another training.
+    assert unlearn(model, data, base=dense().state_dict(), **dear).method.name == "relearn"
+    # Of three classes NatMU has too few; the next best follows the first training.
+    forgetting = unlearn(model, data, forget=[0, 7, 11], purpose="forget", recipe=long, device="cpu").method
+    assert (forgetting.name, forgetting.settings()["optimiser"]) == ("amnesiac", "sgd")
+    assert forgetting.settings()["lr"] == 0.05
+
+
+def test_weights_to_go_back_to() -> None:
+    data = dataset()
+    model, base = trained(dense(), data), dense()
+    for name in ("base", "earlier"):
+        result = unlearn(model, data, keep=0.5, lr=1e-9, **{name: base.state_dict()}, **gently()).model
+        for key, tensor in result.state_dict().items():
+            half = (model.state_dict()[key] + base.state_dict()[key]) / 2
+            assert torch.allclose(tensor, half, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"base": {}, "earlier": {}}, "base or earlier, not both"),
+        ({"base": {}}, "base is an empty state dict"),
+        ({"earlier": "net.pt"}, "earlier must be a state dict .*, got 'net.pt'; give torch.load"),
+        ({"base": {"stem.weight": torch.zeros(2)}}, "none of the 1 names"),
+        ({"base": {"1.weight": torch.zeros(12, 35)}}, r"'1.weight' of shape \(12, 35\)"),
+        ({"forget": range(38)}, "2 examples are left beside the listed ones, for 3 classes"),
+        ({"forget": []}, "'expunge find'"),
+        ({"purpose": "mend"}, "'heal' or 'forget'"),
+    ],
+)
+def test_what_relearning_cannot_work_with(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        unlearn(dense(), dataset(), **gently(**given))
+
+
+def test_a_frozen_network() -> None:
+    with pytest.raises(InvalidInput, match="every parameter is frozen"):
+        unlearn(dense().requires_grad_(False), dataset(), **gently())

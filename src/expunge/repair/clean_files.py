@@ -76,8 +76,7 @@ def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: T
 def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
     """Return everything that was decided and measured; a share is {"right", "of"}, what is not finite null.
 
-    "audit" holds what "verdict" and "reasons" rest on. "expected_good" of what was found is an estimate by the method
-    from its own scores, which no truth has checked.
+    "audit" holds what "verdict" and "reasons" rest on. "expected_good" of what was found is the method's estimate.
     """
     job, cost = prepared.job, cleaned.cost
     found, verdict = cleaned.found, cleaned.audit.verdict
@@ -85,6 +84,9 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
         "expunge": expunge.__version__,
         "verdict": verdict.grade,
         "reasons": [finding.sentence for finding in verdict.findings],
+        "written": cleaned.checkpoint,
+        "rejected": cleaned.rejected,
+        "notes": list(cleaned.notes),
         "asked": {
             "checkpoint": str(job.checkpoint),
             "arch": job.arch,
@@ -97,6 +99,9 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
             "truth": job.truth,
             "truth_learned": job.truth is not None and job.learn_truth,
             "reference": None if job.reference is None else str(job.reference),
+            "base": None if job.base is None else str(job.base),
+            "earlier": None if job.earlier is None else str(job.earlier),
+            "forced": job.force,
             "seed": job.seed,
             "device": prepared.numerics.device,
             "dtype": prepared.numerics.dtype,
@@ -109,6 +114,7 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
             "name": prepared.method.name,
             "why": prepared.choice.why,
             "runner_up": prepared.choice.runner_up,
+            "training": prepared.optimiser,
             "settings": prepared.method.settings(),
             "settings_for_this_data": prepared.changed,
         },

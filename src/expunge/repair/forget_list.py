@@ -100,7 +100,10 @@ def _positions(text: str, values: Sequence[Any], data: TrainingData) -> tuple[st
                 "order of the training data"
             )
         if not any(values):
-            raise DataError(f"{text} marks no row; there is nothing to forget")
+            raise DataError(
+                f"{text} marks no row, so there is nothing to take out; to look for bad rows is the work of "
+                "'expunge find'"
+            )
         return "marks", torch.tensor(values)
     if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
         try:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from expunge.choice import Purpose
 from expunge.errors import InvalidInput, near_miss
-from expunge.repair.choice import Purpose
 from expunge.repair.specification import plain_value
 from expunge.repair.training_data import DataOptions
 from expunge.training.recipe import Optimiser, Recipe
@@ -26,7 +26,7 @@ class Job:
         data: what it was trained on, see ``load_training_data``.
         forget: the list of bad rows, see ``read_forget_list``.
         options: how data is read.
-        method: name of a method; by default the one :func:`~expunge.repair.choice.choose` names.
+        method: name of a method; by default the one :func:`~expunge.choice.choose` names.
         settings: of the method, name -> value.
         purpose: "heal" what bad rows did, or "forget" good ones.
         retain: whether the remaining training data may be trained on.
@@ -37,6 +37,9 @@ class Job:
         learn_truth: train the listed rows under their true labels.
         reference: checkpoint of the same network to compare with, such as one trained anew.
         recipe: how the model was first trained.
+        base: file of the pretrained weights that training began from.
+        earlier: file of an earlier checkpoint of that training.
+        force: repair although there is little to repair.
         seed: of everything random.
         device: torch device; by default an accelerator if there is one.
         measure_batch: rows a forward pass reads while measuring.
@@ -58,6 +61,9 @@ class Job:
     learn_truth: bool = True
     reference: Path | None = None
     recipe: Recipe | None = None
+    base: Path | None = None
+    earlier: Path | None = None
+    force: bool = False
     seed: int = 0
     device: str | None = None
     measure_batch: int = 256
@@ -65,6 +71,8 @@ class Job:
     def __post_init__(self) -> None:
         if self.measure_batch < 1:
             raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
+        if self.base is not None and self.earlier is not None:
+            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
         if self.purpose == "forget" and self.truth is not None:
             raise InvalidInput("true labels are for bad rows: leave them out, or the purpose 'forget'")
 

@@ -22,6 +22,11 @@ from expunge.training.numerics import Numerics
 _GAIN = 0.05
 """Accuracy that another normalisation must add before it is proposed."""
 
+_LITTLE = 0.2
+"""Share of the listed examples, given their stored label, up to which there is little to repair."""
+_ENOUGH = 10
+"""Listed examples from which that share is known well enough."""
+
 
 @dataclass(frozen=True)
 class Preflight:
@@ -39,6 +44,12 @@ class Preflight:
     findings: tuple[Finding, ...]
     numbers: dict[str, float]
     data: TrainingData
+
+    @property
+    def little_learned(self) -> bool:
+        """Whether the model gives few of the listed examples, and these are enough to say so, their stored label."""
+        share = self.numbers.get("forget_accuracy", 1.0)
+        return self.numbers["n_forget"] >= _ENOUGH and share <= _LITTLE
 
     @property
     def errors(self) -> list[Finding]:

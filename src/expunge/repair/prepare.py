@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from expunge.api import load_method
+from expunge.api import check_retained, load_method, situation_of
 from expunge.capacity.branches import add_capacity
+from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
 from expunge.errors import InvalidInput
@@ -19,9 +21,9 @@ from expunge.models.split import SplitNetwork
 from expunge.registry import METHODS
 from expunge.repair.architecture import build_architecture
 from expunge.repair.checkpoint import Checkpoint, read_checkpoint
-from expunge.repair.choice import PERTURBING, Choice, Situation, choose, starting_settings
 from expunge.repair.corrected_labels import CorrectedLabels, read_corrected_labels
 from expunge.repair.findings import Finding
+from expunge.repair.first_training import FirstTraining, first_training, trained_on
 from expunge.repair.forget_list import ForgetList, read_forget_list
 from expunge.repair.job import Job
 from expunge.repair.measure import Yardstick
@@ -31,7 +33,11 @@ from expunge.repair.sources import load_training_data, load_validation_data
 from expunge.repair.training_data import TrainingData
 from expunge.repair.weights import load_weights
 from expunge.tasks.base import Split
+from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
+
+PERTURBING = ("natmu", "amun", "unsir")
+"""Methods that make new inputs out of given ones, which token ids do not allow."""
 
 _OPTION = {
     Needs.RECIPE: "how the model was first trained (--recipe epochs=... --recipe batch_size=...)",
@@ -63,6 +69,9 @@ class Prepared:
         choice: which method and why; for a method the user named, that one.
         method: configured.
         changed: the settings of ``method`` that are neither defaults nor the user's.
+        first: what is known of the first training.
+        optimiser: what the method trains with, and where that comes from, in words; empty for one that does not.
+        tried: cost of finding a learning rate.
         on: what is measured.
         numerics: where to compute.
     """
@@ -81,6 +90,9 @@ class Prepared:
     choice: Choice
     method: Method
     changed: dict[str, object]
+    first: FirstTraining
+    optimiser: str
+    tried: Meter
     on: Yardstick
     numerics: Numerics
 
@@ -88,6 +100,10 @@ class Prepared:
     def split(self) -> Split:
         """What the method sees."""
         return Split(self.train, self.forget.positions, self.unseen)
+
+
+class LittleToRepair(InvalidInput):
+    """The model gives few of the listed rows their stored label, and nobody asked to repair it all the same."""
 
 
 class CheckFailed(InvalidInput):
@@ -108,6 +124,7 @@ def prepare(job: Job) -> Prepared:
 
     Raises:
         CheckFailed: the model does not belong to the data.
+        LittleToRepair: it has learned few of the bad labels.
         InvalidInput: anything that cannot be used: files, names, settings, a method that cannot work here.
         StoreError: the checkpoint cannot be read.
     """
@@ -128,19 +145,32 @@ def prepare(job: Job) -> Prepared:
     if check.errors:
         raise CheckFailed(check.findings)
     data = check.data
+    if check.little_learned and job.purpose == "heal" and not job.force:
+        raise LittleToRepair(
+            f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows "
+            "their stored label: there is little to repair. Nothing was written; --force repairs it all the same"
+        )
+    first = first_training(job, model)
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
     truth = None if job.truth is None else read_corrected_labels(job.truth, data)
     codes = _codes(checkpoint, len(data.classes))
     split = Split(_training_set(job, data, forget, truth), forget.positions, unseen)
-    choice, method, changed = _method(job, model, data, split, codes, numerics)
+    choice, method, changed = _method(job, model, split, codes, numerics, first)
+    tried = Meter(numerics.device)
+    optimiser, found = trained_on(
+        method, model, split, numerics, first, seed=job.seed, meter=tried, given=job.settings
+    )
+    if found:
+        changed |= found
+        method = replace(method, **found)
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[forget.positions] = True
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
     on = Yardstick(data.examples, mask, validation, None if truth is None else truth.labels, forgotten)
     return Prepared(
         job, checkpoint, model, data, forget, truth, split.train, validation, unseen, codes, check, choice, method,
-        changed, on, numerics,
+        changed, first, optimiser, tried, on, numerics,
     )  # fmt: skip
 
 
@@ -167,36 +197,40 @@ def _training_set(
 def _method(
     job: Job,
     model: nn.Module,
-    data: TrainingData,
     split: Split,
     codes: Tensor | None,
     numerics: Numerics,
+    first: FirstTraining,
 ) -> tuple[Choice, Method, dict[str, object]]:
-    request = Request(split, seed=job.seed, numerics=numerics, recipe=job.recipe, codes=codes)
-    there = request.available if job.retain else request.available & ~Needs.RETAIN
-    situation = Situation(
-        purpose=job.purpose,
-        whole_classes=bool(split.forget_classes),
-        retain=job.retain,
-        codes=codes is not None,
-        images=len(data.shape) == 3,
-        floating=not data.sequences,
-        attachable=_attachable(model),
-        discovery=job.discovery,
+    # What a trainer left says how to train on; it cannot be followed from a fresh initialisation.
+    request = Request(
+        split, seed=job.seed, numerics=numerics, recipe=job.recipe, codes=codes, start=first.start
     )
+    there = request.available if job.retain else request.available & ~Needs.RETAIN
+    situation = replace(
+        situation_of(
+            split, next(split.train.batches(1)).x, purpose=job.purpose, discovery=job.discovery,
+            recipe=first.recipe, codes=codes, pretrained=not first.scratch,
+        ),
+        retain=job.retain,
+        attachable=_attachable(model),
+    )  # fmt: skip
     if job.method is not None:
-        method, changed = _configured(job, job.method, len(split.train))
-        _check(method, model, request, there, situation)
+        method, changed = _configured(job, job.method, split, first)
+        _check(method, model, split, request, there, situation)
         return Choice(method.name, "you named it"), method, changed
-    choice = choose(situation, METHODS.names())
-    method, changed = _configured(job, choice.method, len(split.train))
+    choice = choose(situation)
+    method, changed = _configured(job, choice.method, split, first)
     try:
-        _check(method, model, request, there, situation)
+        _check(method, model, split, request, there, situation)
     except InvalidInput as error:
         if not choice.runner_up:
             raise
-        method, changed = _configured(job, choice.runner_up, len(split.train))
-        _check(method, model, request, there, situation)
+        method, changed = _configured(job, choice.runner_up, split, first)
+        try:
+            _check(method, model, split, request, there, situation)
+        except InvalidInput:
+            raise error from None
         return (
             Choice(method.name, f"the first choice, {choice.method}, cannot work here ({error})"),
             method,
@@ -216,14 +250,21 @@ def _attachable(model: nn.Module) -> bool:
     return True
 
 
-def _configured(job: Job, name: str, n_train: int) -> tuple[Method, dict[str, object]]:
-    default = load_method(name)
-    started = starting_settings(type(default), n_train, job.purpose)
-    changed = {key: value for key, value in started.items() if key not in job.settings}
+def _configured(job: Job, name: str, split: Split, first: FirstTraining) -> tuple[Method, dict[str, object]]:
+    kind = type(load_method(name))
+    started = starting_settings(kind, len(split.train), job.purpose, first.recipe)
+    if job.force and "least_learned" in kind.__dataclass_fields__:
+        started["least_learned"] = 0.0
+    # A learning rate belongs to its optimiser.
+    given: set[str] = set(job.settings)
+    given |= {"lr", "optimiser"} if given & {"lr", "optimiser"} else set()
+    changed: dict[str, Any] = {key: value for key, value in started.items() if key not in given}
     return load_method(name, **{**changed, **job.settings}), changed
 
 
-def _check(method: Method, model: nn.Module, request: Request, there: Needs, situation: Situation) -> None:
+def _check(
+    method: Method, model: nn.Module, split: Split, request: Request, there: Needs, situation: Situation
+) -> None:
     lacking = method.needs & ~there
     if lacking:
         raise InvalidInput(
@@ -243,4 +284,5 @@ def _check(method: Method, model: nn.Module, request: Request, there: Needs, sit
             f"method {method.name!r} adds neurons, and {type(model).__name__} has no layer beside which they could "
             f"stand: no Conv2d, and no Linear beside its head. Methods that add none: {', '.join(others)}"
         )
-    method.check(model, request.grant(method.name, method.needs))
+    check_retained(method, split)
+    method.check(model, request.grant(method.name, method.needs, method.uses))

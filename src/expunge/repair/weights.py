@@ -50,6 +50,23 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
+def under_names_of(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    """Return ``checkpoint`` with the names that its tensors have in ``model``, as far as they can be found.
+
+    Beside what :func:`load_weights` bridges, a part of the network may be stored alone: ``embeddings.weight`` of an
+    encoder that the model calls ``bert``.
+    """
+    found = _under_own_names(model, _fitting_prefix(model, checkpoint))
+    own = set(model.state_dict())
+    if own & set(found.state):
+        return found
+    for front in sorted({name.partition(".")[0] for name in own}):
+        longer = found.renamed({name: f"{front}.{name}" for name in found.state})
+        if own & set(longer.state):
+            return longer
+    return found
+
+
 def state_to_write(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the tensors of ``model`` under the names ``checkpoint`` stores."""
     return {name: tensor for name, tensor in model.state_dict().items() if name in checkpoint.state}

@@ -75,7 +75,7 @@ def shrink_and_perturb(
     """
     if not 0 <= keep <= 1:
         raise InvalidInput(f"keep is a share of the parameters in [0, 1], got {keep}")
-    back = _matching(model, start or {})
+    back = matching(model, start or {})
     if keep == 1:
         return
     # On an accelerator the initialisers would draw from its global generator instead of ``source``.
@@ -94,8 +94,12 @@ def shrink_and_perturb(
             ours.lerp_(theirs.to(ours.device), 1 - keep)
 
 
-def _matching(model: nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors of ``start`` that are parameters of the model; a head for other classes is none."""
+def matching(model: nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of ``start`` that are parameters of the model; a head for other classes is none.
+
+    Raises:
+        InvalidInput: another shape than the parameter of that name has, the head apart; not one matching name.
+    """
     parameters = dict(model.named_parameters())
     last = {id(parameter) for parameter in list(model.parameters())[-2:]}
     found = {}
