@@ -13,11 +13,13 @@ from torch import nn
 from expunge.data.examples import (
     Examples,
     MappedSource,
+    as_pairs,
+    check_input,
     check_not_empty,
     examples_from_dataset,
     read_labels,
 )
-from expunge.errors import DataError, InvalidInput
+from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
@@ -60,7 +62,7 @@ def unlearn(
     Args:
         model: any module that maps a batch of inputs to logits (B, n_classes). It stays untouched.
         train_set: what it was trained on, bad examples included: a map-style dataset of (input, label)
-            pairs, or :class:`Examples`.
+            pairs or of dictionaries as those of Hugging Face, or :class:`Examples`.
         forget: positions in ``train_set`` (integers, or a boolean mask), each once, not all of them.
         method: name of a method ("expunge list methods"), or a configured one.
         seed: of everything random in the method.
@@ -99,11 +101,10 @@ def unlearn(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
             "only an experiment does ('expunge map')"
         )
-    if not isinstance(train_set, Examples) and not hasattr(train_set, "__len__"):
-        raise DataError(
-            f"a map-style dataset is expected, got {type(train_set).__name__}, which has no length"
-        )
-    check_not_empty(train_set)
+    if isinstance(train_set, Examples):
+        check_not_empty(train_set)
+    else:
+        train_set = as_pairs(train_set)
     positions = check_forget(_positions(forget), len(train_set))
     if device is None and isinstance(train_set, Examples):
         device = str(train_set.device)
@@ -176,20 +177,17 @@ def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
                 f"the model gives {n_classes} logits but the data has {train_set.n_classes} classes"
             )
         return train_set
-    labels = read_labels(train_set)
+    shape: torch.Size | None = None
+
+    def look(x: torch.Tensor, row: int) -> None:  # a bad input is found now, not after an hour
+        nonlocal shape
+        shape = shape or x.shape
+        check_input(x, row, shape)
+
     source = MappedSource(train_set, numerics.device)
     # The number of classes is the number of logits.
-    first = source.fetch(torch.zeros(1, dtype=torch.int64), None)
-    examples = Examples.all_of(source, labels, _count_logits(model, first))
-    shape = None
-    for batch in examples.batches(256):  # a bad input is found now, not after an hour
-        if shape is not None and batch.x.shape[1:] != shape:
-            raise DataError(
-                f"inputs must have one shape, but row {int(batch.index[0])} has {tuple(batch.x.shape[1:])} and "
-                f"row 0 has {tuple(shape)}; resize them in the dataset"
-            )
-        shape = batch.x.shape[1:]
-    return examples
+    n_classes = _count_logits(model, source.fetch(torch.zeros(1, dtype=torch.int64), None))
+    return Examples.all_of(source, read_labels(train_set, look), n_classes)
 
 
 def _count_logits(model: nn.Module, x: torch.Tensor) -> int:

@@ -95,7 +95,7 @@ def test_wrong_labels_are_found_measured_and_written(data: Path) -> None:
     shown = run(data, "--truth", "column:true_label")
     out = data.with_name("list.csv")
     assert "without --checkpoint, poison is not looked for" in shown
-    assert "read as true labels: 3 differ" in shown
+    assert "read as 90 true labels: 3 differ" in shown
     assert f"expunge clean --forget {out}".replace("\n", "") in shown.replace("\n", "")
     rows = table(out)
     flagged = [row for row in rows if row["is_label_issue"] == "True"]

@@ -46,9 +46,12 @@ Pad = Annotated[
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Augment: flip horizontally.", rich_help_panel=_PANEL)]
 Classes = Annotated[
-    str | None, typer.Option(help="Class names in the order of the logits, a,b,c.", rich_help_panel=_PANEL)
+    list[str] | None,
+    typer.Option(help="Class names in the order of the logits, a,b,c; repeatable.", rich_help_panel=_PANEL),
 ]
-Inputs = Annotated[str | None, typer.Option(help="Input columns of a table, a,b.", rich_help_panel=_PANEL)]
+Inputs = Annotated[
+    list[str] | None, typer.Option(help="Input columns of a table, a,b; repeatable.", rich_help_panel=_PANEL)
+]
 Label = Annotated[str | None, typer.Option(help="Label column of a table.", rich_help_panel=_PANEL)]
 Split = Annotated[str | None, typer.Option(help="Split of a Hugging Face data set.", rich_help_panel=_PANEL)]
 Tokenizer = Annotated[
@@ -73,8 +76,8 @@ def data_options(
     channels: int | None,
     pad: int,
     flip: bool,
-    classes: str | None,
-    inputs: str | None,
+    classes: list[str] | None,
+    inputs: list[str] | None,
     label: str | None,
     split: str | None,
     tokenizer: str | None,
@@ -113,8 +116,13 @@ def data_options(
     )
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
+def _names(texts: list[str] | None) -> tuple[str, ...]:
+    """Parts between commas; an option that is repeated has one name each time, commas and all."""
+    return (
+        tuple(texts)
+        if texts and len(texts) > 1
+        else tuple(part for text in texts or () for part in text.split(","))
+    )
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

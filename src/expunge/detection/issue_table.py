@@ -39,7 +39,7 @@ def write_issue_table(
         labels: int64 (N,), the stored labels.
         classes: names of the classes.
         names: of the rows, or empty.
-        true_labels: int64 (N,), written beside the others for a later step.
+        true_labels: int64 (N,), negative where not known; written beside the others for a later step.
 
     Raises:
         InvalidInput: names or labels for another number of examples.
@@ -83,7 +83,7 @@ def write_issue_table(
                 "+".join(name for name, flagged, _ in own if flagged[row]),
                 classes[label],
                 "" if suggested == NO_LABEL else classes[suggested],
-                *([classes[true[row]]] if true is not None else []),
+                *([classes[true[row]] if true[row] >= 0 else ""] if true is not None else []),
                 *(f"{score[row]:.6g}" for _, _, score in own),
             ]
         )

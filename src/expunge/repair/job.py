@@ -33,7 +33,7 @@ class Job:
         discovery: share of the bad rows that the list holds, where it is known.
         validation: data the model was not trained on, to measure with.
         unseen: data the model was not trained on, for the methods that need some.
-        truth: true labels, see ``read_corrected_labels``.
+        truth: true labels, see ``read_truth``.
         learn_truth: train the listed rows under their true labels.
         reference: checkpoint of the same network to compare with, such as one trained anew.
         recipe: how the model was first trained.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, replace
 
 import torch
@@ -290,5 +291,5 @@ def _accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def _reordering(data: TrainingData, names: list[str]) -> str:
     if data.named_classes:
-        return f"name the classes in the model's order: --classes {','.join(names)}"
+        return f"name the classes in the model's order: --classes {shlex.quote(','.join(names))}"
     return f"renumber the labels; the model's logits 0, 1, 2, ... stand for the labels {', '.join(names)}"

@@ -20,10 +20,10 @@ from expunge.registry import METHODS
 from expunge.repair.architecture import build_architecture
 from expunge.repair.checkpoint import Checkpoint, read_checkpoint
 from expunge.repair.choice import PERTURBING, Choice, Situation, choose, starting_settings
-from expunge.repair.corrected_labels import CorrectedLabels, read_corrected_labels
 from expunge.repair.findings import Finding
 from expunge.repair.forget_list import ForgetList, read_forget_list
 from expunge.repair.job import Job
+from expunge.repair.known_truth import UNKNOWN, read_true_labels
 from expunge.repair.measure import Yardstick
 from expunge.repair.memory import enough_memory
 from expunge.repair.preflight import Preflight, preflight
@@ -53,7 +53,7 @@ class Prepared:
         model: with its weights, on the device; not the one that will be changed.
         data: the training data.
         forget: the listed rows.
-        truth: true labels, if some are known.
+        true_labels: int64 (N,), negative where not known; ``None`` if none is.
         train: what the method is given: the data and, after it, the rows to be learned under their true
             labels.
         validation: to measure with.
@@ -72,7 +72,7 @@ class Prepared:
     model: nn.Module
     data: TrainingData
     forget: ForgetList
-    truth: CorrectedLabels | None
+    true_labels: Tensor | None
     train: Examples
     validation: Examples | None
     unseen: Examples | None
@@ -130,17 +130,17 @@ def prepare(job: Job) -> Prepared:
     data = check.data
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
-    truth = None if job.truth is None else read_corrected_labels(job.truth, data)
+    true_labels = None if job.truth is None else read_true_labels(job.truth, data)
     codes = _codes(checkpoint, len(data.classes))
-    split = Split(_training_set(job, data, forget, truth), forget.positions, unseen)
+    split = Split(_training_set(job, data, forget, true_labels), forget.positions, unseen)
     choice, method, changed = _method(job, model, data, split, codes, numerics)
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[forget.positions] = True
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
-    on = Yardstick(data.examples, mask, validation, None if truth is None else truth.labels, forgotten)
+    on = Yardstick(data.examples, mask, validation, true_labels, forgotten)
     return Prepared(
-        job, checkpoint, model, data, forget, truth, split.train, validation, unseen, codes, check, choice, method,
-        changed, on, numerics,
+        job, checkpoint, model, data, forget, true_labels, split.train, validation, unseen, codes, check, choice,
+        method, changed, on, numerics,
     )  # fmt: skip
 
 
@@ -149,19 +149,17 @@ def _codes(checkpoint: Checkpoint, n_classes: int) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.ndim > 1 and len(found) == n_classes else None
 
 
-def _training_set(
-    job: Job, data: TrainingData, forget: ForgetList, truth: CorrectedLabels | None
-) -> Examples:
-    if truth is None or not job.learn_truth:
+def _training_set(job: Job, data: TrainingData, forget: ForgetList, true_labels: Tensor | None) -> Examples:
+    if true_labels is None or not job.learn_truth:
         return data.examples
-    known = truth.known_among(forget.positions)
-    known = known[truth.labels[known] != data.examples.labels.cpu()[known]]
-    if len(known) == 0:
+    true = true_labels[forget.positions]
+    wrong = (true != UNKNOWN) & (true != data.examples.labels.cpu()[forget.positions])
+    if not bool(wrong.any()):
         raise InvalidInput(
-            f"{truth.source} has no other label than the stored one for any listed row; check both lists"
+            f"{job.truth} has no other label than the stored one for any listed row; check both lists"
         )
     # A row of its own: what is done to the wrong label is not to be done to the right one.
-    return join(data.examples, data.examples.select(known).relabel(truth.labels[known]))
+    return join(data.examples, data.examples.select(forget.positions[wrong]).relabel(true[wrong]))
 
 
 def _method(

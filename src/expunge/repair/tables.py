@@ -16,7 +16,7 @@ from expunge.repair.arrays import Part, pad_tokens, read_inputs
 from expunge.repair.pictures import opener_of, read_pictures
 from expunge.repair.specification import is_path, load_extra
 from expunge.repair.texts import tokenize
-from expunge.repair.training_data import DataOptions, Inputs, TrainingData, number_labels
+from expunge.repair.training_data import DataOptions, Inputs, TrainingData, given_names, number_labels
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
 _LABELS = ("label", "labels", "target", "class", "y")
@@ -83,6 +83,7 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     """
     if len(table) == 0:
         raise DataError(f"{where} has no rows")
+    options = replace(options, inputs=given_names(options.inputs, table.column_names, "inputs"))
     for name in (*options.inputs, *([options.label] if options.label else [])):
         if name not in table.column_names:
             raise DataError(
