@@ -18,7 +18,8 @@ from expunge.repair.findings import first_few
 from expunge.repair.row_keys import NAME_COLUMNS, POSITION_COLUMNS, RowNames, is_number
 
 _MARKS = ("is_label_issue", "forget", "is_bad", "bad", "remove", "is_issue")
-_TITLES = (*_MARKS, *POSITION_COLUMNS, *NAME_COLUMNS)
+LABEL_COLUMNS = ("true_label", "clean_label", "corrected_label", "correct_label")
+TITLES = (*_MARKS, *POSITION_COLUMNS, *NAME_COLUMNS)
 _TRUE, _FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
 
 
@@ -191,7 +192,7 @@ def key_column(titles: Sequence[str]) -> str | None:
 
 def _title(cell: str) -> str:
     """Known titles in any case, others as they are."""
-    return cell.strip().lower() if cell.strip().lower() in _TITLES else cell.strip()
+    return cell.strip().lower() if cell.strip().lower() in TITLES else cell.strip()
 
 
 def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNames) -> Listed:
@@ -202,7 +203,7 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
     if len(header) == 1 and column is None:
         if is_number(header[0]) or rows[0][0] in names:
             return Listed([row[0].strip() for row in rows])
-        if header[0] not in _TITLES:
+        if header[0] not in TITLES:
             raise DataError(
                 f"{path}: {header[0]!r:.200} in the first line is no row of the data, and no title that says what "
                 f"follows ({', '.join((POSITION_COLUMNS[0], NAME_COLUMNS[0], *_MARKS[:2]))}); correct it, or say that "

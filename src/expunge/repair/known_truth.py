@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 
 from expunge.errors import DataError
-from expunge.repair.forget_files import as_marks, key_column, parse_json, read_list, read_table, read_text
+from expunge.repair.forget_files import (
+    LABEL_COLUMNS,
+    as_marks,
+    key_column,
+    parse_json,
+    read_list,
+    read_table,
+    read_text,
+)
 from expunge.repair.forget_list import read_forget_list
 from expunge.repair.row_keys import NAME_COLUMNS, POSITION_COLUMNS, rows_of, same_text
 from expunge.repair.specification import Specification
 from expunge.repair.training_data import TrainingData, match_classes
 
 UNKNOWN = -1
-LABEL_COLUMNS = ("true_label", "clean_label", "corrected_label", "correct_label")
 
 
 @dataclass(frozen=True)

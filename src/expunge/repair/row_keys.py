@@ -44,7 +44,7 @@ def same_text(text: str) -> str:
 class RowNames:
     """Rows by name, as a list may write it.
 
-    First the name itself, then one that looks the same (``./``, decomposed accents, a backslash for ``/``), then the end
+    First the name itself, then one that looks the same (``./``, accents, a backslash for ``/``), then the end
     of a row's name, or a longer path that ends in it.
     """
 

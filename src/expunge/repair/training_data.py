@@ -227,7 +227,7 @@ def given_names(given: Sequence[str], known: Collection[str], what: str) -> tupl
     return tuple(found)
 
 
-_NO_LABEL = ("", "na", "n/a", "nan", "null", "none")
+NO_LABEL = ("", "na", "n/a", "nan", "null", "none")
 """What stands for a missing label among labels that are numbers; elsewhere it is the name of a class."""
 
 
@@ -246,13 +246,15 @@ def number_labels(
     found = [plain_label(value, where, row) for row, value in enumerate(found)]
     texts = [same_text(value) for value in found if isinstance(value, str)]
     classes = given_names(classes, {*texts, *names}, "classes")
+    if len(set(names)) < len(names):
+        raise DataError(f"{where}: two classes have one name among {first_few(list(names), 12)}; rename one")
     if names and not texts:
         labels = _numbered(found, names, where)
         if not classes or classes == names:
             return labels, names, True
         found = texts = [names[label] for label in labels.tolist()]
     if texts and any(map(is_number, texts)):
-        missing = next((row for row, value in enumerate(found) if str(value).lower() in _NO_LABEL), None)
+        missing = next((row for row, value in enumerate(found) if str(value).lower() in NO_LABEL), None)
         if missing is not None:
             raise DataError(f"{where}: row {missing} has no label; give it one, or leave the row out")
     if texts and len(texts) < len(found):
