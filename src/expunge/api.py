@@ -24,7 +24,8 @@ from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
 from expunge.training.devices import Devices
-from expunge.training.loop import Progress, silent, training_mode
+from expunge.training.logits import check_logits
+from expunge.training.loop import Progress, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
@@ -171,7 +172,7 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
 
 def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
     if isinstance(train_set, Examples):
-        n_classes = _count_logits(model, next(train_set.batches(1)).x)
+        n_classes = check_logits(model, next(train_set.batches(3)).x).n_logits
         if n_classes != train_set.n_classes:
             raise InvalidInput(
                 f"the model gives {n_classes} logits but the data has {train_set.n_classes} classes"
@@ -186,23 +187,5 @@ def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
 
     source = MappedSource(train_set, numerics.device)
     # The number of classes is the number of logits.
-    n_classes = _count_logits(model, source.fetch(torch.zeros(1, dtype=torch.int64), None))
+    n_classes = check_logits(model, source.fetch(torch.arange(min(3, len(train_set))), None)).n_logits
     return Examples.all_of(source, read_labels(train_set, look), n_classes)
-
-
-def _count_logits(model: nn.Module, x: torch.Tensor) -> int:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad(), training_mode(model, False):
-            outputs = model(x.to(device))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"the model cannot read an input of shape {tuple(x.shape)}, {x.dtype}: {error}"
-        ) from error
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != 1:
-        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise InvalidInput(
-            f"the model must return logits (B, n_classes) for a batch of B inputs, got {shape} for one input; "
-            "wrap it in a module that returns the logits"
-        )
-    return outputs.shape[1]

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 
-from expunge.data.examples import Batch, Examples, MappedSource, check_labels, examples_from_dataset
+from expunge.data.examples import (
+    Batch,
+    Examples,
+    MappedSource,
+    batch_count,
+    check_labels,
+    examples_from_dataset,
+)
 from expunge.data.images import Augmentation, ImageSource
 from expunge.errors import DataError, InvalidInput
 
@@ -244,3 +251,16 @@ def test_labels_are_those_of_the_items(dataset: Any) -> None:
 def test_datasets_that_cannot_be_used_are_refused(dataset: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         examples_from_dataset(dataset, 3)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1])],
+)
+def test_a_shuffled_pass_does_not_end_in_one_example(count: int, size: int, sizes: list[int]) -> None:
+    batches = list(numbered(count).batches(size, generator()))
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(count))
+    assert batch_count(count, size) == len(sizes)
+    in_order = [len(batch) for batch in numbered(count).batches(size)]
+    assert in_order == [min(size, count - start) for start in range(0, count, size)]

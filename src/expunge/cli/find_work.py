@@ -32,35 +32,15 @@ def load_model(
     from expunge.repair.architecture import build_architecture
     from expunge.repair.checkpoint import read_checkpoint
     from expunge.repair.weights import load_weights
+    from expunge.training.logits import check_logits
 
     model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
     if checkpoint is not None:
         load_weights(model, read_checkpoint(checkpoint))
     numerics.place(model)
-    return model, data.with_n_classes(_count_logits(model, data, numerics))
-
-
-def _count_logits(model: nn.Module, data: TrainingData, numerics: Numerics) -> int:
-    import torch
-
-    from expunge.training.loop import training_mode
-
-    batch = next(data.examples.batches(2))
-    try:
-        with torch.no_grad(), training_mode(model, False), numerics.autocast():
-            outputs = model(numerics.place_inputs(batch.x))
-    # A user's own module can fail in any way.
-    except Exception as error:
-        raise InvalidInput(
-            f"the model cannot read inputs of shape {tuple(batch.x.shape[1:])}: {error}; give the data as the model "
-            "reads it: --size, --channels, --inputs or --tokenizer"
-        ) from error
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != len(batch):
-        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise InvalidInput(
-            f"the model returns {shape} for {len(batch)} inputs, expected logits ({len(batch)}, C)"
-        )
-    return outputs.shape[1]
+    return model, data.with_n_classes(
+        check_logits(model, next(data.examples.batches(3)).x, numerics).n_logits
+    )
 
 
 def read_features(model: nn.Module, data: TrainingData, numerics: Numerics) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -104,7 +105,8 @@ class Examples:
         """Yield every example once, in order, or shuffled when ``generator`` is given.
 
         Args:
-            size: examples a batch; the last batch may be smaller.
+            size: examples a batch; the last batch may be smaller. A shuffled pass does not end in a batch of one,
+                which has no statistics to normalise by: that example joins the batch before.
             generator: CPU generator of the order and of the augmentation.
             augment: apply the source's augmentation; needs ``generator``.
 
@@ -119,9 +121,18 @@ class Examples:
         if count == 0:
             return
         order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        for chunk in torch.split(order.to(self.device), size):
+        chunks = list(torch.split(order.to(self.device), size))
+        if generator is not None and len(chunks[-1]) == 1 < min(size, count):
+            chunks[-2:] = [torch.cat(chunks[-2:])]
+        for chunk in chunks:
             rows = self.index[chunk]
             yield Batch(self.source.fetch(rows, generator if augment else None), self.labels[chunk], rows)
+
+
+def batch_count(examples: int, size: int) -> int:
+    """Return how many batches a shuffled pass over so many examples has."""
+    lone = examples % size == 1 and 1 < size < examples
+    return math.ceil(examples / size) - lone
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:

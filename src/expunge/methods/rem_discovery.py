@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.capacity.branches import Branched
+from expunge.capacity.branches import Branched, check_branches
 from expunge.capacity.route import Router
 from expunge.data.examples import Batch, Examples
 from expunge.errors import InvalidInput
@@ -174,6 +174,10 @@ class REMDiscovery(GradientMethod):
                 f"the erasure term of {self.name!r} draws for a whole batch, which several devices do not share; "
                 "use 'rem', set erase=0, or run on one device"
             )
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Refuse a network that branches cannot stand beside."""
+        check_branches(model, next(request.train.batches(3)).x, self.layers)
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Name, loosen, redirect; return the network without its branches."""

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
-from expunge.errors import ExpungeError
+from expunge.errors import InvalidInput
 from expunge.repair.checkpoint import Checkpoint
 from expunge.repair.findings import Finding, first_few, ranked
 from expunge.repair.layers import check_layers, check_lazy
 from expunge.repair.scores import best_class_order, best_normalisation, chance, confusion, sample
 from expunge.repair.training_data import TrainingData
 from expunge.seeding import generator
-from expunge.training.loop import predict, training_mode
+from expunge.training.logits import check_logits
+from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
 _GAIN = 0.05
@@ -139,58 +140,40 @@ def _carried(checkpoint: Checkpoint | None) -> list[Finding]:
 def _logits(
     model: nn.Module, data: TrainingData, numerics: Numerics, numbers: dict[str, float]
 ) -> list[Finding]:
-    """Run the model on two examples, twice: its output must be logits for the classes, and repeatable."""
-    batch = next(data.examples.batches(2))
-    said = f"inputs of shape {tuple(batch.x.shape[1:])}, {str(batch.x.dtype).removeprefix('torch.')}"
+    """Run the model: its output must be logits for the classes, and repeatable."""
     try:
-        with torch.no_grad(), training_mode(model, False), numerics.autocast():
-            outputs = model(numerics.place_inputs(batch.x))
-            again = model(numerics.place_inputs(batch.x))
-    # A user's own module can fail in any way.
-    except Exception as error:
-        what = str(error) if isinstance(error, ExpungeError) else f"{type(error).__name__}: {error}"
-        return [
-            Finding(
-                "error",
-                "model",
-                f"cannot read {said}: {what}",
-                "give the data as the model reads it: --size, --channels, --inputs or --tokenizer; or the "
-                "architecture with other settings",
-            )
-        ]
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(batch):
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        return [
-            Finding(
-                "error",
-                "model",
-                f"returns {shape} for {len(batch)} inputs, expected logits ({len(batch)}, C)",
-                "wrap it in a factory whose module returns the logits alone",
-            )
-        ]
-    numbers["n_logits"] = float(outputs.shape[1])
-    fewer, more = outputs.shape[1] < len(data.classes), outputs.shape[1] > len(data.classes)
+        answer = check_logits(model, next(data.examples.batches(3)).x, numerics)
+    except InvalidInput as error:
+        what, _, remedy = str(error).removeprefix("the model ").rpartition("; ")
+        return [Finding("error", "model", what, remedy)]
+    numbers["n_logits"] = float(answer.n_logits)
+    fewer, more = answer.n_logits < len(data.classes), answer.n_logits > len(data.classes)
     # Numbers as labels do not say how many classes there are beyond the largest.
     if fewer or (more and data.named_classes):
         return [
             Finding(
                 "error",
                 "model",
-                f"has {outputs.shape[1]} logits, but the data has {len(data.classes)} classes "
+                f"has {answer.n_logits} logits, but the data has {len(data.classes)} classes "
                 f"({first_few(list(data.classes), 5)})",
                 "give the data it was trained on, or all class names in the order of its logits (--classes)",
             )
         ]
-    if not torch.allclose(outputs, again, equal_nan=True):
-        return [
+    found = []
+    if answer.several:
+        found.append(
+            Finding("note", "model", f"returns {answer.several} in training mode: the first is trained on")
+        )
+    if not answer.repeatable:
+        found.append(
             Finding(
                 "warning",
                 "model",
                 "gives other logits when the same batch is run again in evaluation mode",
                 "take what is random out of the forward pass in evaluation mode; scores will vary until then",
             )
-        ]
-    return []
+        )
+    return found
 
 
 def _scores(

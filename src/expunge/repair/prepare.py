@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from expunge.api import load_method
-from expunge.capacity.branches import add_capacity
+from expunge.capacity.branches import check_branches
 from expunge.data.examples import Examples
 from expunge.data.joined import join
 from expunge.errors import InvalidInput
@@ -179,7 +178,7 @@ def _method(
         codes=codes is not None,
         images=len(data.shape) == 3,
         floating=not data.sequences,
-        attachable=_attachable(model),
+        attachable=_attachable(model, next(data.examples.batches(3)).x),
         discovery=job.discovery,
     )
     if job.method is not None:
@@ -203,12 +202,11 @@ def _method(
     return choice, method, changed
 
 
-def _attachable(model: nn.Module) -> bool:
+def _attachable(model: nn.Module, x: Tensor) -> bool:
     if isinstance(model, SplitNetwork):
         return True
     try:
-        # On a copy, and as small as it gets: only whether there is a place is asked.
-        add_capacity(copy.deepcopy(model), 1e-6, torch.Generator())
+        check_branches(model, x)
     except InvalidInput:
         return False
     return True
@@ -234,11 +232,5 @@ def _check(method: Method, model: nn.Module, request: Request, there: Needs, sit
         raise InvalidInput(
             f"method {method.name!r} makes new inputs by changing given ones, and these are token ids, which cannot "
             f"be changed by a little. Methods that would do: {', '.join(others)}"
-        )
-    if not situation.attachable and "added" in method.touches:
-        others = [name for name in suitable(there) if "added" not in METHODS.get(name).touches]
-        raise InvalidInput(
-            f"method {method.name!r} adds neurons, and {type(model).__name__} has no layer beside which they could "
-            f"stand: no Conv2d, and no Linear beside its head. Methods that add none: {', '.join(others)}"
         )
     method.check(model, request.grant(method.name, method.needs))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from expunge.errors import DataError, near_miss
 from expunge.repair.findings import first_few
+from expunge.store.spreadsheet import from_text
 
 if TYPE_CHECKING:
     from expunge.repair.training_data import TrainingData
@@ -63,7 +64,7 @@ class RowNames:
             return []
         if text in self._exact:
             return self._exact[text]
-        for form in (text, text.replace("\\", "/")):
+        for form in (text, text.replace("\\", "/"), from_text(text)):
             wanted = PurePosixPath(same_text(form)).parts or ("",)
             found = [
                 (parts, row)

@@ -16,6 +16,7 @@ from expunge.data.images import Augmentation
 from expunge.errors import DataError, InvalidInput, near_miss
 from expunge.repair.findings import first_few
 from expunge.repair.row_keys import RowNames, is_number, same_text
+from expunge.store.spreadsheet import from_text
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation that models trained on ImageNet read their images with."""
@@ -302,7 +303,7 @@ def match_classes(
     Raises:
         DataError: a label that is no class.
     """
-    texts = [same_text(str(value)) for value in found]
+    texts = [same_text(from_text(str(value))) for value in found]
     names = {same_text(name): number for number, name in enumerate(classes)}
     numbers = {str(number): number for number in range(len(classes))}
     named = any(text in names for text in texts)
