@@ -14,7 +14,7 @@ import expunge
 
 ROOT = Path(expunge.__file__).parent
 
-CORE = {"errors", "seeding", "fingerprint", "registry"}
+CORE = {"errors", "seeding", "fingerprint", "registry", "settings"}
 BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity", "objectives"}
 LIBRARY = BELOW_METHODS | {"methods", "metrics", "evaluation", "api"}
 
@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "seeding": {"errors"},
     "fingerprint": {"errors"},
     "registry": {"errors"},
+    "settings": {"errors"},
     "data": CORE,
     "models": {"errors", "seeding"},
     "tasks": CORE | {"data"},

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from expunge.errors import InvalidInput, near_miss
+from expunge.api import load_method
+from expunge.errors import InvalidInput, UnknownName, near_miss
+from expunge.registry import METHODS
 from expunge.repair.choice import Purpose
 from expunge.repair.specification import plain_value
 from expunge.repair.training_data import DataOptions
+from expunge.settings import make_settings
 from expunge.training.recipe import Optimiser, Recipe
 
 _RECIPE = ("epochs", "batch_size", "schedule", "augment")
@@ -63,6 +66,13 @@ class Job:
     measure_batch: int = 256
 
     def __post_init__(self) -> None:
+        if self.method is not None:
+            load_method(self.method, **self.settings)  # a mistake is told before any data is read
+        elif self.settings:
+            known = {entry.name for name in METHODS.names() for entry in fields(METHODS.get(name))}
+            unknown = next((name for name in self.settings if name not in known), None)
+            if unknown is not None:
+                raise UnknownName(f"no method has a setting {unknown!r:.100}{near_miss(unknown, known)}")
         if self.measure_batch < 1:
             raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
         if self.purpose == "forget" and self.truth is not None:
@@ -95,18 +105,13 @@ def read_recipe(texts: Sequence[str]) -> Recipe | None:
     settings = read_settings("--recipe", texts)
     if not settings:
         return None
-    inner = [f"optimiser.{entry.name}" for entry in fields(Optimiser)]
-    for name, value in settings.items():
-        if name not in (*_RECIPE, *inner):
-            known = (*_RECIPE, *inner)
+    known = (*_RECIPE, *(f"optimiser.{entry.name}" for entry in fields(Optimiser)))
+    for name in settings:
+        if name not in known:
             raise InvalidInput(
-                f"--recipe has no field {name!r}{near_miss(name, known)} (fields: {', '.join(known)})"
+                f"--recipe has no field {name!r:.100}{near_miss(name, known)} (fields: {', '.join(known)})"
             )
-        expected = {"augment": bool, "schedule": str, "optimiser.name": str}.get(name, (int, float))
-        if not isinstance(value, expected) or (isinstance(value, bool) and name != "augment"):
-            raise InvalidInput(
-                f"--recipe {name}={value!r} cannot be used; expected a value such as epochs=30"
-            )
-    optimiser = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
+    inner = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
     plain = {name: value for name, value in settings.items() if "." not in name}
-    return Recipe(**plain, optimiser=Optimiser(**optimiser))
+    optimiser = make_settings(Optimiser, inner, "--recipe optimiser")
+    return make_settings(Recipe, {**plain, "optimiser": optimiser}, "--recipe")
