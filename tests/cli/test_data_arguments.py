@@ -23,7 +23,8 @@ def test_lists_are_split() -> None:
     assert options.std == (1.0, 1.0, 1.0)
     assert options.classes == ("cat", " dog")
     assert options.inputs == ("a,b", "c")
-    assert options.normalise == "data"
+    assert options.normalise == "auto"
+    assert options.mean is not None
 
 
 def test_what_is_left_open_comes_from_the_models_own_pipeline(tmp_path: Path) -> None:

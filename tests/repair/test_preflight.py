@@ -129,6 +129,13 @@ def test_another_normalisation_is_proposed() -> None:
     finding = only(check(Shifted()))
     assert (finding.level, finding.where) == ("error", "normalisation")
     assert finding.remedy == "read the images as in training: --normalise half"
+    assert only(check(Shifted(), force=True)).level == "warning"
+    fitted = check(Shifted(), fit_reading=True)
+    assert (only(fitted).level, fitted.data.mean) == ("note", (0.5,))
+    assert only(fitted).what.endswith("with --normalise half: the images are read so")
+    assert fitted.numbers["train_accuracy"] > 0.95
+    assert accuracy(Shifted(), fitted.data.examples, CPU) == fitted.numbers["train_accuracy"]
+    assert check(fit_reading=True).data.mean == training().mean
 
 
 def test_a_model_at_chance() -> None:
@@ -147,6 +154,7 @@ def test_a_model_at_chance() -> None:
     assert (finding.level, finding.where) == ("error", "model")
     assert "would be chance" in finding.what
     assert "--normalise" in finding.remedy
+    assert check(Noise(), force=True).errors == []
 
 
 def test_a_low_score_is_a_warning() -> None:

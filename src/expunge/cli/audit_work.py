@@ -89,7 +89,7 @@ def prepare(
     numerics = Numerics.for_inputs(options.device, loaded.shape)
     listed = read_forget_list(forget, loaded)
     made = {role: _load(path, models.arch, loaded, numerics) for role, path in models.files.items()}
-    check = preflight(made["original"][0], loaded, listed.positions, numerics)
+    check = preflight(made["original"][0], loaded, listed.positions, numerics, fit_reading=options.open)
     if check.errors:
         said = "; ".join(f"{found.where} {found.what}: {found.remedy}" for found in check.errors)
         raise InvalidInput(f"{models.files['original']} does not belong to this data: {said}")

@@ -103,6 +103,10 @@ def clean_command(
     measure_batch: Annotated[
         int, typer.Option(help="Rows measured at a time.", rich_help_panel=_MEASURE)
     ] = 256,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Go on with a model that scores badly on the data it was trained on."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[
         str | None, typer.Option(help="Torch device; by default an accelerator if there is one.")
@@ -149,7 +153,7 @@ def clean_command(
         settings=read_settings("--set", set_ or []), purpose=cast(Literal["heal", "forget"], purpose),
         retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
         learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), seed=seed,
-        device=device, measure_batch=measure_batch,
+        device=device, measure_batch=measure_batch, force=force,
     )  # fmt: skip
 
     from expunge.cli.clean_report import print_findings, print_outlook, print_result

@@ -27,7 +27,10 @@ Arch = Annotated[
 ]
 Normalise = Annotated[
     str | None,
-    typer.Option(help="Of images: data, imagenet, half or none.", rich_help_panel=_PANEL),
+    typer.Option(
+        help="Of images: data, imagenet, half or none; by default data, or what fits the model best.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Mean = Annotated[
     str | None, typer.Option(help="Of pixels in [0, 1]: 0.49,0.48,0.45.", rich_help_panel=_PANEL)
@@ -97,7 +100,7 @@ def data_options(
     if means is None and stds is None and normalise is None:
         means, stds = own.mean, own.std
     return DataOptions(
-        normalise=normalise or "data",
+        normalise=normalise or "auto",
         mean=means,
         std=stds,
         size=size if size is not None else own.size,

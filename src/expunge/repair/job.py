@@ -43,6 +43,7 @@ class Job:
         seed: of everything random.
         device: torch device; by default an accelerator if there is one.
         measure_batch: rows a forward pass reads while measuring.
+        force: go on with a model that scores badly on its own training data.
     """
 
     checkpoint: Path
@@ -64,6 +65,7 @@ class Job:
     seed: int = 0
     device: str | None = None
     measure_batch: int = 256
+    force: bool = False
 
     def __post_init__(self) -> None:
         if self.method is not None:

@@ -122,7 +122,8 @@ def prepare(job: Job) -> Prepared:
         numerics.place(model)
         check = preflight(
             model, data, forget.positions, numerics,
-            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed,
+            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed, fit_reading=options.open,
+            force=job.force,
         )  # fmt: skip
     if check.errors:
         raise CheckFailed(check.findings)

@@ -115,7 +115,7 @@ def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingDat
     images = data.train_images if part == "train" else data.test_images
     labels = data.train_labels if part == "train" else data.test_labels
     mean, std = data.mean, data.std
-    if options.mean is not None or options.normalise != "data":
+    if options.mean is not None or options.normalise not in ("auto", "data"):
         mean, std = normalisation(options, images.shape[1], (mean, std))
     augmentation = options.augmentation if options.pad or options.flip else data.augmentation
     source = ImageSource(images.to(options.device), mean, std, augmentation)

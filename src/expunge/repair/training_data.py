@@ -21,7 +21,7 @@ from expunge.store.spreadsheet import from_text
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation that models trained on ImageNet read their images with."""
 
-NORMALISATIONS = ("data", "imagenet", "half", "none")
+NORMALISATIONS = ("auto", "data", "imagenet", "half", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,9 @@ class DataOptions:
     """How training data is read; what does not concern a source is not looked at.
 
     Args:
-        normalise: of uint8 images: "data" (mean and standard deviation per channel of the training
-            images), "imagenet", "half" (0.5 and 0.5: pixels in [-1, 1]) or "none" (pixels in [0, 1]).
+        normalise: of uint8 images: "data" (mean and standard deviation per channel of the training images),
+            "imagenet", "half" (0.5 and 0.5: pixels in [-1, 1]), "none" (pixels in [0, 1]), or "auto": "data", unless a
+            trained model clearly fits another one better.
         mean: per channel, of pixels in [0, 1]; in place of ``normalise``, with ``std``. One number stands
             for all channels.
         std: per channel, of pixels in [0, 1].
@@ -53,7 +54,7 @@ class DataOptions:
         InvalidInput: a value outside its range, or ``mean`` without ``std``.
     """
 
-    normalise: str = "data"
+    normalise: str = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None
@@ -100,6 +101,11 @@ class DataOptions:
             raise InvalidInput("crop cuts out the centre of a resized image: give size too")
         if self.pad < 0 or self.memory < 0:
             raise InvalidInput(f"pad and memory must be at least 0, got {self.pad} and {self.memory}")
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody said how images are normalised."""
+        return self.normalise == "auto" and self.mean is None
 
     @property
     def reading(self) -> dict[str, Any]:
