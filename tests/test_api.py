@@ -231,13 +231,13 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         DataError,
         r"inputs must have one shape, but row \d+ has \(1, 6, \d\) and row \d+ has \(1, 6, \d\); resize them in the",
     ),
-    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, r"items of the dataset must be \(input, label\)"),
-    "a stream": ({"train_set": Stream()}, DataError, "a map-style dataset is expected, got Stream, which has no len"),
+    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, "row 0 has label tensor"),
+    "a stream": ({"train_set": Stream()}, DataError, "a map-style dataset .* is expected, got Stream; the examples"),
     "no data": ({"train_set": [], "forget": [0]}, DataError, "the training set is empty"),
     "wrong input": (
         {"train_set": TensorDataset(torch.randn(40, 5), torch.arange(40) % 3)},
         InvalidInput,
-        r"the model cannot read an input of shape \(1, 5\), torch.float32: mat1 and mat2",
+        r"the model cannot read inputs of shape \(5,\), float32: RuntimeError: mat1 and mat2",
     ),
     "one logit too few": (
         {"train_set": examples_from_dataset(dataset(), 4)},
@@ -247,9 +247,9 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no logits": (
         {"model": nn.Conv2d(1, 3, 3)},
         InvalidInput,
-        r"must return logits \(B, n_classes\) .*, got \(1, 3, 4, 4\) for one input; wrap it in a module that",
+        r"the model returns \(3, 3, 4, 4\) for 3 inputs, expected logits \(3, C\); wrap it in a module that",
     ),
-    "two outputs": ({"model": Pair()}, InvalidInput, r"must return logits \(B, n_classes\) .*, got tuple for one"),
+    "two outputs": ({"model": Pair()}, InvalidInput, r"the model returns a tuple of 2 for 3 inputs, expected logits"),
     "no parameters": ({"model": nn.Flatten()}, InvalidInput, "Flatten has no parameters; there is nothing to unlearn"),
     "all frozen": ({"model": dense().requires_grad_(False), "method": "finetune"}, InvalidInput, "no parameter requir"),
     "nowhere to redirect": (

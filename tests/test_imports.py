@@ -14,7 +14,7 @@ import expunge
 
 ROOT = Path(expunge.__file__).parent
 
-CORE = {"errors", "seeding", "fingerprint", "registry"}
+CORE = {"errors", "seeding", "fingerprint", "registry", "settings"}
 BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity", "objectives"}
 LIBRARY = BELOW_METHODS | {"choice", "methods", "metrics", "evaluation", "api"}
 
@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "fingerprint": {"errors"},
     "registry": {"errors"},
     "choice": {"errors"},
+    "settings": {"errors"},
     "data": CORE,
     "models": {"errors", "seeding"},
     "tasks": CORE | {"data"},

@@ -14,17 +14,20 @@ from expunge.choice import RELEARN, Purpose, Situation, choose, starting_setting
 from expunge.data.examples import (
     Examples,
     MappedSource,
+    as_pairs,
+    check_input,
     check_not_empty,
     examples_from_dataset,
     read_labels,
 )
-from expunge.errors import DataError, InvalidInput
+from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
 from expunge.training.devices import Devices
 from expunge.training.initialisation import matching
-from expunge.training.loop import Progress, silent, training_mode
+from expunge.training.logits import check_logits
+from expunge.training.loop import Progress, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
@@ -66,7 +69,7 @@ def unlearn(
     Args:
         model: any module that maps a batch of inputs to logits (B, n_classes). It stays untouched.
         train_set: what it was trained on, bad examples included: a map-style dataset of (input, label)
-            pairs, or :class:`Examples`.
+            pairs or of dictionaries as those of Hugging Face, or :class:`Examples`.
         forget: positions in ``train_set`` (integers, or a boolean mask), each once, not all of them.
         method: name of a method ("expunge list methods"), or a configured one; by default the one that
             :func:`expunge.choice.choose` names, as in "expunge clean".
@@ -111,11 +114,10 @@ def unlearn(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
             "only an experiment does ('expunge map')"
         )
-    if not isinstance(train_set, Examples) and not hasattr(train_set, "__len__"):
-        raise DataError(
-            f"a map-style dataset is expected, got {type(train_set).__name__}, which has no length"
-        )
-    check_not_empty(train_set)
+    if isinstance(train_set, Examples):
+        check_not_empty(train_set)
+    else:
+        train_set = as_pairs(train_set)
     positions = check_forget(_positions(forget), len(train_set))
     if device is None and isinstance(train_set, Examples):
         device = str(train_set.device)
@@ -284,41 +286,20 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
 
 def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
     if isinstance(train_set, Examples):
-        n_classes = _count_logits(model, next(train_set.batches(1)).x)
+        n_classes = check_logits(model, next(train_set.batches(3)).x).n_logits
         if n_classes != train_set.n_classes:
             raise InvalidInput(
                 f"the model gives {n_classes} logits but the data has {train_set.n_classes} classes"
             )
         return train_set
-    labels = read_labels(train_set)
+    shape: torch.Size | None = None
+
+    def look(x: torch.Tensor, row: int) -> None:  # a bad input is found now, not after an hour
+        nonlocal shape
+        shape = shape or x.shape
+        check_input(x, row, shape)
+
     source = MappedSource(train_set, numerics.device)
     # The number of classes is the number of logits.
-    first = source.fetch(torch.zeros(1, dtype=torch.int64), None)
-    examples = Examples.all_of(source, labels, _count_logits(model, first))
-    shape = None
-    for batch in examples.batches(256):  # a bad input is found now, not after an hour
-        if shape is not None and batch.x.shape[1:] != shape:
-            raise DataError(
-                f"inputs must have one shape, but row {int(batch.index[0])} has {tuple(batch.x.shape[1:])} and "
-                f"row 0 has {tuple(shape)}; resize them in the dataset"
-            )
-        shape = batch.x.shape[1:]
-    return examples
-
-
-def _count_logits(model: nn.Module, x: torch.Tensor) -> int:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad(), training_mode(model, False):
-            outputs = model(x.to(device))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"the model cannot read an input of shape {tuple(x.shape)}, {x.dtype}: {error}"
-        ) from error
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != 1:
-        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise InvalidInput(
-            f"the model must return logits (B, n_classes) for a batch of B inputs, got {shape} for one input; "
-            "wrap it in a module that returns the logits"
-        )
-    return outputs.shape[1]
+    n_classes = check_logits(model, source.fetch(torch.arange(min(3, len(train_set))), None)).n_logits
+    return Examples.all_of(source, read_labels(train_set, look), n_classes)

@@ -35,6 +35,17 @@ def test_every_parameter_and_statistic_is_drawn_anew(make: type[nn.Module]) -> N
     assert not any(bool((tensor == 99).any()) for tensor in net.state_dict().values())
 
 
+def test_frozen_layers_stay() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), Scale(), nn.Linear(3, 2))
+    net(torch.randn(8, 3))
+    for layer in (net[0], net[1], net[2]):
+        layer.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    reinitialise(net, generator(5, "it"))
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"3.weight", "3.bias"}
+
+
 def test_follows_its_generator_alone() -> None:
     nets = [plain() for _ in range(3)]
     before = torch.get_rng_state()

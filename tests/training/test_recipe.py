@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,11 +141,3 @@ def test_training_is_determined_by_its_seed_and_learns(margin: Callable[..., Non
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
     margin("accuracy", accuracy(first, examples, CPU), above=0.9)
-
-
-@pytest.mark.parametrize(
-    ("examples", "given", "wanted"), [(64, 32, 32), (65, 32, 33), (33, 32, 33), (9, 1, 1)]
-)
-def test_no_batch_of_one_example(examples: int, given: int, wanted: int) -> None:
-    recipe = Recipe(batch_size=given)
-    assert recipe.without_lone_batch(examples) == replace(recipe, batch_size=wanted)

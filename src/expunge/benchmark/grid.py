@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from expunge.benchmark.metric_choice import load_metrics
 from expunge.benchmark.plan import DataChoice, Plan, make_plan
-from expunge.benchmark.preset import SETTINGS, SWEEP, Preset, make_settings, packaged_presets
+from expunge.benchmark.preset import SETTINGS, SWEEP, Preset, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.methods.base import Method
+from expunge.settings import make_settings
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import FORGET_TASKS

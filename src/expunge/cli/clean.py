@@ -89,7 +89,11 @@ def clean_command(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Repair although there is little to repair.", rich_help_panel=_METHOD),
+        typer.Option(
+            "--force",
+            help="Repair although there is little to repair, or the model scores badly on its data.",
+            rich_help_panel=_METHOD,
+        ),
     ] = False,
     truth: Annotated[
         str | None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.data.examples import Batch
+from expunge.data.examples import Batch, batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
 from expunge.methods.feature_neighbours import Neighbours, feature_neighbours, two_means
@@ -73,9 +73,9 @@ class Run:
         self.order = request.generator("order")
         self.number = 0
         size, passes = how.batch_size, method.epochs
-        while size >= 2 * _SMALLEST_BATCH and (passes + 1) * math.ceil(n / size) < method.least_steps:
+        while size >= 2 * _SMALLEST_BATCH and (passes + 1) * batch_count(n, size) < method.least_steps:
             size //= 2
-        self.size, self.steps = size, math.ceil(n / size)
+        self.size, self.steps = size, batch_count(n, size)
         self.passes = max(passes, math.ceil(method.least_steps / self.steps))
         self.keep = 1.0
 

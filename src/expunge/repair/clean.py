@@ -103,7 +103,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
     origin = provenance(
         job.checkpoint, data, prepared.forget.positions, job.arch, prepared.method.name,
         prepared.method.settings(), job.options, job.purpose, job.seed, job.learn_truth,
-        [] if prepared.truth is None else prepared.truth.labels.tolist(),
+        [] if prepared.true_labels is None else prepared.true_labels.tolist(),
         "" if prepared.first.start_file is None else file_hash(prepared.first.start_file),
     )  # fmt: skip
     original = prepared.model

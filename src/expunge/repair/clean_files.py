@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from expunge.repair.clean import Cleaned
 from expunge.repair.measure import Damage, Measured, Share
 from expunge.repair.prepare import Prepared
 from expunge.store.atomic import write_atomically
+from expunge.store.spreadsheet import csv_text
 
 
 def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -> list[str]:
@@ -60,17 +59,15 @@ def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: T
     (stored), ``predicted_label`` (by the repaired model).
     """
     data, labels = prepared.data, prepared.data.examples.labels.cpu()
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     named, scored = ["name"] if data.names else [], [] if scores is None else ["score"]
-    writer.writerow(["index", *named, *scored, "given_label", "predicted_label"])
+    rows: list[list[object]] = [["index", *named, *scored, "given_label", "predicted_label"]]
     for number, row in enumerate(positions.tolist()):
         name = [data.names[row]] if data.names else []
         score = [] if scores is None else [f"{float(scores[number]):.6g}"]
         predicted = int(cleaned.after.predictions[row])
         told = data.classes[predicted] if predicted >= 0 else ""
-        writer.writerow([row, *name, *score, data.classes[int(labels[row])], told])
-    return buffer.getvalue()
+        rows.append([row, *name, *score, data.classes[int(labels[row])], told])
+    return csv_text(rows)
 
 
 def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:

@@ -146,11 +146,11 @@ def _settings(prepared: Prepared) -> Iterable[tuple[str, str]]:
 
 
 def _listed(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
-    data, truth = prepared.data, prepared.truth
+    data, truth = prepared.data, prepared.true_labels
     labels = data.examples.labels.cpu()
     cells = []
     for row in prepared.forget.positions[:_SHOWN].tolist():
-        known = -1 if truth is None else int(truth.labels[row])
+        known = -1 if truth is None else int(truth[row])
         cells.append(
             [
                 data.name(row),

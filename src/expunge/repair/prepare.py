@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.api import check_retained, load_method, situation_of
-from expunge.capacity.branches import add_capacity
+from expunge.capacity.branches import check_branches
 from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
@@ -18,14 +17,13 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
-from expunge.registry import METHODS
 from expunge.repair.architecture import build_architecture
 from expunge.repair.checkpoint import Checkpoint, read_checkpoint
-from expunge.repair.corrected_labels import CorrectedLabels, read_corrected_labels
 from expunge.repair.findings import Finding
 from expunge.repair.first_training import FirstTraining, first_training, trained_on
 from expunge.repair.forget_list import ForgetList, read_forget_list
 from expunge.repair.job import Job
+from expunge.repair.known_truth import UNKNOWN, read_true_labels
 from expunge.repair.measure import Yardstick
 from expunge.repair.memory import enough_memory
 from expunge.repair.preflight import Preflight, preflight
@@ -59,7 +57,7 @@ class Prepared:
         model: with its weights, on the device; not the one that will be changed.
         data: the training data.
         forget: the listed rows.
-        truth: true labels, if some are known.
+        true_labels: int64 (N,), negative where not known; ``None`` if none is.
         train: what the method is given: the data and, after it, the rows to be learned under their true
             labels.
         validation: to measure with.
@@ -81,7 +79,7 @@ class Prepared:
     model: nn.Module
     data: TrainingData
     forget: ForgetList
-    truth: CorrectedLabels | None
+    true_labels: Tensor | None
     train: Examples
     validation: Examples | None
     unseen: Examples | None
@@ -140,7 +138,8 @@ def prepare(job: Job) -> Prepared:
         numerics.place(model)
         check = preflight(
             model, data, forget.positions, numerics,
-            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed,
+            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed, fit_reading=options.open,
+            force=job.force,
         )  # fmt: skip
     if check.errors:
         raise CheckFailed(check.findings)
@@ -153,9 +152,9 @@ def prepare(job: Job) -> Prepared:
     first = first_training(job, model)
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
-    truth = None if job.truth is None else read_corrected_labels(job.truth, data)
+    true_labels = None if job.truth is None else read_true_labels(job.truth, data)
     codes = _codes(checkpoint, len(data.classes))
-    split = Split(_training_set(job, data, forget, truth), forget.positions, unseen)
+    split = Split(_training_set(job, data, forget, true_labels), forget.positions, unseen)
     choice, method, changed = _method(job, model, split, codes, numerics, first)
     tried = Meter(numerics.device)
     optimiser, found = trained_on(
@@ -167,10 +166,10 @@ def prepare(job: Job) -> Prepared:
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[forget.positions] = True
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
-    on = Yardstick(data.examples, mask, validation, None if truth is None else truth.labels, forgotten)
+    on = Yardstick(data.examples, mask, validation, true_labels, forgotten)
     return Prepared(
-        job, checkpoint, model, data, forget, truth, split.train, validation, unseen, codes, check, choice, method,
-        changed, first, optimiser, tried, on, numerics,
+        job, checkpoint, model, data, forget, true_labels, split.train, validation, unseen, codes, check, choice,
+        method, changed, first, optimiser, tried, on, numerics,
     )  # fmt: skip
 
 
@@ -179,19 +178,17 @@ def _codes(checkpoint: Checkpoint, n_classes: int) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.ndim > 1 and len(found) == n_classes else None
 
 
-def _training_set(
-    job: Job, data: TrainingData, forget: ForgetList, truth: CorrectedLabels | None
-) -> Examples:
-    if truth is None or not job.learn_truth:
+def _training_set(job: Job, data: TrainingData, forget: ForgetList, true_labels: Tensor | None) -> Examples:
+    if true_labels is None or not job.learn_truth:
         return data.examples
-    known = truth.known_among(forget.positions)
-    known = known[truth.labels[known] != data.examples.labels.cpu()[known]]
-    if len(known) == 0:
+    true = true_labels[forget.positions]
+    wrong = (true != UNKNOWN) & (true != data.examples.labels.cpu()[forget.positions])
+    if not bool(wrong.any()):
         raise InvalidInput(
-            f"{truth.source} has no other label than the stored one for any listed row; check both lists"
+            f"{job.truth} has no other label than the stored one for any listed row; check both lists"
         )
     # A row of its own: what is done to the wrong label is not to be done to the right one.
-    return join(data.examples, data.examples.select(known).relabel(truth.labels[known]))
+    return join(data.examples, data.examples.select(forget.positions[wrong]).relabel(true[wrong]))
 
 
 def _method(
@@ -213,7 +210,7 @@ def _method(
             recipe=first.recipe, codes=codes, pretrained=not first.scratch,
         ),
         retain=job.retain,
-        attachable=_attachable(model),
+        attachable=_attachable(model, next(split.train.batches(3)).x),
     )  # fmt: skip
     if job.method is not None:
         method, changed = _configured(job, job.method, split, first)
@@ -239,12 +236,11 @@ def _method(
     return choice, method, changed
 
 
-def _attachable(model: nn.Module) -> bool:
+def _attachable(model: nn.Module, x: Tensor) -> bool:
     if isinstance(model, SplitNetwork):
         return True
     try:
-        # On a copy, and as small as it gets: only whether there is a place is asked.
-        add_capacity(copy.deepcopy(model), 1e-6, torch.Generator())
+        check_branches(model, x)
     except InvalidInput:
         return False
     return True
@@ -277,12 +273,6 @@ def _check(
         raise InvalidInput(
             f"method {method.name!r} makes new inputs by changing given ones, and these are token ids, which cannot "
             f"be changed by a little. Methods that would do: {', '.join(others)}"
-        )
-    if not situation.attachable and "added" in method.touches:
-        others = [name for name in suitable(there) if "added" not in METHODS.get(name).touches]
-        raise InvalidInput(
-            f"method {method.name!r} adds neurons, and {type(model).__name__} has no layer beside which they could "
-            f"stand: no Conv2d, and no Linear beside its head. Methods that add none: {', '.join(others)}"
         )
     check_retained(method, split)
     method.check(model, request.grant(method.name, method.needs, method.uses))
