@@ -39,6 +39,8 @@ _CONCENTRATED = 0.01
 """Level of the test whether the known examples have a label more often than chance would."""
 _LIKE = 1e-3
 """Level of the test whether known examples lie above the cut more often than the others, where they do."""
+_BY_CHANCE = 0.1
+"""Level of that test where they are not concentrated and the values fall into two parts."""
 _ELSEWHERE = 1.2
 """Times the separation that a label needs where they do not."""
 _ROUNDS = 3
@@ -102,8 +104,9 @@ def feature_neighbours(
 
     The values are cut by two means if the parts lie ``separation`` pooled standard deviations apart, a fifth more
     where the known ones do not have the label more often than chance would (binomial test at 1 %), because classes
-    have parts by nature too. Three in four known ones must lie above. Those above are taken for known, the likeness is
-    computed from all of them and cut again, three times at most and as long as the parts lie farther apart each time.
+    have parts by nature too; several known ones must there lie above more often than the others (binomial test at
+    10 %). Three in four known ones must lie above. Those above are taken for known, the likeness is computed from all
+    of them and cut again, three times at most and as long as the parts lie farther apart each time.
     With 10 of 1,000 triggered images of CIFAR-10 known, the last cut has 922 of the others among 928. Those above it
     are certain. The share of good ones among them is read off the tail of a normal distribution fitted to those below.
 
@@ -145,7 +148,9 @@ def feature_neighbours(
         inside, others = int(first[member].sum()), float(first[~member].double().mean())
         if count > 1 and inside < _MEMBERS * count:
             continue
-        if not apart and binom.sf(inside - 1, count, others) > _LIKE:
+        # Parts of a class that hold the known ones by chance are no rule.
+        level = _BY_CHANCE if apart else _LIKE
+        if not (apart and (concentrated or count == 1)) and binom.sf(inside - 1, count, others) > level:
             continue
         above, sure, expected = first, first, None
         if apart or many:

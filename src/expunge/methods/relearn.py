@@ -95,7 +95,6 @@ class Relearn(Method):
     name = "relearn"
     needs = Needs.FORGET | Needs.RETAIN
     uses = Needs.RECIPE | Needs.START
-    trains = True
     reference = Reference(
         "Relearning with early-learning targets and complementary labels",
         "this project; after Ash, Adams (shrink and perturb) and Liu, Niles-Weed, Razavian, Fernandez-Granda",
