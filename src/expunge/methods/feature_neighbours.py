@@ -33,8 +33,6 @@ _MANY = 10
 """Known examples of a label from which the share of them above a cut is a measure of it."""
 _MEMBERS = 0.75
 """Share of the known examples that must lie above a cut."""
-_LOOSE = 0.9
-"""The same where the values do not fall into two parts: what is missed would teach the rule again."""
 _CONCENTRATED = 0.01
 """Level of the test whether the known examples have a label more often than chance would."""
 _LIKE = 1e-3
@@ -83,13 +81,10 @@ class Neighbours:
 
     Attributes:
         found: bool (N,) over the training set.
-        certain: bool (N,), those of them that lie above a cut that leaves little doubt.
-        good: label -> the share of its certain ones that is expected to be good, in [0, 1]; labels whose
-            likeness falls into two parts only.
+        good: label -> the share of its found ones that is expected to be good, in [0, 1].
     """
 
     found: Tensor
-    certain: Tensor
     good: Mapping[int, float]
 
 
@@ -102,18 +97,19 @@ def feature_neighbours(
     :class:`_Likeness`). Corruption that follows a rule (a trigger, two exchanged classes) lies high; good examples
     and labels at random do not.
 
-    The values are cut by two means if the parts lie ``separation`` pooled standard deviations apart, a fifth more
-    where the known ones do not have the label more often than chance would (binomial test at 1 %), because classes
-    have parts by nature too; several known ones must there lie above more often than the others (binomial test at
-    10 %). Three in four known ones must lie above. Those above are taken for known, the likeness is computed from all
-    of them and cut again, three times at most and as long as the parts lie farther apart each time.
-    With 10 of 1,000 triggered images of CIFAR-10 known, the last cut has 922 of the others among 928. Those above it
-    are certain. The share of good ones among them is read off the tail of a normal distribution fitted to those below.
+    The values are cut by two means. Three in four known ones must lie above, and the parts ``separation`` pooled
+    standard deviations apart. Classes have parts by nature too: where the known ones do not have the label more often
+    than chance would (binomial test at 1 %), the parts must lie a fifth farther apart, and several known ones above
+    more often than the others (at 10 %). Where they do have it more often, parts that do not lie apart yet are a
+    beginning as well, if more of them lie above than of the others (at 0.1 %); of ten known ones or more, the cut is
+    then that with the largest r^2 / q, r the share of them above it and q that of the others (Lee and Liu, ICML 2003:
+    proportional to F1 squared).
 
-    If the parts do not lie apart, but the known ones have the label more often than chance would, a cut counts that
-    more of them lie above than of the others (binomial test at 0.1 %): of ten known ones or more, that with the largest
-    r^2 / q, r the share of the known ones above it, nine in ten at least, and q that of the others (Lee and Liu,
-    ICML 2003: proportional to F1 squared), else that of two means. With three in four instead, those are certain.
+    Then those above are taken for known, the likeness is computed from all of them, and the values are cut by two means
+    again, three times at most and as long as the parts lie far enough apart, and farther each time; a label whose parts
+    never do has no neighbours. With 10 of 1,000 triggered images of CIFAR-10 known, the last cut has 922 of the
+    others among 928. The share of good ones among them is read off the tail of a normal distribution fitted to those
+    below.
 
     Args:
         model: in place for ``numerics``; it is left as it is.
@@ -121,9 +117,9 @@ def feature_neighbours(
         known: bool (N,), what is known to be corrupted.
         numerics: where to compute.
         separation: see above; in pooled standard deviations.
-        share: a cut that names more than this share of a label's unlisted examples does not count.
+        share: a label of whose unlisted examples more than this share lies above has no neighbours.
     """
-    found, certain = torch.zeros_like(known), torch.zeros_like(known)
+    found = torch.zeros_like(known)
     good: dict[int, float] = {}
     maps: dict[str, Tensor] = {}
     layers = _layers(model, train, numerics)
@@ -133,43 +129,42 @@ def feature_neighbours(
         if not count or overall[label] - count < _FEWEST or not layers:
             continue
         rows = (train.labels == label).nonzero().flatten()
-        member = known[rows]
         concentrated = binom.sf(count - 1, sum(of_label), overall[label] / len(train)) <= _CONCENTRATED
         maps = maps or _whitenings(model, train, layers, numerics)
-        likeness = _Likeness(model, train.select(rows), member, layers, maps, numerics)
-        values = likeness(member)
-        # The likeness of an only member is to nothing.
-        parts = two_means(values if count > 1 else values[~member])
-        apart = parts.separation >= separation * (1.0 if concentrated else _ELSEWHERE)
-        if not (apart or concentrated):
+        likeness = _Likeness(model, train.select(rows), known[rows], layers, maps, numerics)
+        above = _first_cut(likeness, bool(concentrated), separation)
+        if above is None:
             continue
-        many = count >= _MANY
-        first = values > (parts.threshold if apart or not many else _best_cut(values, member, _MEMBERS))
-        inside, others = int(first[member].sum()), float(first[~member].double().mean())
-        if count > 1 and inside < _MEMBERS * count:
-            continue
-        # Parts of a class that hold the known ones by chance are no rule.
-        level = _BY_CHANCE if apart else _LIKE
-        if not (apart and (concentrated or count == 1)) and binom.sf(inside - 1, count, others) > level:
-            continue
-        above, sure, expected = first, first, None
-        if apart or many:
-            above, expected = _refined(likeness, first, separation)
-            sure = above
-        if expected is None:
-            above = values > _best_cut(values, member, _LOOSE) if many and not apart else first
-        if float(above[~member].double().mean()) > share:
-            continue
-        found[rows], certain[rows] = above & ~member, sure & ~member
-        if expected is not None:
+        above, expected = _refined(likeness, above, separation)
+        others = above & ~likeness.known
+        if expected is not None and int(others.sum()) <= share * int((~likeness.known).sum()):
+            found[rows] = others
             good[label] = expected
-    return Neighbours(found, certain, good)
+    return Neighbours(found, good)
+
+
+def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> Tensor | None:
+    """Return bool (N,), who lies above the first cut; ``None`` if it says nothing."""
+    known = likeness.known
+    count, values = int(known.sum()), likeness(known)
+    # The likeness of an only member is to nothing.
+    parts = two_means(values if count > 1 else values[~known])
+    apart = parts.separation >= separation * (1.0 if concentrated else _ELSEWHERE)
+    if not (apart or concentrated):
+        return None
+    above = values > (parts.threshold if apart or count < _MANY else _best_cut(values, known))
+    if count == 1:
+        return above
+    inside, others = int(above[known].sum()), float(above[~known].double().mean())
+    by_chance = float(binom.sf(inside - 1, count, others))
+    level = _BY_CHANCE if not concentrated else 1.0 if apart else _LIKE
+    return above if inside >= _MEMBERS * count and by_chance <= level else None
 
 
 def _refined(likeness: _Likeness, above: Tensor, separation: float) -> tuple[Tensor, float | None]:
     """Compute the likeness from all above and cut again; return the last cut and the share of good ones above it.
 
-    The share is ``None`` where the parts never lay far enough apart, and the cut then the one that was given.
+    The share is ``None`` where the parts never lie ``separation`` apart.
     """
     known, expected, least = likeness.known, None, separation
     for _ in range(_ROUNDS):
@@ -326,11 +321,11 @@ def _whitening(centred: Tensor) -> Tensor:
     return mapped.to(centred.device)
 
 
-def _best_cut(values: Tensor, member: Tensor, least: float) -> float:
-    """Return the threshold with the largest r^2 / q, r at least ``least``; just below the value of a member."""
+def _best_cut(values: Tensor, member: Tensor) -> float:
+    """Return the threshold with the largest r^2 / q, r at least three in four; just below the value of a member."""
     of_members, others = values[member].sort().values, values[~member].sort().values
     n = len(of_members)
-    candidates = of_members[: n - math.ceil(least * n) + 1]
+    candidates = of_members[: n - math.ceil(_MEMBERS * n) + 1]
     recall = 1 - torch.arange(len(candidates), device=values.device) / n
     above = len(others) - torch.searchsorted(others, candidates)
     merit = recall.square() / above.clamp(min=1)

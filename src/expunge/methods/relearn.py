@@ -38,8 +38,7 @@ class Relearn(Method):
 
        Nothing is learned from the quarantined. After half of the passes they are judged: where the network
        gives another label to clearly more of them than of the control, those are flagged; the others are trusted
-       again. Other unlisted examples are flagged where max_(j != y) p_ij - p_i[y_i], averaged over the passes,
-       falls into two parts and is above ``belief``.
+       again.
     4. Statistics of batch norms are estimated from T.
 
     The weights make one pass a training epoch; the judging costs nothing, since it uses the predictions that were
@@ -65,10 +64,6 @@ class Relearn(Method):
         neighbours: make step 1.
         separation: of step 1, see there.
         neighbour_cap: of step 1: at most this share of a label's unlisted examples.
-        flag_others: flag examples that are no neighbours too.
-        belief: threshold for them, in [0, 1].
-        contrast: pooled standard deviations between the two parts below which none of them is flagged: a network that
-            is unsure of much disagrees with what is hard.
         least_learned: share of K whose given label the network must give, for there to be something to repair.
         lr: learning rate at its height; by default that of the first training.
         batch_size: examples a step; by default that of the first training.
@@ -112,9 +107,6 @@ class Relearn(Method):
     neighbours: bool = True
     separation: float = 3.4
     neighbour_cap: float = 0.5
-    flag_others: bool = False
-    belief: float = 0.4
-    contrast: float = 4.5
     least_learned: float = 0.2
     lr: float | None = None
     batch_size: int | None = None
@@ -124,7 +116,7 @@ class Relearn(Method):
     augment: bool | None = None
 
     def __post_init__(self) -> None:
-        positive(separation=self.separation, contrast=self.contrast)
+        positive(separation=self.separation)
         for name in ("lr", "batch_size"):
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
@@ -133,7 +125,6 @@ class Relearn(Method):
             for name in (
                 "memory",
                 "neighbour_cap",
-                "belief",
                 "least_learned",
                 *(["keep"] if self.keep is not None else []),
             )

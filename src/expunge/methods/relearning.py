@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from expunge.data.examples import Batch, batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
-from expunge.methods.feature_neighbours import Neighbours, feature_neighbours, two_means
+from expunge.methods.feature_neighbours import Neighbours, feature_neighbours
 from expunge.training.batchnorm import recalibrate
 from expunge.training.continued import Continued
 from expunge.training.initialisation import shrink_and_perturb
@@ -62,14 +62,13 @@ class Run:
         self.flagged = self.known.clone()
         self.quarantined = torch.zeros_like(self.known)
         self.control = torch.zeros_like(self.known)
-        self.neighbours = Neighbours(self.quarantined, self.quarantined, {})
+        self.neighbours = Neighbours(self.quarantined, {})
         self.good = 0.0
         self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
         self.position[train.index] = torch.arange(n, device=place)
         self.average = torch.zeros(n, train.n_classes, device=place)
         self.latest = torch.zeros(n, train.n_classes, dtype=torch.float16, device=place)
         self.margin = torch.zeros(n, device=place)
-        self.belief = torch.zeros(n, device=place)
         self.order = request.generator("order")
         self.number = 0
         size, passes = how.batch_size, method.epochs
@@ -119,8 +118,6 @@ class Run:
             )  # fmt: skip
             if number + 1 == self.passes // 2:
                 self._judge()
-            if self.passes // 2 <= number + 1 < self.passes:
-                self._flag_others()
         return float((self.margin < 0)[self.trusted].double().mean()) >= _CAME_BACK * before
 
     def finished(self) -> nn.Module:
@@ -174,7 +171,7 @@ class Run:
         request, share = self.request, 1 / self.passes
         for _ in range(_RETRIES):
             weights, state = copy.deepcopy(self.model.state_dict()), copy.deepcopy(optimizer.state_dict())
-            memory = self.average.clone(), self.belief.clone()
+            average = self.average.clone()
             try:
                 loss = fit(
                     self.model,
@@ -190,7 +187,7 @@ class Run:
             except Diverged:
                 self.model.load_state_dict(weights)
                 optimizer.load_state_dict(state)
-                self.average, self.belief = memory
+                self.average = average
                 factor /= 2
                 request.note(
                     f"pass {self.number + 1} diverged; made again from its start at half the learning rate "
@@ -238,7 +235,6 @@ class Run:
         given = p.gather(1, y[:, None])
         margin = (p.scatter(1, y[:, None], 0.0).amax(1, keepdim=True) - given).squeeze(1)
         self.margin[i] = margin
-        self.belief[i] = margin if self.number == 0 else (self.belief[i] + margin) / 2
         self.latest[i] = p.half()
         target = torch.lerp(p, self.average[i], self.method.memory)
         self.average[i] = target
@@ -247,34 +243,22 @@ class Run:
     def _judge(self) -> None:
         """Flag neighbours, of the labels where the network gives clearly more of them another label than others.
 
-        It has learned neither. Those that are certain are flagged, and the others that it gives another label.
+        It has learned neither.
         """
         labels, disagrees, found = self.train.labels, self.margin > 0, self.neighbours.found
-        expected, count = 0.0, 0
-        for label in torch.unique(labels[found]).tolist():
+        expected = 0.0
+        for label, good in self.neighbours.good.items():
             mine, beside = found & (labels == label), self.control & (labels == label)
-            usual = float(disagrees[beside].double().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
-            if float(disagrees[mine].double().mean()) <= usual + _CLEARLY:
+            if not bool(mine.any()):
                 continue
-            flagged = mine & (self.neighbours.certain | disagrees)
-            self.flagged |= flagged
-            good = self.neighbours.good.get(label)
-            if good is None:
-                wrong = wrong_label_probability(self.latest.float(), labels, mine)
-                good = float(1 - wrong[flagged].double().mean())
-            expected, count = expected + good * int(flagged.sum()), count + int(flagged.sum())
+            usual = float(disagrees[beside].double().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
+            if float(disagrees[mine].double().mean()) > usual + _CLEARLY:
+                self.flagged |= mine
+                expected += good * int(mine.sum())
+        count = int((self.flagged & ~self.known).sum())
         self.good = expected / max(1, count)
         self.quarantined[:] = False
         self.control[:] = False
-
-    def _flag_others(self) -> None:
-        """Flag other examples that the network gives another label, where there are two kinds of examples."""
-        if not self.method.flag_others:
-            return
-        left = self.trusted
-        if int(left.sum()) < 4 or two_means(self.belief[left]).separation < self.method.contrast:
-            return
-        self.flagged |= left & (self.belief > self.method.belief)
 
 
 def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
