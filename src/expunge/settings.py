@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 from expunge.errors import ExpungeError, InvalidInput, UnknownName, near_miss
 
+NAMED = "named"
+"""Metadata of a number's field that takes names too, which the class itself looks up."""
+
 _Settings = TypeVar("_Settings")
 _PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "int": (int, "a whole number"),
@@ -49,6 +52,8 @@ def check_types(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
         if entry.name not in settings:
             continue
         value = settings[entry.name]
+        if isinstance(value, str) and entry.metadata.get(NAMED):
+            continue
         if isinstance(entry.default, bool) and not isinstance(value, bool):
             raise InvalidInput(f"{owner}: {entry.name} must be true or false, got {value!r:.100}")
         declared = str(getattr(entry.type, "__name__", entry.type))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from expunge.data.images import ImageData, ImageSource, Stamp
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import generator
+from expunge.settings import NAMED
 from expunge.tasks.base import Problem, Split, Truth, check_forget
 from expunge.tasks.regularity import regularity_value
 
@@ -56,7 +57,7 @@ class CorruptionTask:
     kind: ClassVar[str] = "corruption"
     needs_difficulty: ClassVar[bool] = False
 
-    regularity: float = 0.0
+    regularity: float = field(default=0.0, metadata={NAMED: True})
     discovery: float = 1.0
     n_corrupted: int = 1000
     seed: int = 0
