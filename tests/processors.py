@@ -100,10 +100,15 @@ def main() -> None:
         outcomes.append(found)
     print("\ndistance from the limit, in the figure's unit, by the number of the arithmetic")
     print(f"{'':60}{''.join(f'{number:>9}' for number in range(1, len(runs) + 1))}")
-    for key in sorted({key for found in outcomes for key in found.margins}):
-        cells = (f"{found.margins[key]:9.3g}" if key in found.margins else f"{'-':>9}" for found in outcomes)
-        print(f"{key[0]}\n    {key[1]:56}{''.join(cells)}")
-    sys.exit(any(found.failed for found in outcomes))
+    above = ""
+    for test, figure in sorted({key for found in outcomes for key in found.margins}):
+        if test != above:
+            print(test)
+            above = test
+        found_in = (found.margins.get((test, figure)) for found in outcomes)
+        cells = (f"{'-':>9}" if distance is None else f"{distance:9.3g}" for distance in found_in)
+        print(f"    {figure:56}{''.join(cells)}")
+    sys.exit(int(any(found.failed for found in outcomes)))
 
 
 if __name__ == "__main__":

@@ -159,8 +159,6 @@ def test_a_new_user_repairs_a_model_with_one_command(
     assert report["verdict"] == "it worked"
     margin("listed labels kept before", report["before"]["forget_as_stored"]["right"], above=4)
     margin("listed labels kept", report["after"]["forget_as_stored"]["right"], below=5)
-    lost = report["before"]["validation"]["right"] - report["after"]["validation"]["right"]
-    margin("validation images lost", lost, below=0.02 * 400)
     assert 0 < report["cost"]["share_of_retraining"] < 1
     assert report["provenance"]["checkpoint"]
     # What the report says of the file is what the file does.
