@@ -14,7 +14,7 @@ from expunge.capacity.branches import add_capacity
 from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
@@ -226,10 +226,10 @@ def _method(
     except InvalidInput as error:
         if not choice.runner_up:
             raise
-        method, changed = _configured(job, choice.runner_up, split, first)
         try:
+            method, changed = _configured(job, choice.runner_up, split, first)
             _check(method, model, split, request, there, situation)
-        except InvalidInput:
+        except (InvalidInput, UnknownName):
             raise error from None
         return (
             Choice(method.name, f"the first choice, {choice.method}, cannot work here ({error})"),
