@@ -404,6 +404,11 @@ def test_what_a_trainer_left_is_followed(small: Path) -> None:
         quick(small, "--method", "retrain", "--out", str(small / "other"))
 
 
+def test_weights_that_a_method_does_not_go_back_to(small: Path) -> None:
+    said = quick(small, *NPO_SETTINGS, "--base", str(small / "model.pt"))
+    assert "warning   --base is not used: npo does not go back to given weights" in said
+
+
 def test_weights_of_another_network_stop_before_the_work(small: Path) -> None:
     torch.save(MLP(1, 8, 3, 32, "relu").state_dict(), small / "narrow.pt")
     with pytest.raises(

@@ -164,6 +164,14 @@ def prepare(job: Job) -> Prepared:
     if found:
         changed |= found
         method = replace(method, **found)
+    if first.start is not None and Needs.START not in method.uses:
+        unused = Finding(
+            "warning",
+            "--earlier" if job.base is None else "--base",
+            f"is not used: {method.name} does not go back to given weights",
+            "leave it out, or use relearn",
+        )
+        check = replace(check, findings=(*check.findings, unused))
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[forget.positions] = True
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
