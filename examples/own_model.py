@@ -40,15 +40,6 @@ def healed(network: nn.Module) -> str:
 
 
 print("before:", healed(model))
-result = expunge.unlearn(
-    model,
-    TensorDataset(images, noisy),
-    forget=known,
-    method="rem",
-    spare=0.25,
-    lr=0.02,
-    rounds=5,
-    batch_size=128,
-)
+result = expunge.unlearn(model, TensorDataset(images, noisy), forget=known)
 print("after: ", healed(result.model))
 print(f"cost:   {result.cost.seconds:.1f} s, {result.cost.sample_gradients} sample gradients")

@@ -20,7 +20,7 @@ from expunge.data.examples import (
     examples_from_dataset,
     read_labels,
 )
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
@@ -153,7 +153,13 @@ def _chosen(
     refused = None
     for name in filter(None, (choice.method, choice.runner_up)):
         started = starting_settings(METHODS.get(name), len(split.train), case.purpose, recipe)
-        made = load_method(name, **(started | settings))
+        try:
+            made = load_method(name, **(started | settings))
+        except UnknownName:
+            # The next best has other settings; what is wrong with the first choice says more.
+            if refused is not None:
+                raise refused from None
+            raise
         try:
             check_retained(made, split)
             made.check(model, request.grant(name, made.needs, made.uses))

@@ -133,10 +133,10 @@ def _to_heal(case: Situation) -> Choice:
 def _cheaper_to_retrain(case: Situation, price: float) -> str:
     why = f"retraining without the listed rows is the better buy: relearning would cost {price:.0%} of it"
     if case.discovery == 1:
-        return f"{why} and heal no more"
-    return (
-        f"{why}; it learns again what the list does not name, so look for more of that first (expunge find)"
-    )
+        more = " and heal no more"
+    else:
+        more = "; it learns again what the list does not name, so look for more of that first (expunge find)"
+    return f"{why}{more}. If the training began from pretrained weights, give those"
 
 
 def _why_relearn(case: Situation) -> str:

@@ -398,6 +398,24 @@ def test_going_back_to_the_weights_it_began_from(small: Path) -> None:
             assert torch.allclose(written[name], (trained[name] + tensor) / 2, atol=1e-4)
 
 
+def test_what_a_trainer_left_is_followed(small: Path) -> None:
+    state = {"num_train_epochs": 3, "train_batch_size": 16, "log_history": [{"learning_rate": 5e-4}]}
+    (small / "trainer_state.json").write_text(json.dumps(state))
+    said = " ".join(quick(small, code=None).split())
+    assert "adamw, learning rate 0.0005, batches of up to 16: as in the first training, from" in said
+    report = json.loads((small / "out" / "report.json").read_text())
+    assert report["method"]["name"] == "relearn"
+    assert "to repeat that without the listed rows would cost less" in report["method"]["why"]  # 3 epochs
+    # Such a network began from weights that nobody gave: it cannot be retrained.
+    with pytest.raises(InvalidInput, match=r"'retrain' needs what is not there: .*--recipe"):
+        quick(small, "--method", "retrain", "--out", str(small / "other"))
+
+
+def test_weights_that_a_method_does_not_go_back_to(small: Path) -> None:
+    said = quick(small, *NPO_SETTINGS, "--base", str(small / "model.pt"))
+    assert "warning   --base is not used: npo does not go back to given weights" in said
+
+
 def test_weights_of_another_network_stop_before_the_work(small: Path) -> None:
     torch.save(MLP(1, 8, 3, 32, "relu").state_dict(), small / "narrow.pt")
     with pytest.raises(

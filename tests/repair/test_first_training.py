@@ -70,7 +70,13 @@ def test_the_folder_of_the_architecture_comes_first_and_the_user_before_it(tmp_p
     assert found is not None
     assert (found.optimiser.lr, found.batch_size) == (1e-4, 8)
     said = first_training(job(tmp_path, recipe=RECIPE), Net())
-    assert (said.recipe, said.source, said.scratch) == (RECIPE, "from --recipe", True)
+    assert (said.recipe, said.source, said.scratch) == (RECIPE, "from --recipe", False)  # a trainer was here
+
+
+def test_whether_it_can_be_retrained_from_scratch(tmp_path: Path) -> None:
+    assert first_training(job(tmp_path, recipe=RECIPE), Net()).scratch is True
+    tuned = Job(checkpoint=tmp_path / "net.pt", arch="timm:resnet18", data="", forget="", recipe=RECIPE)
+    assert first_training(tuned, Net()).scratch is False
 
 
 def test_the_pickle_beside_it_is_not_read(tmp_path: Path) -> None:
@@ -91,6 +97,8 @@ def test_the_pickle_beside_it_is_not_read(tmp_path: Path) -> None:
         ({"log_history": [{"learning_rate": 0.0}]}, "has no learning rate"),
         ({"log_history": [{"learning_rate": "fast"}]}, "cannot be used"),
         ({"num_train_epochs": None}, "cannot be used"),
+        ({"train_batch_size": -1}, "cannot be used"),
+        ({"log_history": [{"learning_rate": 1e999}]}, "cannot be used"),
     ],
 )
 def test_a_state_that_says_too_little(tmp_path: Path, changed: dict[str, Any], said: str) -> None:

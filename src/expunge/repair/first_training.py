@@ -67,13 +67,15 @@ def first_training(job: Job, model: nn.Module) -> FirstTraining:
     if (path := job.base or job.earlier) is not None:
         file = _weights_in(path.expanduser())
         start = _start(file, model)
+    kind, _, name = Specification.parse(job.arch).target.partition(":")
+    folders = [Path(name).expanduser()] if kind == "transformers" else []
+    folder = next((at for at in (*folders, job.checkpoint.parent) if (at / _STATE).is_file()), None)
     if job.recipe is not None:
-        return FirstTraining(job.recipe, "from --recipe", job.base is None, start, file)
-    for folder in _folders(job):
-        if (folder / _STATE).is_file():
-            recipe, source = _of_trainer(folder)
-            return FirstTraining(recipe, source, False, start, file)
-    return FirstTraining(None, "", False, start, file)
+        # Networks of these packages are rarely trained from a fresh initialisation.
+        tuned = job.base is not None or folder is not None or kind in ("transformers", "timm")
+        return FirstTraining(job.recipe, "from --recipe", not tuned, start, file)
+    recipe, source = (None, "") if folder is None else _of_trainer(folder)
+    return FirstTraining(recipe, source, False, start, file)
 
 
 def trained_on(
@@ -143,25 +145,19 @@ def _start(path: Path, model: nn.Module) -> dict[str, Tensor]:
         raise InvalidInput(f"{path}: {error}") from error
 
 
-def _folders(job: Job) -> list[Path]:
-    kind, _, name = Specification.parse(job.arch).target.partition(":")
-    own = [Path(name).expanduser()] if kind == "transformers" else []
-    return [*own, job.checkpoint.parent]
-
-
 def _of_trainer(folder: Path) -> tuple[Recipe | None, str]:
     file = folder / _STATE
+    left = f"; {_ARGUMENTS} is a pickle and was not read" if (folder / _ARGUMENTS).is_file() else ""
     try:
         state: Any = json.loads(file.read_text(encoding="utf-8"))
         rates = [float(row["learning_rate"]) for row in state["log_history"] if "learning_rate" in row]
         epochs = max(1, math.ceil(float(state["num_train_epochs"])))
         batch = int(state.get("train_batch_size") or _BATCH)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if not rates or not max(rates) > 0:
+            return None, f"{file} has no learning rate{left}; --recipe optimiser.lr=... gives it"
+        # The optimiser and its weight decay are the trainer's own defaults; the file does not say.
+        optimiser = Optimiser(name="adamw", lr=max(rates), weight_decay=0.0)
+        recipe = Recipe(epochs=epochs, batch_size=batch, optimiser=optimiser, augment=False)
+    except (OSError, OverflowError, ValueError, TypeError, KeyError, AttributeError, InvalidInput) as error:
         return None, f"{file} cannot be used ({type(error).__name__}: {error}); give --recipe"
-    left = f"; {_ARGUMENTS} is a pickle and was not read" if (folder / _ARGUMENTS).is_file() else ""
-    if not rates or not max(rates) > 0:
-        return None, f"{file} has no learning rate{left}; --recipe optimiser.lr=... gives it"
-    # The optimiser and its weight decay are the trainer's own defaults; the file does not say.
-    optimiser = Optimiser(name="adamw", lr=max(rates), weight_decay=0.0)
-    recipe = Recipe(epochs=epochs, batch_size=batch, optimiser=optimiser, augment=False)
     return recipe, f"from {file}{left}"

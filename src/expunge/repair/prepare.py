@@ -13,7 +13,7 @@ from expunge.capacity.branches import check_branches
 from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
@@ -163,6 +163,14 @@ def prepare(job: Job) -> Prepared:
     if found:
         changed |= found
         method = replace(method, **found)
+    if first.start is not None and Needs.START not in method.uses:
+        unused = Finding(
+            "warning",
+            "--earlier" if job.base is None else "--base",
+            f"is not used: {method.name} does not go back to given weights",
+            "leave it out, or use relearn",
+        )
+        check = replace(check, findings=(*check.findings, unused))
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[forget.positions] = True
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
@@ -223,10 +231,10 @@ def _method(
     except InvalidInput as error:
         if not choice.runner_up:
             raise
-        method, changed = _configured(job, choice.runner_up, split, first)
         try:
+            method, changed = _configured(job, choice.runner_up, split, first)
             _check(method, model, split, request, there, situation)
-        except InvalidInput:
+        except (InvalidInput, UnknownName):
             raise error from None
         return (
             Choice(method.name, f"the first choice, {choice.method}, cannot work here ({error})"),
