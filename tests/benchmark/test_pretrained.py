@@ -40,7 +40,7 @@ def test_each_case_prints_a_line_for_every_model(case: str, lines: Lines) -> Non
     found = {line["model"]: line for line in lines if line["case"] == case}
     early = ["early", "early finetune"] if case == "adult" else []
     assert sorted(found) == sorted(["damaged", "retrain", "oracle", "finetune", *early])
-    assert found["finetune"]["share_of_retraining"] > 0
+    assert found["finetune"]["share_of_retraining_seconds"] > 0
     for line in found.values():
         bad = {
             name: int(line[name].partition("/")[2])
