@@ -121,6 +121,7 @@ METHODS = Registry(
         "delete": "expunge.methods.delete:Delete",
         "lotus": "expunge.methods.lotus:LoTUS",
         "amun": "expunge.methods.amun:AMUN",
+        "relearn": "expunge.methods.relearn:Relearn",
         "rem": "expunge.methods.rem:REM",
         "rem_discovery": "expunge.methods.rem_discovery:REMDiscovery",
         "rem_attached": "expunge.methods.rem_discovery:AttachedREM",

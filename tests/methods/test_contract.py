@@ -19,6 +19,7 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "finetune": ({**FAST, "lr": 0.2, "epochs": 10}, 0.3),
     "gradient_ascent": ({**FAST, "passes": 20}, 0.3),
     "npo": ({**FAST, "passes": 20}, 0.3),
+    "relearn": ({"batch_size": 32}, 0.3),
     "rem": (REM, 0.3),
     "rem_ideal": (REM, 0.3),
     "rem_without_redirection": (REM, 0.3),

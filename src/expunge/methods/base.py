@@ -56,12 +56,14 @@ class Unlearned:
         method: the method with its settings.
         cost: seconds, sample gradients, peak memory, parameters before / during / after.
         found: what the method takes for bad beyond the forget set; ``None`` if it does not look.
+        notes: sentences about what happened on the way: a lower learning rate, nothing to repair.
     """
 
     model: nn.Module
     method: Method
     cost: Meter
     found: Found | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def log(self) -> list[dict[str, float]]:
@@ -77,6 +79,7 @@ class Method(ABC):
     that ``expunge tune`` may search are fields made by :func:`searched`.
 
     Attributes:
+        uses: what it reads where it is there, and works without.
         preparation: what the first training must have done for this method: "codes", "example_tied" or
             nothing.
         trains: whether it makes training steps, which several devices can share; any other method is carried
@@ -85,6 +88,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
+    uses: ClassVar[Needs] = Needs.NOTHING
     touches: ClassVar[str] = "all parameters"
     reference: ClassVar[Reference | None] = None
     preparation: ClassVar[str] = ""
@@ -118,7 +122,7 @@ class Method(ABC):
             UndeclaredNeed: the method read what it did not declare.
             Diverged: the result has parameters that are not finite.
         """
-        granted = request.grant(self.name, self.needs)
+        granted = request.grant(self.name, self.needs, self.uses)
         if not any(True for _ in model.parameters()):
             raise InvalidInput(f"{type(model).__name__} has no parameters; there is nothing to unlearn")
         self.check(model, granted)
@@ -145,7 +149,7 @@ class Method(ABC):
         for ours_, theirs_ in zip(result.parameters(), model.parameters(), strict=True):
             ours_.requires_grad_(theirs_.requires_grad)
             ours_.grad = None
-        return Unlearned(result, self, meter, granted.found)
+        return Unlearned(result, self, meter, granted.found, tuple(granted.notes))
 
     def settings(self) -> dict[str, Any]:
         """The fields as a dictionary."""

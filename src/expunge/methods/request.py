@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 
@@ -29,6 +30,7 @@ class Needs(Flag):
         CLASSES: which classes are to be forgotten, and no example of them.
         CODES: the mnemonic codes the model was trained with.
         UNSEEN: examples the model was not trained on, apart from the test set.
+        START: the weights the first training began from, or an earlier checkpoint of it.
     """
 
     NOTHING = 0
@@ -39,6 +41,7 @@ class Needs(Flag):
     CLASSES = auto()
     CODES = auto()
     UNSEEN = auto()
+    START = auto()
 
     def __str__(self) -> str:
         return ", ".join(part.name.lower() for part in Needs if part in self and part.name) or "nothing"
@@ -69,6 +72,8 @@ class Request:
         recipe: how the model was first trained, if known.
         truth: what really happened to the data; for oracles.
         codes: float32 (n_classes, ...), one model-ready input per class that it was trained with.
+        start: state of the model that the first training began from (pretrained weights, or an earlier
+            checkpoint), parameters by name; those that it does not have count as freshly initialised.
         progress: receives the share of the work that is done.
     """
 
@@ -81,18 +86,21 @@ class Request:
         recipe: Recipe | None = None,
         truth: Truth | None = None,
         codes: torch.Tensor | None = None,
+        start: Mapping[str, torch.Tensor] | None = None,
         progress: Progress = silent,
     ) -> None:
         self._split, self._recipe, self._truth, self._codes = split, recipe, truth, codes
+        self._start = start
         self._granted = Needs.NOTHING
         self._method = ""
         self.seed, self.numerics, self.progress = seed, numerics, progress
         self.n_classes = split.train.n_classes
         self.meter = Meter(numerics.device)
         self.found: Found | None = None
+        self.notes: list[str] = []
 
-    def grant(self, method: str, needs: Needs) -> Request:
-        """Return this request, cut to what ``method`` declared.
+    def grant(self, method: str, needs: Needs, uses: Needs = Needs.NOTHING) -> Request:
+        """Return this request, cut to what ``method`` declared: what it needs, and what it uses where that is there.
 
         Raises:
             InvalidInput: something is needed that this request does not have.
@@ -105,7 +113,7 @@ class Request:
                 f"{', '.join(suitable(self.available)) or 'none'}"
             )
         other = self._with_progress(self.progress)
-        other._granted, other._method = needs, method
+        other._granted, other._method = needs | (uses & self.available), method
         return other
 
     def silent(self) -> Request:
@@ -120,6 +128,7 @@ class Request:
             recipe=self._recipe,
             truth=self._truth,
             codes=self._codes,
+            start=self._start,
             progress=progress,
         )
 
@@ -133,6 +142,7 @@ class Request:
             (Needs.CLASSES, bool(self._split.forget_classes)),
             (Needs.CODES, self._codes is not None),
             (Needs.UNSEEN, self._split.unseen is not None),
+            (Needs.START, self._start is not None),
         ):
             if there:
                 found |= need
@@ -174,6 +184,20 @@ class Request:
         self._require(Needs.RECIPE)
         assert self._recipe is not None
         return self._recipe
+
+    @property
+    def known_recipe(self) -> Recipe | None:
+        """How the model was first trained, if that is known; for methods that declare to use it."""
+        return self.recipe if Needs.RECIPE in self._granted else None
+
+    @property
+    def start(self) -> Mapping[str, torch.Tensor] | None:
+        """The weights the first training began from, if they are known; for methods that declare to use them."""
+        return self._start if Needs.START in self._granted else None
+
+    def note(self, text: str) -> None:
+        """Keep a sentence for the user about what happened on the way."""
+        self.notes.append(text)
 
     @property
     def truth(self) -> Truth:
@@ -223,6 +247,7 @@ _ABSENT = {
     Needs.CLASSES: "a forget set that is every training example of some classes, and not of all",
     Needs.CODES: "the mnemonic codes the model was trained with (codes=...; they are saved with its checkpoint)",
     Needs.UNSEEN: "examples the model was not trained on (unseen=...)",
+    Needs.START: "the weights the first training began from (base=...), or an earlier checkpoint (earlier=...)",
 }
 
 

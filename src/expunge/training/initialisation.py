@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from expunge.errors import InvalidInput
 from expunge.seeding import global_generator
+
+_STAYING = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm)
 
 
 def reinitialise(model: nn.Module, source: torch.Generator) -> None:
@@ -44,32 +47,68 @@ def _reset(model: nn.Module, source: torch.Generator) -> list[tuple[str, nn.Modu
 
 
 @torch.no_grad()
-def shrink_and_perturb(model: nn.Module, keep: float, source: torch.Generator) -> None:
-    """Replace every parameter theta by ``keep`` theta + (1 - ``keep``) theta_0, in place.
+def shrink_and_perturb(
+    model: nn.Module, keep: float, source: torch.Generator, start: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Replace parameters theta by ``keep`` theta + (1 - ``keep``) theta_0, in place.
 
-    theta_0 is a fresh initialisation drawn from ``source``. What single examples were memorised by fades
-    first; ``keep`` = 1 changes nothing. Frozen parameters, those of modules that cannot reset themselves and
-    embeddings (whose initial spread of 1 would drown what was learned) stay as they are, and so do running
-    statistics: estimate those anew afterwards.
+    theta_0 is what ``start`` has under the parameter's name, else a fresh initialisation drawn from ``source``. What
+    single examples were memorised by fades first; ``keep`` = 1 changes nothing. Running statistics stay as they are:
+    estimate those anew afterwards. So do frozen parameters and, where ``start`` does not have them, those of
+    modules that cannot reset themselves, of embeddings (whose initial spread of 1 would drown what was learned) and
+    of layer and group norms.
+
+    Args:
+        model: any network.
+        keep: share of theta that is kept, in [0, 1].
+        source: of the fresh initialisation.
+        start: the weights that the first training began from, or an earlier checkpoint.
 
     Raises:
-        InvalidInput: ``keep`` outside [0, 1].
+        InvalidInput: ``keep`` outside [0, 1]; a tensor of ``start`` with another shape than the parameter it is named
+            after, the head apart; not one name of ``start`` that is a parameter's.
 
     Source: Ash, Adams, On warm-starting neural network training, NeurIPS 2020.
     """
     if not 0 <= keep <= 1:
         raise InvalidInput(f"keep is a share of the parameters in [0, 1], got {keep}")
+    back = _matching(model, start or {})
     if keep == 1:
         return
     # On an accelerator the initialisers would draw from its global generator instead of ``source``.
     fresh = copy.deepcopy(model).cpu()
     _reset(fresh, source)
-    tables = {
+    staying = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        if isinstance(module, _STAYING)
         for parameter in module.parameters()
     }
-    for ours, theirs in zip(model.parameters(), fresh.parameters(), strict=True):
-        if ours.requires_grad and id(ours) not in tables:
+    for (name, ours), theirs in zip(model.named_parameters(), fresh.parameters(), strict=True):
+        if ours.requires_grad and name in back:
+            ours.lerp_(back[name].to(ours.device, ours.dtype), 1 - keep)
+        elif ours.requires_grad and id(ours) not in staying:
             ours.lerp_(theirs.to(ours.device), 1 - keep)
+
+
+def _matching(model: nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of ``start`` that are parameters of the model; a head for other classes is none."""
+    parameters = dict(model.named_parameters())
+    last = {id(parameter) for parameter in list(model.parameters())[-2:]}
+    found = {}
+    for name, tensor in start.items():
+        if name not in parameters:
+            continue
+        if tensor.shape == parameters[name].shape:
+            found[name] = tensor
+        elif id(parameters[name]) not in last:
+            raise InvalidInput(
+                f"the weights to go back to have {name!r} of shape {tuple(tensor.shape)} and the model has "
+                f"{tuple(parameters[name].shape)}; give the checkpoint that this network was trained from"
+            )
+    if start and not found:
+        raise InvalidInput(
+            f"none of the {len(start)} names in the weights to go back to is a parameter of the model (such as "
+            f"{next(iter(start))!r}; the model has {next(iter(parameters))!r}); give a checkpoint of the same network"
+        )
+    return found

@@ -1,0 +1,276 @@
+"""What relearning does: its passes, the loss of a step, and who is flagged between them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from expunge.data.examples import Batch
+from expunge.errors import Diverged, InvalidInput
+from expunge.methods.base import Found, Request
+from expunge.methods.feature_neighbours import feature_neighbours, two_means
+from expunge.training.batchnorm import batch_norms, recalibrate
+from expunge.training.continued import Continued
+from expunge.training.initialisation import shrink_and_perturb
+from expunge.training.loop import Loss, fit, predict
+
+if TYPE_CHECKING:
+    from expunge.methods.relearn import Relearn
+
+_SMALLEST_BATCH = 8
+"""That a batch is halved to: batch normalisation makes little of fewer."""
+_WARM_UP = 0.1
+"""Share of the steps over which the learning rate rises."""
+_RETRIES = 3
+"""Times a pass that diverges is made again at half the rate."""
+_CAME_BACK = 0.5
+"""Share of its accuracy on trusted examples that the network must have again in the last pass."""
+_PROBE = 2048
+"""Trusted examples on which its accuracy at the start is measured."""
+_CONTROL = 100
+"""Largest number of unlisted others that are set aside beside a label's neighbours."""
+_CLEARLY = 0.25
+"""By how much more of the neighbours than of the control must be given another label."""
+_FEW = 10
+"""Known examples below which the share that was learned is not known well enough to stop by it."""
+_CLAMP = 1e-4
+"""Keeps log(1 - <p, t>) finite, as in the published code."""
+
+
+class Run:
+    """One attempt: the network, who is flagged and who is quarantined, and what was predicted of everybody."""
+
+    def __init__(self, method: Relearn, model: nn.Module, request: Request, how: Continued) -> None:
+        self.method, self.model, self.request, self.how = method, model, request, how
+        train = self.train = request.train
+        n, place = len(train), train.device
+        self.known = request.forget_mask
+        self.flagged = self.known.clone()
+        self.quarantined = torch.zeros_like(self.known)
+        self.control = torch.zeros_like(self.known)
+        self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
+        self.position[train.index] = torch.arange(n, device=place)
+        self.average = torch.zeros(n, train.n_classes, device=place)
+        self.latest = torch.zeros(n, train.n_classes, dtype=torch.float16, device=place)
+        self.margin = torch.zeros(n, device=place)
+        self.belief = torch.zeros(n, device=place)
+        self.order = request.generator("order")
+        self.number = 0
+        size, passes = how.batch_size, method.epochs
+        while size >= 2 * _SMALLEST_BATCH and (passes + 1) * math.ceil(n / size) < method.least_steps:
+            size //= 2
+        self.size, self.steps = size, math.ceil(n / size)
+        self.passes = max(passes, math.ceil(method.least_steps / self.steps))
+        self.keep = _usual_share(model) if method.keep is None else method.keep
+
+    @property
+    def trusted(self) -> Tensor:
+        """Bool (N,): neither flagged nor quarantined."""
+        return ~(self.flagged | self.quarantined)
+
+    def nothing_to_repair(self) -> bool:
+        """Whether the network gives few of the known ones their given label; said if so."""
+        known = self.train.select(self.known)
+        given = predict(self.model, known, self.request.numerics).argmax(1) == known.labels
+        share = float(given.double().mean())
+        if len(known) < _FEW or share > self.method.least_learned:
+            return False
+        self.request.note(
+            f"nothing to repair: the model gives only {int(given.sum())} of {len(known)} listed examples their given "
+            "label; it was left as it was"
+        )
+        return True
+
+    def relearn(self) -> bool:
+        """Make steps 1 to 3; return whether the network has come back."""
+        method, request = self.method, self.request
+        trusted = self.train.select(~self.known)
+        probe = trusted.select(torch.randperm(len(trusted), generator=request.generator("probe"))[:_PROBE])
+        before = _accuracy(predict(self.model, probe, request.numerics), probe.labels)
+        if method.neighbours:
+            self._quarantine()
+        shrink_and_perturb(self.model, self.keep, request.generator("shrink"), request.start)
+        optimizer = self.how.optimiser.over(self.model)
+        factor = 1.0
+        for number in range(self.passes):
+            self.number = number
+            loss, factor = self._pass(optimizer, factor)
+            right = self.margin < 0
+            request.meter.write(
+                epoch=number + 1, keep=self.keep, lr=self.how.optimiser.lr * factor, loss=loss,
+                retain_accuracy=float(right[self.trusted].double().mean()),
+                forget_accuracy=float(right[self.known].double().mean()), flagged=int(self.flagged.sum()),
+            )  # fmt: skip
+            if number + 1 == self.passes // 2:
+                self._judge()
+            if self.passes // 2 <= number + 1 < self.passes:
+                self._flag_others()
+        return float((self.margin < 0)[self.trusted].double().mean()) >= _CAME_BACK * before
+
+    def finished(self) -> nn.Module:
+        """Estimate the statistics, hand over who was flagged, and return the network."""
+        request = self.request
+        recalibrate(self.model, self.train.select(self.trusted), request.numerics, generator=self.order)
+        wrong = wrong_label_probability(self.latest.float(), self.train.labels, ~self.known)
+        found = (self.flagged & ~self.known).nonzero().flatten()
+        found = found[wrong[found].argsort(descending=True)]
+        good = float(1 - wrong[found].double().mean()) if len(found) else 0.0
+        request.found = Found(found, wrong, min(max(good, 0.0), 1.0))
+        return self.model
+
+    def _quarantine(self) -> None:
+        method, labels = self.method, self.train.labels
+        self.quarantined = feature_neighbours(
+            self.model, self.train, self.known, self.request.numerics,
+            separation=method.separation, share=method.neighbour_cap,
+        )  # fmt: skip
+        draw = self.request.generator("control")
+        for label in torch.unique(labels[self.quarantined]).tolist():
+            mine = labels == label
+            others = (mine & self.trusted).nonzero().flatten()
+            count = min(int((mine & self.quarantined).sum()), len(others) // 10, _CONTROL)
+            self.control[others[torch.randperm(len(others), generator=draw)[:count].to(others.device)]] = True
+        self.quarantined |= self.control
+
+    def _pass(self, optimizer: torch.optim.Optimizer, factor: float) -> tuple[float, float]:
+        """Make one pass; return its mean loss and the factor on the learning rate that it took."""
+        request, share = self.request, 1 / self.passes
+        for _ in range(_RETRIES):
+            weights, state = copy.deepcopy(self.model.state_dict()), copy.deepcopy(optimizer.state_dict())
+            memory = self.average.clone(), self.belief.clone()
+            try:
+                loss = fit(
+                    self.model,
+                    [self.train.batches(self.size, self.order, augment=self.how.augment)],
+                    self._objective,
+                    optimizer,
+                    request.numerics,
+                    request.meter,
+                    schedule=partial(self._schedule, factor=factor),
+                    steps=self.steps,
+                    progress=request.stage(self.number * share, (self.number + 1) * share),
+                )
+            except Diverged:
+                self.model.load_state_dict(weights)
+                optimizer.load_state_dict(state)
+                self.average, self.belief = memory
+                factor /= 2
+                request.note(
+                    f"pass {self.number + 1} diverged; made again from its start at half the learning rate "
+                    f"({self.how.optimiser.lr * factor:g})"
+                )
+            else:
+                return loss, factor
+        raise Diverged(
+            f"pass {self.number + 1} diverged at learning rates down to {2 * self.how.optimiser.lr * factor:g} "
+            f"({self.how.why}); give a lower one, or the optimiser of the first training"
+        )
+
+    def _schedule(self, step: int, steps: int, factor: float) -> float:
+        """Up over the first tenth of all steps, then half a cosine to 0."""
+        at, total = self.number * self.steps + step, self.passes * self.steps
+        up = max(1, round(_WARM_UP * total))
+        if at < up:
+            return factor * (at + 1) / up
+        return factor * 0.5 * (1 + math.cos(math.pi * (at - up + 1) / (total - up)))
+
+    def _objective(self, model: nn.Module, batch: Batch) -> Loss:
+        method, y = self.method, batch.y
+        i = self.position[batch.index]
+        logits = model(batch.x).float()
+        log_p = logits.log_softmax(1)
+        p = log_p.exp()
+        target = self._remember(i, p.detach(), y)
+        trusted, flagged = self.trusted[i].float(), self.flagged[i].float()
+        each = trusted * F.nll_loss(log_p, y, reduction="none")
+        if method.early_learning:
+            agreement = (p.clamp(_CLAMP, 1 - _CLAMP) * target).sum(1)
+            each = each + method.early_learning * trusted * (1 - agreement).clamp(min=_CLAMP).log()
+        if method.not_label:
+            others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
+            each = each + method.not_label * flagged * (logits.logsumexp(1) - others)
+        if method.own_label and self.number:
+            own = target.scatter(1, y[:, None], 0.0).square()
+            own = own / own.sum(1, keepdim=True).clamp(min=1e-12)
+            each = each - method.own_label * flagged * (own * log_p).sum(1)
+        return Loss(each.mean(), len(batch))
+
+    @torch.no_grad()
+    def _remember(self, i: Tensor, p: Tensor, y: Tensor) -> Tensor:
+        """Keep what is predicted of examples ``i`` before the step, and return their average predictions t."""
+        given = p.gather(1, y[:, None])
+        margin = (p.scatter(1, y[:, None], 0.0).amax(1, keepdim=True) - given).squeeze(1)
+        self.margin[i] = margin
+        self.belief[i] = margin if self.number == 0 else (self.belief[i] + margin) / 2
+        self.latest[i] = p.half()
+        target = torch.lerp(p, self.average[i], self.method.memory)
+        self.average[i] = target
+        return target
+
+    def _judge(self) -> None:
+        """Flag the neighbours that the network, which has not learned them, gives another label."""
+        labels, disagrees = self.train.labels, self.margin > 0
+        neighbours = self.quarantined & ~self.control
+        for label in torch.unique(labels[neighbours]).tolist():
+            mine = neighbours & (labels == label)
+            beside = self.control & (labels == label)
+            usual = float(disagrees[beside].double().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
+            if float(disagrees[mine].double().mean()) > usual + _CLEARLY:
+                self.flagged |= mine
+        self.quarantined[:] = False
+        self.control[:] = False
+
+    def _flag_others(self) -> None:
+        """Flag other examples that the network gives another label, where there are two kinds of examples."""
+        if not self.method.flag_others:
+            return
+        left = self.trusted
+        if int(left.sum()) < 4 or two_means(self.belief[left]).separation < self.method.contrast:
+            return
+        self.flagged |= left & (self.belief > self.method.belief)
+
+
+def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
+    """Return float32 (N,): the probability that an example's given label is wrong.
+
+    rho (1 - q_y) / (C - 1) over itself plus (1 - rho) q_y, with q ~ p^(1 / T): a wrong label is any of those that
+    the example does not have. The temperature T and the share rho of wrong labels are those with the highest likelihood
+    of the given labels.
+
+    Args:
+        p: float32 (N, C), predictions of a network that has not memorised the labels.
+        labels: int64 (N,), the given labels y.
+        among: bool (N,), the examples that T and rho are estimated from.
+    """
+    best = (-math.inf, torch.zeros(len(labels), device=p.device))
+    for temperature in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0):
+        q = (p.clamp(min=1e-6).log() / temperature).softmax(1)
+        right = q.gather(1, labels[:, None]).squeeze(1).clamp(1e-9, 1 - 1e-9)
+        wrong = (1 - right) / (p.shape[1] - 1)
+        share = 0.1
+        for _ in range(50):
+            evidence = share * wrong + (1 - share) * right
+            posterior = share * wrong / evidence
+            share = float(posterior[among].mean())
+        likelihood = float(evidence[among].log().sum())
+        if likelihood > best[0]:
+            best = likelihood, posterior
+    return best[1]
+
+
+def _usual_share(model: nn.Module) -> float:
+    if batch_norms(model):
+        return 0.4
+    return 1.0 if any(isinstance(module, nn.LayerNorm) for module in model.modules()) else 0.7
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    if len(labels) == 0:
+        raise InvalidInput("there is no retained example to relearn from; leave some out of the list")
+    return float((logits.argmax(1) == labels).double().mean())
