@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import inspect
 import json
 import math
 import os
@@ -169,11 +168,12 @@ class Case:
 
     def request(self, listed: Tensor) -> Request:
         """What a method is given."""
-        more: dict[str, Any] = {}
-        if self.pretrained and "base" in inspect.signature(Request.__init__).parameters:
-            more["base"] = self.base
         return Request(
-            Split(self.train, listed), seed=self.seed, numerics=self.numerics, recipe=self.recipe, **more
+            Split(self.train, listed),
+            seed=self.seed,
+            numerics=self.numerics,
+            recipe=self.recipe,
+            start=self.base if self.pretrained else None,
         )
 
     def trained(self, name: str, train: Callable[[nn.Module, Meter], object]) -> tuple[nn.Module, Figures]:
@@ -260,6 +260,7 @@ class Case:
             "passes": done.cost.sample_gradients / len(self.train),
             "peak_mib": None if peak is None else round(peak / 2**20),
             **({} if done.found is None else self.found(done.found)),
+            **({"notes": list(done.notes)} if done.notes else {}),
         }
 
     def found(self, found: Found) -> Figures:
@@ -684,7 +685,7 @@ def method_for(name: str, recipe: Recipe, settings: Mapping[str, Any]) -> Method
     """A method; one that trains without reading the recipe is given its optimiser, rate and batch size."""
     method = load_method(name)
     own: dict[str, Any] = {}
-    if isinstance(method, GradientMethod) and Needs.RECIPE not in method.needs:
+    if isinstance(method, GradientMethod) and Needs.RECIPE not in method.needs | method.uses:
         optimiser = recipe.optimiser
         own = {
             "optimiser": optimiser.name, "lr": optimiser.lr, "momentum": optimiser.momentum,
