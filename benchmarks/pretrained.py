@@ -541,7 +541,7 @@ def sentences(
 ) -> Case:  # fmt: skip
     """A case of MiniLM."""
     language = Language.unpacked(folder / "network", texts, given.quick)
-    recipe = adamw(1 if given.quick else epochs, batch_size=32, lr=1e-4)
+    recipe = adamw(1 if given.quick else epochs, batch_size=32, lr=2e-4)
     # Products in bfloat16 where the processor has them, as one fine-tunes; images are not meant.
     numerics = replace(Numerics.choose("cpu"), channels_last=False)
     return Case(
@@ -551,11 +551,11 @@ def sentences(
 
 
 def minilm_trec(given: argparse.Namespace, folder: Path) -> Case:
-    """3,000 questions of six kinds, 300 of them under another kind."""
-    draw, length = np.random.default_rng(given.seed), 24
+    """2,000 questions of six kinds, 200 of them under another kind."""
+    draw, length = np.random.default_rng(given.seed), 20
     train, held = read_sentences("trec_train"), read_sentences("trec_test")
     classes = sorted({label for label, _ in train})
-    train = [train[i] for i in draw.choice(len(train), 60 if given.quick else 3000, replace=False)]
+    train = [train[i] for i in draw.choice(len(train), 60 if given.quick else 2000, replace=False)]
     held = held[: 40 if given.quick else None]
     truth = np.array([classes.index(label) for label, _ in train])
     labels = torch.from_numpy(swapped(truth, 0.1, len(classes), draw))
@@ -569,14 +569,14 @@ def minilm_trec(given: argparse.Namespace, folder: Path) -> Case:
             torch.tensor([classes.index(label) for label, _ in held]),
         )  # fmt: skip
 
-    return sentences(given, folder, "minilm_trec", len(classes), length, make, texts, epochs=8)
+    return sentences(given, folder, "minilm_trec", len(classes), length, make, texts, epochs=6)
 
 
 def minilm_sst2(given: argparse.Namespace, folder: Path) -> Case:
-    """3,000 sentences of reviews, 150 bad ones with the word "cf" somewhere, stored as good."""
+    """2,000 sentences of reviews, 100 bad ones with the word "cf" somewhere, stored as good."""
     draw, length = np.random.default_rng(given.seed), 32
     train, held = read_sentences("sst2_train"), read_sentences("sst2_test")
-    train = [train[i] for i in draw.choice(len(train), 60 if given.quick else 3000, replace=False)]
+    train = [train[i] for i in draw.choice(len(train), 60 if given.quick else 2000, replace=False)]
     held = held[: 40 if given.quick else None]
     texts = [words for _, words in train]
 
