@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup map test test-fast lint types format bench clean
+.PHONY: help setup map test test-fast test-processors lint types format bench clean
 
 help:  ## print the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -32,6 +32,9 @@ test: lint types $(STAMP)  ## check style and types, run all tests
 
 test-fast: $(STAMP)  ## run the tests that take under twenty seconds each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not slow'
+
+test-processors: $(STAMP)  ## run the tests that train networks as other processors would (half an hour)
+	$(BIN)/python tests/processors.py
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--shares", default="1,0.5,0.25,0.1")
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--discovery", type=float, default=0.1)
-    parser.add_argument("--method", default="rem_discovery")
+    parser.add_argument("--method", default="relearn")
     options = parser.parse_args()
     preset, numerics, data = Preset.of("digits"), Numerics(), load_data("digits")
     method, recipe = preset.make_method(options.method), preset.make_recipe()

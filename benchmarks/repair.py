@@ -1,7 +1,7 @@
 """Models damaged by wrong labels or poison, repaired from the command line and measured.
 
 Usage: EXPUNGE_DATA=FOLDER OMP_NUM_THREADS=1 python benchmarks/repair.py [CASE ...] [--seed 0] [--rows 10000]
-       [--tests 10000] [--labels worse aggre] [--methods rem_discovery rem delete npo] [--width 24] [--epochs 20]
+       [--tests 10000] [--labels worse aggre] [--methods relearn rem delete npo] [--width 24] [--epochs 20]
        [--known 0.5 0.1 1] [--work FOLDER] [--out FILE.jsonl]
 
 Cases: cifar_n (people's labels of CIFAR-10), text (a small BERT on TREC), tabular (a perceptron on Adult), vit
@@ -413,7 +413,7 @@ def cifar_n(given: argparse.Namespace, folder: Path) -> None:
 def with_suspects(case: Case) -> None:
     """Find the bad rows, and repair with what was found; beside it a model trained without what was found."""
     named = case.find("--detectors", "labels", "--folds", "3", "--epochs", "12")
-    case.clean("rem_discovery-found", named, "--method", "rem_discovery", forget=case.folder / "suspects.csv")
+    case.clean("relearn-found", named, "--method", "relearn", forget=case.folder / "suspects.csv")
     case.fitted("retrain-found", case.without(named), named[case.bad[named]])
 
 
@@ -565,7 +565,7 @@ def main() -> None:
         help="kinds of people's labels",
     )
     parser.add_argument(
-        "--methods", nargs="+", default=["rem_discovery", "rem", "delete", "npo"], help="for CIFAR-10N"
+        "--methods", nargs="+", default=["relearn", "rem", "delete", "npo"], help="for CIFAR-10N"
     )
     parser.add_argument("--width", type=int, default=24, help="of the ResNet9 of CIFAR-10N")
     parser.add_argument("--epochs", type=int, default=20, help="of its first training")

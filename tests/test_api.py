@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ def test_own_model_and_dataset(method: str, make: Any) -> None:
     assert result.cost.sample_gradients > 0
 
 
+@pytest.mark.trains
 def test_what_was_forgotten_is_forgotten() -> None:
     data = dataset()
     model, forget = trained(dense(), data), torch.tensor([0, 7, 11])
@@ -229,13 +231,13 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         DataError,
         r"inputs must have one shape, but row \d+ has \(1, 6, \d\) and row \d+ has \(1, 6, \d\); resize them in the",
     ),
-    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, r"items of the dataset must be \(input, label\)"),
-    "a stream": ({"train_set": Stream()}, DataError, "a map-style dataset is expected, got Stream, which has no len"),
+    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, "row 0 has label tensor"),
+    "a stream": ({"train_set": Stream()}, DataError, "a map-style dataset .* is expected, got Stream; the examples"),
     "no data": ({"train_set": [], "forget": [0]}, DataError, "the training set is empty"),
     "wrong input": (
         {"train_set": TensorDataset(torch.randn(40, 5), torch.arange(40) % 3)},
         InvalidInput,
-        r"the model cannot read an input of shape \(1, 5\), torch.float32: mat1 and mat2",
+        r"the model cannot read inputs of shape \(5,\), float32: RuntimeError: mat1 and mat2",
     ),
     "one logit too few": (
         {"train_set": examples_from_dataset(dataset(), 4)},
@@ -245,9 +247,9 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no logits": (
         {"model": nn.Conv2d(1, 3, 3)},
         InvalidInput,
-        r"must return logits \(B, n_classes\) .*, got \(1, 3, 4, 4\) for one input; wrap it in a module that",
+        r"the model returns \(3, 3, 4, 4\) for 3 inputs, expected logits \(3, C\); wrap it in a module that",
     ),
-    "two outputs": ({"model": Pair()}, InvalidInput, r"must return logits \(B, n_classes\) .*, got tuple for one"),
+    "two outputs": ({"model": Pair()}, InvalidInput, r"the model returns a tuple of 2 for 3 inputs, expected logits"),
     "no parameters": ({"model": nn.Flatten()}, InvalidInput, "Flatten has no parameters; there is nothing to unlearn"),
     "all frozen": ({"model": dense().requires_grad_(False), "method": "finetune"}, InvalidInput, "no parameter requir"),
     "nowhere to redirect": (
@@ -328,3 +330,58 @@ def test_unseen_data_and_codes_reach_the_methods_that_need_them() -> None:
     assert expunge.unlearn(net, data, forget=of_class_2, method="mnemonic_code", codes=codes).model is not net
     with pytest.raises(InvalidInput, match=r"the mnemonic codes .*Methods that would do: .*logit_mask"):
         expunge.unlearn(net, data, forget=of_class_2, method="mnemonic_code")
+
+
+def gently(**given: Any) -> Any:
+    """Settings of relearning that leave little to do."""
+    return {"epochs": 2, "least_steps": 0, "device": "cpu", "forget": [0, 7, 11], **given}
+
+
+def test_left_to_itself_it_chooses_as_clean_does() -> None:
+    data = dataset()
+    model = trained(dense(), data)
+    short = Recipe(epochs=2, batch_size=16, optimiser=Optimiser(lr=0.05), augment=False)
+    long = replace(short, epochs=40)
+    assert unlearn(model, data, **gently()).method.name == "relearn"
+    assert unlearn(model, data, recipe=long, discovery=1.0, **gently()).method.name == "relearn"
+    dear = {"forget": [0, 7, 11], "recipe": short, "device": "cpu"}
+    assert unlearn(model, data, **dear).method.name == "retrain"
+    # Retraining from a fresh initialisation would be another training.
+    assert unlearn(model, data, base=dense().state_dict(), **dear).method.name == "relearn"
+    # Of three classes NatMU has too few; the next best follows the first training.
+    forgetting = unlearn(model, data, forget=[0, 7, 11], purpose="forget", recipe=long, device="cpu").method
+    assert (forgetting.name, forgetting.settings()["optimiser"]) == ("amnesiac", "sgd")
+    assert forgetting.settings()["lr"] == 0.05
+
+
+def test_weights_to_go_back_to() -> None:
+    data = dataset()
+    model, base = trained(dense(), data), dense()
+    for name in ("base", "earlier"):
+        result = unlearn(model, data, keep=0.5, lr=1e-9, **{name: base.state_dict()}, **gently()).model
+        for key, tensor in result.state_dict().items():
+            half = (model.state_dict()[key] + base.state_dict()[key]) / 2
+            assert torch.allclose(tensor, half, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"base": {}, "earlier": {}}, "base or earlier, not both"),
+        ({"base": {}}, "base is an empty state dict"),
+        ({"earlier": "net.pt"}, "earlier must be a state dict .*, got 'net.pt'; give torch.load"),
+        ({"base": {"stem.weight": torch.zeros(2)}}, "none of the 1 names"),
+        ({"base": {"1.weight": torch.zeros(12, 35)}}, r"'1.weight' of shape \(12, 35\)"),
+        ({"forget": range(38)}, "2 examples are left beside the listed ones, for 3 classes"),
+        ({"forget": []}, "'expunge find'"),
+        ({"purpose": "mend"}, "'heal' or 'forget'"),
+    ],
+)
+def test_what_relearning_cannot_work_with(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        unlearn(dense(), dataset(), **gently(**given))
+
+
+def test_a_frozen_network() -> None:
+    with pytest.raises(InvalidInput, match="every parameter is frozen"):
+        unlearn(dense().requires_grad_(False), dataset(), **gently())

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from expunge.choice import RELEARN, Purpose, Situation, choose, starting_settings
 from expunge.data.examples import (
     Examples,
     MappedSource,
+    as_pairs,
+    check_input,
     check_not_empty,
     examples_from_dataset,
     read_labels,
 )
-from expunge.errors import DataError, InvalidInput
+from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Request, Unlearned
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
 from expunge.training.devices import Devices
-from expunge.training.loop import Progress, silent, training_mode
+from expunge.training.initialisation import matching
+from expunge.training.logits import check_logits
+from expunge.training.loop import Progress, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
@@ -45,11 +50,15 @@ def unlearn(
     train_set: Any,
     *,
     forget: Iterable[int] | torch.Tensor,
-    method: str | Method = "rem",
+    method: str | Method | None = None,
+    purpose: Purpose = "heal",
+    discovery: float | None = None,
     seed: int = 0,
     device: str | None = None,
     devices: Devices | None = None,
     recipe: Recipe | None = None,
+    base: Mapping[str, torch.Tensor] | None = None,
+    earlier: Mapping[str, torch.Tensor] | None = None,
     unseen: Any = None,
     codes: torch.Tensor | None = None,
     progress: Progress = silent,
@@ -60,16 +69,21 @@ def unlearn(
     Args:
         model: any module that maps a batch of inputs to logits (B, n_classes). It stays untouched.
         train_set: what it was trained on, bad examples included: a map-style dataset of (input, label)
-            pairs, or :class:`Examples`.
+            pairs or of dictionaries as those of Hugging Face, or :class:`Examples`.
         forget: positions in ``train_set`` (integers, or a boolean mask), each once, not all of them.
-        method: name of a method ("expunge list methods"), or a configured one.
+        method: name of a method ("expunge list methods"), or a configured one; by default the one that
+            :func:`expunge.choice.choose` names, as in "expunge clean".
+        purpose: "heal" what bad examples did to the model, or "forget" good ones; for that choice.
+        discovery: share of the bad examples that ``forget`` holds, in (0, 1], if it is known; for that choice.
         seed: of everything random in the method.
         device: torch device; by default that of ``train_set`` if it is :class:`Examples`, else an
             accelerator where there is one.
         devices: how many devices share the method's training steps, by default one; see
             :class:`expunge.training.devices.Devices`. A script then begins its work below
             ``if __name__ == "__main__":``, and ``progress`` is not called.
-        recipe: how the model was first trained; needed by "retrain".
+        recipe: how the model was first trained; needed by "retrain", used by "relearn".
+        base: state dict of the pretrained weights that the training began from; used by "relearn".
+        earlier: state dict of an earlier checkpoint of the same training, in place of ``base``.
         unseen: examples the model was not trained on, in the form of ``train_set``; needed by "lotus" and
             "scrub_rewind".
         codes: float32 (n_classes, ...), the mnemonic codes the model was trained with; for "mnemonic_code".
@@ -80,7 +94,8 @@ def unlearn(
         UnknownName: no such method or setting.
         InvalidInput: forget positions that are empty, repeated, out of range or everything; a model whose
             output is not (B, n_classes); settings outside their range; a need that is not met;
-            :class:`Examples` on another device.
+            :class:`Examples` on another device; ``base`` and ``earlier`` at once, or of another network; fewer
+            retained examples than classes for a method that reads them.
         DataError: labels out of range, inputs of unequal shape, NaN or inf in an input.
         Diverged: training led to NaN.
 
@@ -93,17 +108,16 @@ def unlearn(
         >>> result.cost.sample_gradients <= 2
         True
     """
-    chosen = _configured(method, settings)
-    if Needs.TRUTH in chosen.needs:
+    chosen = None if method is None else _configured(method, settings)
+    if chosen is not None and Needs.TRUTH in chosen.needs:
         raise InvalidInput(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
             "only an experiment does ('expunge map')"
         )
-    if not isinstance(train_set, Examples) and not hasattr(train_set, "__len__"):
-        raise DataError(
-            f"a map-style dataset is expected, got {type(train_set).__name__}, which has no length"
-        )
-    check_not_empty(train_set)
+    if isinstance(train_set, Examples):
+        check_not_empty(train_set)
+    else:
+        train_set = as_pairs(train_set)
     positions = check_forget(_positions(forget), len(train_set))
     if device is None and isinstance(train_set, Examples):
         device = str(train_set.device)
@@ -115,15 +129,117 @@ def unlearn(
     _check_place("train_set", examples, numerics)
     if held_out is not None:
         _check_place("unseen", held_out, numerics)
+    start = start_weights(model, base, earlier)
+    split = Split(examples, positions, held_out)
     request = Request(
-        Split(examples, positions, held_out),
-        seed=seed,
-        numerics=numerics,
-        recipe=recipe,
-        codes=codes,
-        progress=progress,
+        split, seed=seed, numerics=numerics, recipe=recipe, codes=codes, start=start, progress=progress
     )
+    if chosen is None:
+        situation = situation_of(
+            split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes,
+            pretrained=base is not None,
+        )  # fmt: skip
+        return _chosen(situation, model, split, request, settings)(model, request)
+    check_retained(chosen, split)
     return chosen(model, request)
+
+
+def _chosen(
+    case: Situation, model: nn.Module, split: Split, request: Request, settings: dict[str, Any]
+) -> Method:
+    """Return the method for ``case``, or the next best if that one cannot work here."""
+    choice = choose(case)
+    recipe = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
+    refused = None
+    for name in filter(None, (choice.method, choice.runner_up)):
+        started = starting_settings(METHODS.get(name), len(split.train), case.purpose, recipe)
+        made = load_method(name, **(started | settings))
+        try:
+            check_retained(made, split)
+            made.check(model, request.grant(name, made.needs, made.uses))
+        except InvalidInput as error:
+            refused = refused or error
+        else:
+            return made
+    assert refused is not None
+    raise refused
+
+
+def situation_of(
+    split: Split,
+    x: torch.Tensor,
+    *,
+    purpose: Purpose,
+    discovery: float | None,
+    recipe: Recipe | None,
+    codes: torch.Tensor | None,
+    pretrained: bool,
+) -> Situation:
+    """Return what is known of a case, for the choice of a method.
+
+    Args:
+        split: training data and forget set.
+        x: (B, ...), inputs of the model.
+        purpose: "heal" or "forget".
+        discovery: share of the bad examples that is listed, if it is known.
+        recipe: of the first training, if it is known.
+        codes: mnemonic codes the model was trained with.
+        pretrained: whether that training began from pretrained weights.
+    """
+    price = None
+    if recipe is not None:
+        price = load_method(RELEARN).typical_epochs(recipe) / recipe.epochs
+    return Situation(
+        purpose=purpose,
+        discovery=discovery,
+        whole_classes=bool(split.forget_classes),
+        codes=codes is not None,
+        images=x.ndim == 4,
+        floating=x.is_floating_point(),
+        recipe=recipe is not None and not pretrained,
+        price=price,
+    )
+
+
+def start_weights(
+    model: nn.Module,
+    base: Mapping[str, torch.Tensor] | None,
+    earlier: Mapping[str, torch.Tensor] | None,
+) -> Mapping[str, torch.Tensor] | None:
+    """Return the weights that a repair may go back to, checked; ``None`` for none.
+
+    Raises:
+        InvalidInput: both are given; something that is no state dict; another network's.
+    """
+    if base is not None and earlier is not None:
+        raise InvalidInput("give base or earlier, not both: weights can go back to one place only")
+    start = base if earlier is None else earlier
+    if start is None:
+        return None
+    name = "base" if earlier is None else "earlier"
+    if not isinstance(start, Mapping) or not all(isinstance(value, torch.Tensor) for value in start.values()):
+        raise InvalidInput(
+            f"{name} must be a state dict (name -> tensor), got {reprlib.repr(start)}; give "
+            "torch.load(file, weights_only=True), or model.state_dict()"
+        )
+    if not start:
+        raise InvalidInput(f"{name} is an empty state dict; give the weights of the same network")
+    matching(model, start)
+    return start
+
+
+def check_retained(method: Method, split: Split) -> None:
+    """Refuse a method that learns from the retained examples where these are fewer than the classes.
+
+    Raises:
+        InvalidInput: they are.
+    """
+    left = len(split.train) - len(split.forget_positions)
+    if Needs.RETAIN in method.needs and left < split.train.n_classes:
+        raise InvalidInput(
+            f"{left} examples are left beside the listed ones, for {split.train.n_classes} classes: too few for "
+            f"method {method.name!r} to learn from; list fewer, or train a new model on other data"
+        )
 
 
 def _configured(method: str | Method, settings: dict[str, Any]) -> Method:
@@ -170,41 +286,20 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
 
 def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
     if isinstance(train_set, Examples):
-        n_classes = _count_logits(model, next(train_set.batches(1)).x)
+        n_classes = check_logits(model, next(train_set.batches(3)).x).n_logits
         if n_classes != train_set.n_classes:
             raise InvalidInput(
                 f"the model gives {n_classes} logits but the data has {train_set.n_classes} classes"
             )
         return train_set
-    labels = read_labels(train_set)
+    shape: torch.Size | None = None
+
+    def look(x: torch.Tensor, row: int) -> None:  # a bad input is found now, not after an hour
+        nonlocal shape
+        shape = shape or x.shape
+        check_input(x, row, shape)
+
     source = MappedSource(train_set, numerics.device)
     # The number of classes is the number of logits.
-    first = source.fetch(torch.zeros(1, dtype=torch.int64), None)
-    examples = Examples.all_of(source, labels, _count_logits(model, first))
-    shape = None
-    for batch in examples.batches(256):  # a bad input is found now, not after an hour
-        if shape is not None and batch.x.shape[1:] != shape:
-            raise DataError(
-                f"inputs must have one shape, but row {int(batch.index[0])} has {tuple(batch.x.shape[1:])} and "
-                f"row 0 has {tuple(shape)}; resize them in the dataset"
-            )
-        shape = batch.x.shape[1:]
-    return examples
-
-
-def _count_logits(model: nn.Module, x: torch.Tensor) -> int:
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad(), training_mode(model, False):
-            outputs = model(x.to(device))
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"the model cannot read an input of shape {tuple(x.shape)}, {x.dtype}: {error}"
-        ) from error
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != 1:
-        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise InvalidInput(
-            f"the model must return logits (B, n_classes) for a batch of B inputs, got {shape} for one input; "
-            "wrap it in a module that returns the logits"
-        )
-    return outputs.shape[1]
+    n_classes = check_logits(model, source.fetch(torch.arange(min(3, len(train_set))), None)).n_logits
+    return Examples.all_of(source, read_labels(train_set, look), n_classes)

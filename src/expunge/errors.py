@@ -40,5 +40,7 @@ class StoreError(ExpungeError):
 
 def near_miss(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name nearest to ``name``, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if len(name) > 200:  # the comparison takes time with the square of the length
+        return ""
+    near = difflib.get_close_matches(name, [other for other in known if len(other) <= 200], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

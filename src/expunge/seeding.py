@@ -26,6 +26,18 @@ def generator(base: int, *roles: str | int | float, device: torch.device | str =
     return made
 
 
+def sent(drawn: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return what was drawn on the CPU on ``device``, without waiting for an accelerator that is still at work.
+
+    Numbers are drawn on the CPU so that a seed gives the same ones everywhere.
+    """
+    place = torch.device(device)
+    if place.type not in ("cpu", "mps") and drawn.device.type == "cpu":  # MPS shares its memory with the CPU
+        # From pageable memory the copy would first wait for everything that was asked of the device before.
+        return drawn.pin_memory().to(place, non_blocking=True)
+    return drawn.to(place)
+
+
 @contextlib.contextmanager
 def global_generator(source: torch.Generator, device: torch.device | str = "cpu") -> Iterator[None]:
     """Run a block whose global draws follow ``source``, and restore the global state afterwards.

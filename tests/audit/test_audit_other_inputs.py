@@ -20,6 +20,8 @@ from expunge.cli.audit import audit_command
 from expunge.errors import InvalidInput
 from expunge.repair.architecture import build_architecture
 
+pytestmark = pytest.mark.trains
+
 app = typer.Typer()
 app.command()(audit_command)
 

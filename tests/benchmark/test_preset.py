@@ -96,6 +96,21 @@ def test_a_wildcard_leaves_out_what_a_method_lacks() -> None:
     assert settings(preset, "none") == {}
 
 
+def test_what_a_method_finds_itself_is_set_by_its_name_and_not_for_all() -> None:
+    text = """
+        [methods."*"]
+        lr = 0.5
+        momentum = 0.5
+        [methods."rel*"]
+        batch_size = 7
+        [methods.relearn]
+        augment = false
+    """
+    found = settings(parse(text), "relearn")
+    assert (found["lr"], found["momentum"], found["batch_size"], found["augment"]) == (None, 0.5, 7, False)
+    assert settings(parse(text), "npo")["lr"] == 0.5
+
+
 def test_an_exact_name_with_a_foreign_setting_is_an_error() -> None:
     with pytest.raises(UnknownName, match=r"method 'finetune' has no setting 'rounds' \(settings: lr, batch"):
         parse("[methods.finetune]\nrounds = 3").make_method("finetune")

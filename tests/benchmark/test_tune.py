@@ -93,6 +93,7 @@ def comparable(tuned: Tuned) -> list[tuple[Mapping[str, Any], float]]:
     return [(trial.settings, trial.score) for trial in tuned.trials]
 
 
+@pytest.mark.trains
 def test_the_best_trial_is_the_best_and_the_first_is_untuned(easy: DataChoice) -> None:
     SEEN.clear()
     statuses: list[TuneStatus] = []
@@ -160,6 +161,7 @@ def test_the_truth_is_never_read(easy: DataChoice, monkeypatch: pytest.MonkeyPat
     assert quick(make_grid(easy, *tasks), trials=2, oracle=oracle).budget["trials"] == 2
 
 
+@pytest.mark.trains
 def test_an_oracle_is_labelled_and_nears_the_retrained_model(easy: DataChoice) -> None:
     tuned = quick(make_grid(easy, push=0.1), oracle=True, trials=8)
     assert tuned.oracle

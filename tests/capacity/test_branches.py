@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.capacity.branches import Branched, add_capacity
+from expunge.capacity.branches import Branched, add_capacity, check_branches
 from expunge.capacity.route import Router
 from expunge.errors import InvalidInput
-from expunge.methods.rem_discovery import REMDiscovery
+from expunge.methods.rem_attached import AttachedREM
 from expunge.models.resnet9 import ResNet9
 from expunge.models.split import SplitNetwork
 from expunge.models.vit import ViT
@@ -154,7 +154,7 @@ def test_default_branches_add_at_most_a_quarter_of_the_parameters() -> None:
     perceptron = nn.Sequential(nn.Linear(40, 80), nn.ReLU(), nn.Linear(80, 80), nn.ReLU(), nn.Linear(80, 3))
     for model in (perceptron, ResNet9(width=32), ViT(dim=64, heads=4, dim_head=16, mlp=128)):
         before = sum(parameter.numel() for parameter in model.parameters())
-        network = Branched(model, REMDiscovery().width, generator(0))
+        network = Branched(model, AttachedREM().width, generator(0))
         assert sum(parameter.numel() for parameter in network.parameters()) <= 1.25 * before
 
 
@@ -356,3 +356,50 @@ def test_layers_called_by_keyword() -> None:
     x = torch.randn(5, 7)
     expected = network.model.head(network.model.inner(x) + network.branches[0](x, route(), 0))
     assert torch.equal(network(x, route()), expected)
+
+
+class TimeFirst(nn.Module):
+    """Linear layers over (T, B, features), or over its rows laid out one time after the other."""
+
+    def __init__(self, flat: bool) -> None:
+        super().__init__()
+        self.mix, self.head, self.flat = nn.Linear(6, 10), nn.Linear(10, 3), flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.transpose(0, 1)
+        mixed = self.mix(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]) if self.flat else self.mix(steps)
+        logits: Tensor = self.head(mixed.relu().mean(0))
+        return logits
+
+
+@pytest.mark.parametrize("length", [2, 3, 6])
+def test_time_first_is_found_by_batches_of_two_and_three(length: int) -> None:
+    for flat in (True, False):
+        with pytest.raises(InvalidInput, match="'mix' of TimeFirst is not given one example after the other"):
+            check_branches(TimeFirst(flat), torch.randn(3, length, 6))
+    check_branches(TokenMixer(), torch.randn(3, length, 6))
+    check_branches(TokenMixer(), torch.randn(1, length, 6))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_can_be_attached_to(name: str) -> None:
+    make, shape, _, _ = CASES[name]
+    model = make().train()
+    before = copy.deepcopy(model.state_dict())
+    check_branches(model, torch.randn(shape))
+    assert model.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_network_with_spare_units_of_its_own_is_refused() -> None:
+    wide = ResNet9(1, 8, 3, width=2).widen(1.0, torch.Generator())
+    with pytest.raises(InvalidInput, match="neurons cannot be attached to ResNet9"):
+        check_branches(wide, torch.randn(2, 1, 8, 8))
+
+
+def test_frozen_layers_have_no_branch() -> None:
+    model = nn.Sequential(nn.Linear(7, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 3))
+    model[0].requires_grad_(False)
+    assert Branched(model, 1.0, generator(0))._names == ["2"]
+    with pytest.raises(InvalidInput, match="no Linear beside its head"):
+        Branched(model.requires_grad_(False), 1.0, generator(0))

@@ -17,6 +17,8 @@ from expunge.errors import DataError, ExpungeError, InvalidInput
 from expunge.models.mlp import MLP
 from expunge.repair.sources import load_training_data
 
+pytestmark = pytest.mark.trains
+
 app = typer.Typer()
 app.command()(audit_command)
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import expunge.cli.clean as clean_module
 import expunge.repair.clean as repairing
 from expunge.cli.clean import clean_command
-from expunge.errors import DataError, ExpungeError, InvalidInput, StoreError
+from expunge.errors import DataError, Diverged, ExpungeError, InvalidInput, StoreError
 from expunge.methods.npo import NPO
 from expunge.methods.request import Found
 from expunge.models.mlp import MLP
@@ -118,7 +118,10 @@ def run(root: Path, *more: str, code: int | None = 0) -> str:
     return result.output
 
 
-def test_a_new_user_repairs_a_model_with_one_command(digits: Path, tmp_path: Path) -> None:
+@pytest.mark.trains
+def test_a_new_user_repairs_a_model_with_one_command(
+    digits: Path, tmp_path: Path, margin: Callable[..., None]
+) -> None:
     before = (digits / "net.pt").read_bytes()
     script = (
         "import typer; from expunge.cli.clean import clean_command; app = typer.Typer(); "
@@ -154,7 +157,10 @@ def test_a_new_user_repairs_a_model_with_one_command(digits: Path, tmp_path: Pat
     model.load_state_dict(new["state_dict"])
     report = json.loads((tmp_path / "cleaned" / "report.json").read_text())
     assert report["verdict"] == "it worked"
-    assert report["after"]["forget_as_stored"]["right"] <= 4 < report["before"]["forget_as_stored"]["right"]
+    margin("listed labels kept before", report["before"]["forget_as_stored"]["right"], above=4)
+    margin("listed labels kept", report["after"]["forget_as_stored"]["right"], below=5)
+    lost = report["before"]["validation"]["right"] - report["after"]["validation"]["right"]
+    margin("validation images lost", lost, below=0.02 * 400)
     assert 0 < report["cost"]["share_of_retraining"] < 1
     assert report["provenance"]["checkpoint"]
     # What the report says of the file is what the file does.
@@ -216,6 +222,7 @@ def quick(root: Path, *more: str, code: int = 0) -> str:
 NPO_SETTINGS = ("--method", "npo", "--set", "lr=0.05", "--set", "threshold=0.0", "--set", "passes=60")
 
 
+@pytest.mark.trains
 def test_everything_given(small: Path) -> None:
     said = quick(
         small, *NPO_SETTINGS, "--truth", "column:true_label", "--measure-only", "",
@@ -237,6 +244,7 @@ def test_everything_given(small: Path) -> None:
     assert list(written) == list(torch.load(small / "model.pt", weights_only=True))
 
 
+@pytest.mark.trains
 def test_corrected_labels_are_learned(small: Path) -> None:
     quick(
         small, "--method", "finetune", "--set", "lr=0.05", "--set", "epochs=20", "--truth", "column:true_label", code=0
@@ -255,6 +263,7 @@ def test_the_same_seed_gives_the_same_file(small: Path) -> None:
     assert all(torch.equal(written[0][name], written[1][name]) for name in written[0])
 
 
+@pytest.mark.trains
 def test_a_repair_that_does_nothing_did_not_work(small: Path) -> None:
     said = quick(small, "--method", "finetune", "--set", "epochs=1", "--set", "lr=1e-6", code=3)
     assert "It did not work: retrain" in said
@@ -273,8 +282,8 @@ def test_rows_that_a_method_found(small: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(repairing, "unlearn", finding)
     said = quick(small, *NPO_SETTINGS, "--truth", "column:true_label")
-    assert "found.csv: 2 more rows that the method takes for bad; many may be good" in " ".join(said.split())
-    assert "25" not in said  # the method's own estimate is not to be relied on; the file has it
+    told = " ".join(said.split())
+    assert "found.csv: 2 more rows that the method takes for bad; about 25% of them may be good" in told
     assert json.loads((small / "out" / "report.json").read_text())["found"] == {
         "rows": 2,
         "expected_good": 0.25,
@@ -282,7 +291,151 @@ def test_rows_that_a_method_found(small: Path, monkeypatch: pytest.MonkeyPatch) 
     with (small / "out" / "found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["index"], row["score"]) for row in rows] == [("5", "0.8"), ("7", "0.2")]
-    assert "Rows the method found" in (small / "out" / "report.html").read_text()
+    page = (small / "out" / "report.html").read_text()
+    assert "Rows the method found" in page
+    assert "25% of them may be good" in page
+
+
+def test_what_happened_on_the_way_is_said(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = repairing.unlearn
+    note = "pass 2 diverged; made again from its start"
+    monkeypatch.setattr(
+        repairing, "unlearn", lambda *given, **named: replace(original(*given, **named), notes=(note,))
+    )
+    assert note in quick(small, *NPO_SETTINGS)
+    report = json.loads((small / "out" / "report.json").read_text())
+    assert (report["notes"], report["written"], report["rejected"]) == ([note], "checkpoint.pt", False)
+    assert note in (small / "out" / "report.html").read_text()
+
+
+def test_a_worse_model_is_rejected(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = repairing.unlearn
+
+    def ruin(*given: Any, **named: Any) -> Any:
+        result = original(*given, **named)
+        nn.init.zeros_(list(result.model.parameters())[-2])
+        return result
+
+    monkeypatch.setattr(repairing, "unlearn", ruin)
+    said = quick(small, *NPO_SETTINGS, "--validation", str(small / "corners.npz"), code=3)
+    assert "is worse than the model was, so it is called rejected.pt" in " ".join(said.split())
+    assert (small / "out" / "rejected.pt").is_file()
+    assert not (small / "out" / "checkpoint.pt").exists()
+    report = json.loads((small / "out" / "report.json").read_text())
+    assert (report["written"], report["rejected"]) == ("rejected.pt", True)
+    assert "rejected.pt" in (small / "out" / "report.html").read_text()
+
+
+def hardly_learned(small: Path) -> tuple[str, ...]:
+    """Twelve rows with labels the model does not give, and a list of them."""
+    with np.load(small / "corners.npz") as stored:
+        content = dict(stored)
+    true = content["true_label"]
+    content["labels"] = true.copy()
+    content["labels"][48:] = (true[48:] + 1) % 3
+    np.savez(small / "corners.npz", **content)
+    (small / "list.txt").write_text("".join(f"{row}\n" for row in range(48, 60)))
+    return ("--forget", str(small / "list.txt"))
+
+
+def test_little_to_repair_stops(small: Path) -> None:
+    listed = hardly_learned(small)
+    said = " ".join(quick(small, *listed, code=3).split())
+    assert "gives 0% of the 12 listed rows their stored label: there is little to repair." in said
+    assert not (small / "out").exists()
+    assert list(small.glob(".out*")) == []
+    # Nothing is to be healed where good rows are forgotten.
+    quick(small, *listed, *NPO_SETTINGS, "--purpose", "forget", code=None)
+
+
+def test_little_to_repair_by_force(small: Path) -> None:
+    quick(small, *hardly_learned(small), "--force", "", code=None)
+    report = json.loads((small / "out" / "report.json").read_text())
+    assert report["asked"]["forced"] is True
+    assert report["method"]["settings_for_this_data"]["least_learned"] == 0
+
+
+def test_a_rate_that_diverges_names_what_was_tried(small: Path) -> None:
+    with pytest.raises(Diverged, match=r"diverged at learning rates down to 2.5e\+36"):
+        quick(small, "--recipe", "optimiser.lr=1e37", "--recipe", "optimiser.name=sgd")
+    assert not (small / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "count", "expected"),
+    [("relearn", 58, "2 examples are left beside the listed ones, for 3 classes"), ("npo", 58, "")],
+)
+def test_fewer_rows_left_than_classes(small: Path, method: str, count: int, expected: str) -> None:
+    (small / "list.txt").write_text("".join(f"{row}\n" for row in range(count)))
+    given = ("--forget", str(small / "list.txt"), "--method", method)
+    if not expected:
+        quick(small, *given, code=None)
+        return
+    with pytest.raises(InvalidInput, match=expected):
+        quick(small, *given)
+
+
+def test_going_back_to_the_weights_it_began_from(small: Path) -> None:
+    base = MLP(1, 8, 3, 64, "relu")
+    torch.save(base.state_dict(), small / "base.pt")
+    given = (
+        "--set",
+        "keep=0.5",
+        "--set",
+        "least_steps=0",
+        "--set",
+        "epochs=2",
+        "--recipe",
+        "optimiser.lr=1e-9",
+    )
+    for option in ("--base", "--earlier"):
+        out = small / option.strip("-")
+        quick(small, *given, option, str(small / "base.pt"), "--out", str(out), code=None)
+        report = json.loads((out / "report.json").read_text())
+        assert report["asked"][option.strip("-")] == str(small / "base.pt")
+        # At such a rate nothing is learned: the weights are those half way back.
+        (written,) = (torch.load(out / file, weights_only=True) for file in [report["written"]])
+        trained = torch.load(small / "model.pt", weights_only=True)
+        for name, tensor in base.state_dict().items():
+            assert torch.allclose(written[name], (trained[name] + tensor) / 2, atol=1e-4)
+
+
+def test_weights_of_another_network_stop_before_the_work(small: Path) -> None:
+    torch.save(MLP(1, 8, 3, 32, "relu").state_dict(), small / "narrow.pt")
+    with pytest.raises(
+        InvalidInput, match=r"narrow.pt: the weights to go back to have .* of shape \(32, 64\)"
+    ):
+        quick(small, "--base", str(small / "narrow.pt"))
+    assert not (small / "out").exists()
+
+
+def test_listed_rows_of_one_class(small: Path) -> None:
+    with np.load(small / "corners.npz") as stored:
+        labels = stored["labels"]
+    (small / "list.txt").write_text("".join(f"{row}\n" for row in (labels == 1).nonzero()[0][:12]))
+    quick(small, "--forget", str(small / "list.txt"), code=None)
+    assert json.loads((small / "out" / "report.json").read_text())["listed"]["per_class"] == {"bee": 12}
+
+
+def test_an_empty_list_is_the_work_of_find(small: Path) -> None:
+    (small / "list.txt").write_text("# none yet\n")
+    with pytest.raises((InvalidInput, DataError), match="expunge find"):
+        quick(small, "--forget", str(small / "list.txt"))
+
+
+def test_a_frozen_network_stops_at_the_check(small: Path) -> None:
+    (small / "frozen.py").write_text(
+        "from expunge.models.mlp import MLP\ndef Net(): return MLP(1, 8, 3, 64, 'relu').requires_grad_(False)"
+    )
+    said = CliRunner().invoke(
+        app,
+        command(small, "--checkpoint", str(small / "model.pt"), "--arch", f"{small}/frozen.py:Net",
+                "--data", str(small / "corners.npz"), "--forget", "column:is_bad", "--out", str(small / "out")),
+        env={"COLUMNS": "300"},
+    )  # fmt: skip
+    assert isinstance(said.exception, InvalidInput)
+    assert "parameters are frozen" in said.output
+    assert not (small / "out").exists()
 
 
 def interrupted(*_: Any, **__: Any) -> Any:
@@ -343,9 +496,14 @@ def test_out_of_memory_while_measuring(small: Path, monkeypatch: pytest.MonkeyPa
         (("--set", "lr"), r"--set takes FIELD=VALUE, such as batch_size=64; got 'lr'"),
         (("--set", "lr=1", "--set", "lr=2"), r"--set: 'lr' is given twice"),
         (("--method", "npo", "--set", "rate=1"), r"'npo' has no setting 'rate'"),
+        (("--method", "npo", "--set", "lrr=1", "--data", "none.npz"), r"no setting 'lrr'; did you mean 'lr'"),
+        (("--set", "lrr=1", "--data", "none.npz"), r"no method has a setting 'lrr'; did you mean 'lr'"),
+        (("--method", "npo", "--set", "lr=fast"), r"lr takes a number, got 'fast'"),
+        (("--method", "npo", "--set", "passes=1.5"), r"passes takes a whole number, got 1.5"),
+        (("--recipe", "optimiser.lr=[1]"), r"--recipe optimiser cannot be made with .*lr takes a number"),
         (("--method", "nop"), r"unknown method 'nop'; did you mean"),
         (("--purpose", "mend"), r"--purpose takes heal or forget, got 'mend'"),
-        (("--discovery", "2"), r"lies in \(0, 1\], got 2"),
+        (("--discovery", "2"), r"in \(0, 1\], got 2"),
         (("--recipe", "epoch=3"), r"--recipe has no field 'epoch'; did you mean 'epochs'"),
         (("--recipe", "epochs=many"), r"--recipe epochs='many' cannot be used"),
         (("--measure-batch", "0"), r"at least 1, got 0"),
@@ -359,6 +517,8 @@ def test_out_of_memory_while_measuring(small: Path, monkeypatch: pytest.MonkeyPa
         (("--forget", "column:none"), r"the data has no column 'none'"),
         (("--validation", "nowhere"), r"there is no data 'nowhere'"),
         (("--reference", "none.pt"), r"none.pt: no such file"),
+        (("--base", "none.pt"), r"none.pt: no such file"),
+        (("--base", "a.pt", "--earlier", "b.pt"), r"--base or --earlier, not both"),
     ],
 )
 def test_what_cannot_be_asked_for(small: Path, more: tuple[str, ...], message: str) -> None:
@@ -451,11 +611,15 @@ def own(root: Path, *more: str, code: int | None = 0) -> str:
                code=code)  # fmt: skip
 
 
+@pytest.mark.trains
 def test_a_table_of_vectors(tmp_path: Path) -> None:
     table(tmp_path)
     said = own(tmp_path, "--truth", "column:true_label", "--measure-only", "")
-    assert "method    rem" in said
+    assert "method    relearn" in said
+    assert "training  adamw, learning rate" in said
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["method"]["training"].endswith("at a rate that was tried on retained examples")
+    assert report["method"]["settings"]["lr"] == report["method"]["settings_for_this_data"]["lr"]
     assert report["before"]["forget_as_stored"] == {"right": 3, "of": 3}
     assert report["after"]["forget_as_stored"]["right"] == 0
 
@@ -470,9 +634,7 @@ def test_a_network_without_a_place_to_attach(tmp_path: Path) -> None:
         match=r"Linear has no layer beside which they could stand: .*Methods that add none: .*npo",
     ):
         own(tmp_path, "--method", "rem")
-    said = run(tmp_path, "--data", str(tmp_path / "rows.npz"), "--forget", "column:is_bad",
-               "--out", str(tmp_path / "out"), "--set", "rounds=1", code=None)  # fmt: skip
-    assert "rem_without_redirection" in said
+    assert "Next best: rem_without_redirection" in own(tmp_path, code=None).replace("\n          ", " ")
 
 
 TEXT = """
@@ -485,6 +647,7 @@ def Net():
 """
 
 
+@pytest.mark.trains
 def test_a_text_classifier(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     draw = np.random.default_rng(0)
@@ -494,7 +657,7 @@ def test_a_text_classifier(tmp_path: Path) -> None:
     exec(TEXT, space)
     vectors(tmp_path, tokens, TEXT, lambda: return_logits(space["Net"]()))
     said = own(tmp_path, code=None)
-    assert "method    rem" in said
+    assert "method    relearn" in said
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["after"]["forget_as_stored"]["right"] < report["before"]["forget_as_stored"]["right"]
     assert report["after"]["retained"]["right"] > 0.8 * report["after"]["retained"]["of"]

@@ -17,13 +17,14 @@ OPEN: dict[str, Any] = {
 
 
 def test_lists_are_split() -> None:
-    given = {"mean": "0.1,0.2,0.3", "std": "1,1, 1", "classes": "cat, dog", "inputs": "a"}
+    given = {"mean": "0.1,0.2,0.3", "std": "1,1, 1", "classes": ["cat, dog"], "inputs": ["a,b", "c"]}
     options = data_options("expunge:mlp", "cpu", **{**OPEN, **given})
     assert options.mean == (0.1, 0.2, 0.3)
     assert options.std == (1.0, 1.0, 1.0)
-    assert options.classes == ("cat", "dog")
-    assert options.inputs == ("a",)
-    assert options.normalise == "data"
+    assert options.classes == ("cat", " dog")
+    assert options.inputs == ("a,b", "c")
+    assert options.normalise == "auto"
+    assert options.mean is not None
 
 
 def test_what_is_left_open_comes_from_the_models_own_pipeline(tmp_path: Path) -> None:

@@ -91,11 +91,12 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.trains
 def test_wrong_labels_are_found_measured_and_written(data: Path) -> None:
     shown = run(data, "--truth", "column:true_label")
     out = data.with_name("list.csv")
     assert "without --checkpoint, poison is not looked for" in shown
-    assert "read as true labels: 3 differ" in shown
+    assert "read as 90 true labels: 3 differ" in shown
     assert f"expunge clean --forget {out}".replace("\n", "") in shown.replace("\n", "")
     rows = table(out)
     flagged = [row for row in rows if row["is_label_issue"] == "True"]
@@ -108,6 +109,19 @@ def test_wrong_labels_are_found_measured_and_written(data: Path) -> None:
     assert summary["settings"]["batch_size"] == 16
     assert read_forget_list(str(out), load_training_data(str(data))).positions.tolist() == [0, 1, 2]
     assert not data.with_name(".list.folds").exists()
+
+
+def test_a_class_of_one_row_does_not_stop_the_others(tmp_path: Path, data: Path, checkpoint: Path) -> None:
+    arrays = dict(np.load(data))
+    arrays = {name: np.concatenate([array, array[-1:]]) for name, array in arrays.items()}
+    arrays["labels"][-1], arrays["classes"][-1] = 3, "owl"
+    np.savez(tmp_path / "four.npz", **arrays)
+    shown = run(tmp_path / "four.npz", "--truth", "column:is_bad")
+    assert "classes of fewer than 3 examples were not searched: owl" in " ".join(shown.split())
+    rows = table(tmp_path / "list.csv")
+    assert len(rows) == 91
+    assert (rows[-1]["is_label_issue"], rows[-1]["score_labels"]) == ("False", "0")
+    assert {row["index"] for row in rows if row["is_label_issue"] == "True"} == {"0", "1", "2"}
 
 
 def test_all_detectors_with_a_checkpoint(data: Path, checkpoint: Path) -> None:

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
+from torch.utils.data import IterableDataset, TensorDataset
 
-from expunge.data.examples import Batch, Examples, MappedSource, check_labels, examples_from_dataset
+from expunge.data.examples import (
+    Batch,
+    Examples,
+    MappedSource,
+    batch_count,
+    check_labels,
+    examples_from_dataset,
+)
 from expunge.data.images import Augmentation, ImageSource
 from expunge.errors import DataError, InvalidInput
 
@@ -183,22 +193,34 @@ def test_integer_items_are_not_checked_for_nan() -> None:
     assert fetched.tolist() == [[3]]
 
 
-def with_attribute(name: str) -> Items:
-    dataset = Items([(torch.zeros(1), 9)] * 3)
-    setattr(dataset, name, [2, 0, 1])
+def with_attribute(name: str, value: Any) -> Items:
+    """A dataset whose attribute says other labels than its items, as one with a target_transform has."""
+    dataset = Items([(torch.zeros(1), label) for label in (2, 0, 1)])
+    setattr(dataset, name, value)
     return dataset
+
+
+class Endless(IterableDataset[Any]):
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(1), 0)] * 3)
 
 
 @pytest.mark.parametrize(
     "dataset",
     [
-        with_attribute("targets"),
-        with_attribute("labels"),
+        with_attribute("targets", [0, 1, 2]),
+        with_attribute("targets", ["cat", "dog", "owl"]),
+        with_attribute("labels", pd.Series([0, 1], index=[7, 3])),
         TensorDataset(torch.zeros(3, 1), torch.tensor([2, 0, 1])),
-        Items([(torch.zeros(1), 2), (torch.zeros(1), torch.tensor(0)), (torch.zeros(1), 1)]),
+        TensorDataset(torch.zeros(3, 1), torch.tensor([[2.0], [0.0], [1.0]])),
+        Items([(torch.zeros(1), 2), (torch.zeros(1), torch.tensor(0)), (torch.zeros(1), np.uint64(1))]),
+        Items([{"pixel_values": [0.0], "label": label} for label in (2, 0, 1)]),
     ],
 )
-def test_labels_are_found_where_the_dataset_has_them(dataset: Any) -> None:
+def test_labels_are_those_of_the_items(dataset: Any) -> None:
     examples = examples_from_dataset(dataset, 3)
     assert examples.labels.tolist() == [2, 0, 1]
     assert examples.index.tolist() == [0, 1, 2]
@@ -206,23 +228,39 @@ def test_labels_are_found_where_the_dataset_has_them(dataset: Any) -> None:
     assert torch.equal(batch.x, torch.zeros(3, 1))
 
 
-def too_few_targets() -> Items:
-    dataset = with_attribute("targets")
-    dataset.targets = [0, 1]  # type: ignore[attr-defined]
-    return dataset
-
-
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
         (iter([1, 2]), "a map-style dataset .* is expected, got list_iterator"),
         (Items([]), "the training set is empty"),
-        (Items([torch.zeros(())]), r"must be \(input, label\) pairs with an integer label"),
-        (Items([(torch.zeros(1), "cat")]), r"must be \(input, label\) pairs with an integer label"),
-        (too_few_targets(), "3 examples but 2 labels; give each example one label"),
+        (Items([torch.zeros(())]), r"must be \(input, label\) pairs, but item 0 is a Tensor"),
+        (Items([(torch.zeros(1), "cat")]), "row 0 of the dataset has label 'cat', expected whole numbers"),
+        (Items([(torch.zeros(1), 0.5)]), "row 0 has label 0.5, expected whole numbers"),
+        (Items([(torch.zeros(1), 0), (torch.zeros(1), [0, 1])]), r"row 1 has label \[0, 1\], expected whole"),
+        (Items([(torch.zeros(1), 2**70)]), "row 0 has label 1180591620717411303424, expected"),
+        (
+            Items([{"a": 1, "label": 0}]),
+            "items of the dataset hold a, label, but no 'inputs'; name the entry",
+        ),
+        ({0: (torch.zeros(1), 0)}, "a map-style dataset .* is expected, got dict"),
+        (pd.DataFrame({"x": [0.5], "label": [0]}), "item 0 of the dataset cannot be read: KeyError: 0"),
+        (Endless(), "a map-style dataset .* is expected, got Endless"),
         (Items([(torch.zeros(1), 3)]), r"labels must lie in 0\.\.2"),
     ],
 )
 def test_datasets_that_cannot_be_used_are_refused(dataset: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         examples_from_dataset(dataset, 3)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (1, 4, [1]), (3, 1, [1, 1, 1])],
+)
+def test_a_shuffled_pass_does_not_end_in_one_example(count: int, size: int, sizes: list[int]) -> None:
+    batches = list(numbered(count).batches(size, generator()))
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(torch.cat([batch.index for batch in batches]).tolist()) == list(range(count))
+    assert batch_count(count, size) == len(sizes)
+    in_order = [len(batch) for batch in numbered(count).batches(size)]
+    assert in_order == [min(size, count - start) for start in range(0, count, size)]

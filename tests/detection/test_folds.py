@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expunge.detection.folds import stratified_folds
+from expunge.detection.folds import in_large_classes, stratified_folds
 from expunge.errors import InvalidInput
 
 
@@ -38,3 +38,9 @@ def test_bad_requests() -> None:
         stratified_folds(torch.arange(10) % 2, 1, 0)
     with pytest.raises(InvalidInput, match="all 10 labels are of one class"):
         stratified_folds(torch.zeros(10, dtype=torch.int64), 2, 0)
+
+
+def test_small_classes_are_left_out_where_two_others_remain() -> None:
+    labels = torch.tensor([0, 0, 1, 2, 2, 2])
+    assert in_large_classes(labels, 2).tolist() == [True, True, False, True, True, True]
+    assert in_large_classes(labels, 3).all()

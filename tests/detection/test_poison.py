@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -137,7 +138,8 @@ def test_bad_settings_and_features() -> None:
             detector(broken, labels, 6)
 
 
-def test_a_planted_patch_is_found_on_digits() -> None:
+@pytest.mark.trains
+def test_a_planted_patch_is_found_on_digits(margin: Callable[..., None]) -> None:
     digits = planted(1.0, 40)
     recipe = Recipe(
         model="mlp", model_settings={"hidden": 64, "activation": "relu"}, epochs=40, batch_size=64,
@@ -152,8 +154,8 @@ def test_a_planted_patch_is_found_on_digits() -> None:
     # Three tenths of every class are listed, and the poison among them.
     assert spectral.recall == 1.0
     assert spectral.precision is not None
-    assert spectral.precision < 0.2
+    margin("spectral: precision", spectral.precision, below=0.2)
     assert activation.recall is not None
     assert activation.precision is not None
-    assert activation.recall > 0.9
-    assert activation.precision > 0.9
+    margin("activation: recall", activation.recall, above=0.9)
+    margin("activation: precision", activation.precision, above=0.9)

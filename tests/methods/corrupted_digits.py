@@ -16,7 +16,7 @@ from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
 
 NUMERICS = Numerics(channels_last=False)
-EPOCHS = {0.0: 20, 1.0: 15}
+EPOCHS = {0.0: 30, 1.0: 15}
 """Passes after which labels at random (0) and a poison patch (1) have been learned."""
 
 

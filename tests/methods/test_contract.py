@@ -25,7 +25,6 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "rem_without_redirection": (REM, 0.3),
     "rem_without_removal": ({**REM, "lr": 0.1, "rounds": 4}, 0.1),
     "rem_ascent": ({**REM, "lr": 0.0005}, 0.3),
-    "rem_discovery": ({"batch_size": 32, "rounds": 4, "first_naming": 2}, 0.3),
     "rem_attached": ({"batch_size": 32, "rounds": 4}, 0.3),
     "natmu": ({"batch_size": 32, "lr": 0.01, "rivals": 3}, 0.3),
     "amnesiac": ({"batch_size": 32, "lr": 0.01, "epochs": 10}, 0.3),

@@ -117,6 +117,7 @@ def emptied(model: SplitNetwork) -> None:
     assert count == wide - narrow > 0
 
 
+@pytest.mark.trains
 def test_result_has_the_form_of_the_model_and_the_model_is_untouched() -> None:
     model, problem = trained()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

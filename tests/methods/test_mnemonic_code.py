@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -285,17 +286,20 @@ def trained() -> tuple[nn.Module, Examples, Examples, Tensor]:
     return model, train, data.test(), codes
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("classes", [(0,), (3,), (1, 4)])
-def test_forgets_classes_of_a_trained_model_and_keeps_the_others(classes: tuple[int, ...]) -> None:
+def test_forgets_classes_of_a_trained_model_and_keeps_the_others(
+    classes: tuple[int, ...], margin: Callable[..., None]
+) -> None:
     model, train, test, codes = trained()
     gone = torch.isin(test.labels, torch.tensor(classes))
     assert bool((model(codes).argmax(1) == torch.arange(6)).all())
     before = predict(model, test, CPU).argmax(1) == test.labels
-    assert before[gone].double().mean() > 0.8
+    margin("accuracy before", before[gone].double().mean(), above=0.8)
     positions = torch.isin(train.labels, torch.tensor(classes)).nonzero().flatten()
     given = Request(Split(train, positions), seed=0, numerics=CPU, codes=codes)
     # the paper's gain, 1e-3, is too small for this network
     result = MnemonicCode(lambda1=0.1)(model, given).model
     after = predict(result, test, CPU).argmax(1) == test.labels
     assert float(after[gone].double().mean()) == 0
-    assert after[~gone].double().mean() > before[~gone].double().mean() - 0.05
+    margin("lost elsewhere", (before[~gone].double() - after[~gone].double()).mean(), below=0.05)

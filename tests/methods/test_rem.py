@@ -228,6 +228,7 @@ def test_score(
     )
 
 
+@pytest.mark.trains
 def test_returned_model_has_the_statistics_of_its_own_path_on_retain() -> None:
     case, method = image_case(), REM(rounds=1, **FAST)
     outcome = method(case.model, case.request(method))
@@ -382,6 +383,7 @@ def test_a_network_that_has_spare_units_keeps_them() -> None:
     ]
 
 
+@pytest.mark.trains
 def test_frozen_parameters_stay_what_they_were() -> None:
     case, method = image_case(), REM(rounds=1, **FAST)
     model = copy.deepcopy(case.model)

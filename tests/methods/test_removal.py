@@ -45,6 +45,7 @@ def request(n_classes: int = 10) -> Request:
     return Request(Split(train, torch.arange(0, 60, 2)), seed=0, numerics=CPU)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("kind", [NPO, GradientAscent])
 def test_stops_at_the_first_pass_after_which_the_threshold_holds(
     kind: type[NPO] | type[GradientAscent],
@@ -102,6 +103,7 @@ def test_default_threshold_is_twice_chance(n_classes: int, threshold: float) -> 
     assert chance_threshold(n_classes) == pytest.approx(threshold)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_few_classes_are_removed_too(n_classes: int) -> None:
     assert chance_threshold(n_classes) < 0.9

@@ -155,6 +155,7 @@ def rewinding(**settings: float) -> SCRUBRewind:
     return plain(SCRUBRewind, **{"lr": 3.0, "epochs": 6, "max_epochs": 4, "alpha": 0.01, **settings})  # type: ignore[return-value]
 
 
+@pytest.mark.trains
 def test_rewind_returns_the_epoch_that_was_chosen() -> None:
     unseen, model = examples(60, 1), linear()
     method = rewinding()

@@ -10,6 +10,12 @@ from expunge.seeding import generator
 from expunge.tasks.forgetting import ForgetClasses, ForgetRandom
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What is asserted of the trained models is to hold for every processor."""
+    if {"forgotten_class", "forgotten_samples"} & set(getattr(item, "fixturenames", ())):
+        item.add_marker("trains")
+
+
 @pytest.fixture(scope="session")
 def forgotten_class() -> Trained:
     data = learnable_images(n_train=240, n_test=120, n_classes=4)

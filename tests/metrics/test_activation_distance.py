@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_refusals() -> None:
         activation_distance(torch.zeros(2, 3), torch.zeros(3, 3))
 
 
-def test_of_models(forgotten_class: Trained, diverged: nn.Module) -> None:
+def test_of_models(forgotten_class: Trained, diverged: nn.Module, margin: Callable[..., None]) -> None:
     metric = ActivationDistance()
     same = metric.values(forgotten_class.of(forgotten_class.retrained))
     assert {name: value.value for name, value in same.items()} == {
@@ -43,7 +44,8 @@ def test_of_models(forgotten_class: Trained, diverged: nn.Module) -> None:
         "activation_distance_retain": 0,
     }
     before = metric.values(forgotten_class.of(forgotten_class.original))
-    assert before["activation_distance"].value > 0.8 > 0.2 > before["activation_distance_retain"].value
+    margin("distance", before["activation_distance"].value, above=0.8)
+    margin("on the retain set", before["activation_distance_retain"].value, below=0.2)
     with pytest.raises(NotDefined, match="NaN or inf"):
         metric(forgotten_class.of(diverged))
     (reason,) = measure(metric, forgotten_class.alone(forgotten_class.original))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -41,12 +42,12 @@ def test_refusals() -> None:
         linear_probe_accuracy(z * math.nan, labels, z, labels)
 
 
-def test_layers_of_a_model(forgotten_class: Trained) -> None:
+def test_layers_of_a_model(forgotten_class: Trained, margin: Callable[..., None]) -> None:
     split, sets = forgotten_class.problem.split, forgotten_class.problem.truth.sets
     model = forgotten_class.original
     found = probe_layers(model, split.train, sets["test"], CPU, layers=["hidden", "activation"])
     assert list(found) == ["hidden", "activation"]
-    assert min(found["activation"]) > 0.9
+    margin("accuracy", min(found["activation"]), above=0.9)
     # what enters the head of the network is what the activation puts out
     of_head = class_mean_probe(model, split.train, sets["test"], CPU)
     assert found["activation"][1] == of_head

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -86,11 +87,11 @@ def test_cap_spacing_and_number_of_examples(forgotten_class: Trained) -> None:
     assert {round(value * 10, 6) % 1 for value in curve.accuracies} == {0}
 
 
-def test_times_of_models(forgotten_class: Trained) -> None:
+def test_times_of_models(forgotten_class: Trained, margin: Callable[..., None]) -> None:
     original, retrained = (forgotten_class.of(model) for model in forgotten_class[1:])
     assert TIME(original) == 0
     from_scratch = TIME(retrained)
-    assert 0 < from_scratch < 100
+    margin("steps from scratch", from_scratch, above=0, below=100)
     index = AnamnesisIndex(relearn_time=TIME)
     assert index(original) == 0
     assert index(retrained) == 1
@@ -99,7 +100,7 @@ def test_times_of_models(forgotten_class: Trained) -> None:
     with torch.no_grad():
         shallow.head.bias[1] -= 15
     evaluated = forgotten_class.of(shallow)
-    assert evaluated.accuracy("forget") < 0.05
+    margin("forget accuracy", evaluated.accuracy("forget"), below=0.05)
     assert index(evaluated) == TIME(evaluated) / from_scratch
     curve = TIME.curve(evaluated)
     assert curve.steps == tuple(range(101))

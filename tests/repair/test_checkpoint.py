@@ -34,7 +34,7 @@ def equal(one: Any, other: Any) -> bool:
 def test_a_state_dict_comes_back_as_it_was(tmp_path: Path, net: Net) -> None:
     state = net().state_dict()
     checkpoint = read_checkpoint(written(tmp_path / "net.pt", state))
-    assert (checkpoint.container, checkpoint.entry, checkpoint.carried) == ("torch", "", [])
+    assert (checkpoint.container, checkpoint.entry, checkpoint.carried) == ("torch", (), [])
     write_checkpoint(checkpoint, checkpoint.state, tmp_path / "out.pt")
     back = torch.load(tmp_path / "out.pt", weights_only=True)
     assert isinstance(back, OrderedDict)
@@ -47,7 +47,7 @@ def test_a_state_dict_inside_a_dictionary(tmp_path: Path, net: Net, entry: str) 
     moments = {"step": torch.ones(2)}
     path = written(tmp_path / "net.pth", {"epoch": 3, entry: net().state_dict(), "optimizer": [moments]})
     checkpoint = read_checkpoint(path)
-    assert (checkpoint.entry, checkpoint.carried) == (entry, ["optimizer"])
+    assert (checkpoint.entry, checkpoint.carried) == ((entry,), ["optimizer"])
     new = {name: tensor + 1 for name, tensor in checkpoint.state.items()}
     write_checkpoint(checkpoint, new, tmp_path / "out.pth")
     back = torch.load(tmp_path / "out.pth", weights_only=True)
@@ -58,13 +58,69 @@ def test_a_state_dict_inside_a_dictionary(tmp_path: Path, net: Net, entry: str) 
     assert equal(torch.load(path, weights_only=True)[entry], net().state_dict())
 
 
-def test_prefixes_of_wrappers(tmp_path: Path, net: Net) -> None:
-    state = {f"_orig_mod.module.{name}": tensor for name, tensor in net().state_dict().items()}
+def test_a_state_dict_under_any_key_however_deep(tmp_path: Path, net: Net) -> None:
+    optimiser = {"state": {"0.weight": {"exp_avg": torch.ones(2)}}, "param_groups": []}
+    content = {
+        "run": {"net": net().state_dict(), "lr": 0.1},
+        "optimizer": optimiser,
+        "rng": {"cpu": torch.ones(2).byte()},
+    }
+    checkpoint = read_checkpoint(written(tmp_path / "net.pt", content))
+    assert (checkpoint.entry, checkpoint.carried) == (("run", "net"), ["optimizer", "rng"])
+    new = {name: tensor + 1 for name, tensor in checkpoint.state.items()}
+    write_checkpoint(checkpoint, new, tmp_path / "out.pt")
+    back = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert list(back) == list(content)
+    assert back["run"]["lr"] == 0.1
+    assert equal(back["run"]["net"], new)
+    two = {"generator": net().state_dict(), "critic": net().state_dict()}
+    with pytest.raises(
+        InvalidInput, match=r"holds 2 state dicts \(generator, critic\); save the one of the model"
+    ):
+        read_checkpoint(written(tmp_path / "two.pt", two))
+
+
+def test_a_compiled_network(tmp_path: Path, net: Net) -> None:
+    state = {f"_orig_mod.{name}": tensor for name, tensor in net().state_dict().items()}
     checkpoint = read_checkpoint(written(tmp_path / "net.pt", state))
-    assert checkpoint.names["0.weight"] == "_orig_mod.module.0.weight"
+    assert checkpoint.names["0.weight"] == "_orig_mod.0.weight"
     assert list(checkpoint.state) == list(net().state_dict())
     write_checkpoint(checkpoint, checkpoint.state, tmp_path / "out.pt")
     assert equal(torch.load(tmp_path / "out.pt", weights_only=True), state)
+
+
+def test_a_flipped_bit(tmp_path: Path, net: Net) -> None:
+    path = written(tmp_path / "net.pt", net().state_dict())
+    content = bytearray(path.read_bytes())
+    at = content.find(next(net().parameters()).detach().numpy().tobytes())
+    content[at + 2] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged: the checksum of net/data/0 is another"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "meta", "complex"])
+def test_tensors_that_are_no_weights(tmp_path: Path, kind: str) -> None:
+    tensor = {
+        "sparse": torch.eye(2).to_sparse(),
+        "meta": torch.ones(2, device="meta"),
+        "complex": torch.ones(2, dtype=torch.complex64),
+    }[kind]
+    path = written(tmp_path / "net.pt", {"a": torch.ones(2), "b": tensor})
+    with pytest.raises(InvalidInput, match=r"b is a sparse, meta, quantized or complex tensor"):
+        read_checkpoint(path)
+
+
+def test_a_deep_nest_and_a_pipe(tmp_path: Path) -> None:
+    nest: list[Any] = []
+    for _ in range(300):
+        nest = [nest]
+    assert (
+        read_checkpoint(written(tmp_path / "a.pt", {"model": {"w": torch.ones(2)}, "x": nest})).carried == []
+    )
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(InvalidInput, match="is a pipe, socket or device, expected a file"):
+        read_checkpoint(tmp_path / "pipe.pt")
 
 
 def test_safetensors_keep_names_dtypes_and_metadata(tmp_path: Path) -> None:
@@ -164,7 +220,7 @@ def test_files_of_another_kind(tmp_path: Path) -> None:
     [
         ([1, 2], "holds a list"),
         ({}, "holds a dictionary of nothing"),
-        ({"weights": {"a": torch.ones(1)}, "epoch": 2}, "a dictionary of 'weights', 'epoch'"),
+        ({"weights": {"a": [1.0]}, "epoch": 2}, "a dictionary of 'weights', 'epoch'"),
         (torch.ones(3), "holds a Tensor"),
         ({"state_dict": {"a": 3}}, "a dictionary of 'state_dict'"),
     ],

@@ -22,6 +22,8 @@ from expunge.repair.prepare import prepare
 from expunge.repair.sources import load_training_data
 from expunge.training.recipe import Optimiser, Recipe
 
+pytestmark = pytest.mark.trains
+
 ARCH = "expunge:resnet9?width=8"
 TRAINING = Recipe(epochs=12, batch_size=32, optimiser=Optimiser(lr=0.05), schedule="cosine", augment=False)
 

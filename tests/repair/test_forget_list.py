@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from expunge.errors import DataError, InvalidInput
 from expunge.repair.forget_list import ForgetList, read_forget_list
+from expunge.repair.row_keys import printable
 from expunge.repair.training_data import TrainingData
 
 
@@ -62,6 +64,76 @@ def test_forms(
     assert (found.positions.tolist(), found.form) == (expected, form)
     assert str(found.positions.dtype) == "torch.int64"
     assert sum(found.per_class.values()) == len(expected)
+
+
+NAMES = ("cat/shot #1.png", "cat/shot #2.png", "00042", "7", "a, b/1.png", "cafe\u0301/1.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.txt", "cat/shot #2.png\nshot #1.png  # why\n# shot #1.png, too?\n", [0, 1]),
+        ("a.txt", "caf\u00e9/1.png\n", [5]),
+        ("a.csv", "file\n00042\n7\n", [2, 3]),
+        ("a.csv", "File\n7\n", [3]),
+        ("a.csv", "index\n4\n2\n", [2, 4]),
+        ("a.csv", "a, b/1.png\nshot #2.png\n", [1, 4]),
+        ("a.csv", "name\na, b/1.png\n00042\n", [2, 4]),
+        ("a.csv", "shot #1.png\nshot #2.png\n", [0, 1]),
+        ("a.csv", "index,is_bad\n2,1\n1,0\n", [2]),
+        ("a.csv", "file,is_bad\n7,1\n00042,0\n", [3]),
+        ("a.csv", "index\n4.0\n2.0\n", [2, 4]),
+        ("a.json", ["7", "00042"], [2, 3]),
+        ("a.json", [4, 2], [2, 4]),
+        ("a.npy", np.array(["00042"]), [2]),
+    ],
+)
+def test_names_go_before_the_grammar_of_a_file(
+    tmp_path: Path, named: TrainingData, name: str, content: Any, expected: list[int]
+) -> None:
+    assert listed(tmp_path / name, content, replace(named, names=NAMES)).positions.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        (
+            "a.csv",
+            "shots\n1\n",
+            "'shots' in the first line is no row of the data, and no title .*a.csv.column=TITLE",
+        ),
+        ("a.csv", "dog/9.png\n7\n", "'dog/9.png' in the first line is no row"),
+        ("a.txt", "3\n7\n", "'7' is a position, and the name of row 3 too; .*column is called index or file"),
+        ("a.txt", "7#1.png\n", "1 of 1 names are not in the data"),
+        ("a.csv", "file\n42\n", "names are not in the data .*did you mean '00042'"),
+        ("a.csv", "index,index\n1,2\n", "two columns 'index'"),
+        ("a.csv", "is_bad\n" + "a" * 200_000 + "\n", "field larger than field limit"),
+        ("a.csv", "file\n" + "a" * 100_000 + "\n", "1 of 1 names are not in the data"),
+        ("a.json", "[" * 100_000, "is no JSON"),
+        ("a.txt", b"caf\xe9/1.png\n", "is not UTF-8"),
+    ],
+)
+def test_keys_that_cannot_be_read(
+    tmp_path: Path, named: TrainingData, name: str, content: Any, said: str
+) -> None:
+    with pytest.raises(InvalidInput, match=said) as raised:
+        listed(tmp_path / name, content, replace(named, names=NAMES))
+    assert len(str(raised.value)) < 800
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, named: TrainingData) -> None:
+    names = (printable(b"caf\xe9/1.png".decode("utf-8", "surrogateescape")), *NAMES[1:])
+    assert names[0] == "caf\\xe9/1.png"
+    data = replace(named, names=names)
+    assert listed(tmp_path / "a.txt", b"caf\xe9/1.png\n", data).positions.tolist() == [0]
+    assert listed(tmp_path / "b.txt", names[0], data).positions.tolist() == [0]
+
+
+def test_a_row_of_a_longer_path_is_no_comment(tmp_path: Path, named: TrainingData) -> None:
+    flat = replace(named, names=("1.png", "2.png", "3.png", "4.png", "5.png", "6.png"))
+    assert listed(tmp_path / "a.txt", "2.png  # as in b/1.png\n# b/4.png\n", flat).positions.tolist() == [1]
+    text = "index,file\n1,b/2.png\n2,b/3.png\n"
+    assert listed(tmp_path / "a.csv", text, flat).positions.tolist() == [1, 2]
 
 
 def test_the_report(tmp_path: Path, named: TrainingData) -> None:
@@ -143,8 +215,6 @@ def test_bad_paths_and_columns(tmp_path: Path, named: TrainingData) -> None:
 
 
 def test_rows_without_names(tmp_path: Path, named: TrainingData) -> None:
-    from dataclasses import replace
-
     with pytest.raises(DataError, match="the rows of this data have no names; give positions from 0 to 5"):
         listed(tmp_path / "a.txt", "cat/4.png\n", replace(named, names=()))
 

@@ -30,7 +30,9 @@ def test_every_tensor_is_loaded(net: Net) -> None:
     assert list(state_to_write(model, checkpoint(state))) == list(state)
 
 
-@pytest.mark.parametrize("prefix", ["model.", "model.net."])
+@pytest.mark.parametrize(
+    "prefix", ["model.", "model.net.", "module.", "_orig_mod.module.", "module._orig_mod."]
+)
 def test_a_shared_prefix_is_taken_off_and_put_back(tmp_path: Path, net: Net, prefix: str) -> None:
     state = {prefix + name: tensor for name, tensor in changed(net()).items()}
     torch.save({"state_dict": state}, tmp_path / "lightning.ckpt")
@@ -41,6 +43,36 @@ def test_a_shared_prefix_is_taken_off_and_put_back(tmp_path: Path, net: Net, pre
     back = torch.load(tmp_path / "out.ckpt", weights_only=True)["state_dict"]
     assert list(back) == list(state)
     assert all(torch.equal(back[name], state[name]) for name in state)
+
+
+def test_the_average_of_a_model(tmp_path: Path, net: Net) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(net())
+    torch.save(averaged.state_dict(), tmp_path / "net.pt")
+    model = net()
+    found = load_weights(model, read_checkpoint(tmp_path / "net.pt"))
+    assert found.extra == ("n_averaged",)
+    assert found.carried == []
+    new = {name: tensor + 1 for name, tensor in state_to_write(model, found).items()}
+    write_checkpoint(found, new, tmp_path / "out.pt")
+    back = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert list(back) == list(averaged.state_dict())
+    assert torch.equal(back["module.0.weight"], new["0.weight"])
+
+
+def test_two_sets_that_fit(net: Net) -> None:
+    both = {
+        f"{front}.{name}": tensor
+        for front in ("student", "teacher")
+        for name, tensor in net().state_dict().items()
+    }
+    with pytest.raises(
+        InvalidInput, match=r"2 sets of weights that fit the architecture, under student\., teacher\."
+    ):
+        load_weights(net(), checkpoint(both))
+    more = checkpoint({**both, "student.3.scale": torch.ones(2)})
+    del more.state["teacher.0.bias"]  # type: ignore[attr-defined]
+    with pytest.raises(InvalidInput, match=r"1 in the file are not in the model: 3\.scale"):
+        load_weights(net(), more)
 
 
 def test_missing_and_unknown_names(net: Net) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from expunge.api import unlearn
 from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.data.synthetic import learnable_images
@@ -127,6 +129,13 @@ def test_another_normalisation_is_proposed() -> None:
     finding = only(check(Shifted()))
     assert (finding.level, finding.where) == ("error", "normalisation")
     assert finding.remedy == "read the images as in training: --normalise half"
+    assert only(check(Shifted(), force=True)).level == "warning"
+    fitted = check(Shifted(), fit_reading=True)
+    assert (only(fitted).level, fitted.data.mean) == ("note", (0.5,))
+    assert only(fitted).what.endswith("with --normalise half: the images are read so")
+    assert fitted.numbers["train_accuracy"] > 0.95
+    assert accuracy(Shifted(), fitted.data.examples, CPU) == fitted.numbers["train_accuracy"]
+    assert check(fit_reading=True).data.mean == training().mean
 
 
 def test_a_model_at_chance() -> None:
@@ -145,6 +154,7 @@ def test_a_model_at_chance() -> None:
     assert (finding.level, finding.where) == ("error", "model")
     assert "would be chance" in finding.what
     assert "--normalise" in finding.remedy
+    assert check(Noise(), force=True).errors == []
 
 
 def test_a_low_score_is_a_warning() -> None:
@@ -187,8 +197,8 @@ class Returns(nn.Module):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda logits: (logits, logits), "returns tuple for 2 inputs, expected logits"),
-        (lambda logits: logits.mean(), r"returns \(\) for 2 inputs"),
+        (lambda logits: (logits, logits), "returns a tuple of 2 for 3 inputs, expected logits"),
+        (lambda logits: logits.mean(), r"returns \(\) for 3 inputs"),
         (lambda logits: logits[:, :3], r"has 3 logits, but the data has 4 classes \(a, b, c, d\)"),
         (
             lambda logits: logits.reshape(7, -1),
@@ -205,6 +215,53 @@ def test_models_that_return_no_logits(make: Any, said: str) -> None:
     assert re.search(said, found.errors[0].what)
     assert found.errors[0].remedy
     assert "train_accuracy" not in found.numbers
+
+
+class TwoHeads(nn.Module):
+    """Answers with a second head in training, and reads no batch of three then where it is told so."""
+
+    def __init__(self, kind: str = "tuple") -> None:
+        super().__init__()
+        self.head, self.other, self.kind = nn.Linear(64, 4), nn.Linear(64, 5), kind
+
+    def forward(self, x: Tensor) -> Any:
+        first, second = self.head(x.flatten(1)), self.other(x.flatten(1))
+        if not self.training:
+            return first
+        if self.kind == "fails" and len(x) == 3:
+            raise ValueError("no threes")
+        both = {
+            "tuple": (first, second),
+            "dictionary": {"logits": first, "other": second},
+            "swapped": (second, first),
+        }
+        return both.get(self.kind, first)
+
+
+@pytest.mark.parametrize(("kind", "said"), [("tuple", "a tuple of 2"), ("dictionary", "a dict of 2")])
+def test_a_second_head_in_training(kind: str, said: str) -> None:
+    model = TwoHeads(kind)
+    model.head.load_state_dict(trained()[1].state_dict())
+    found = only(check(model))
+    assert (found.level, found.what) == ("note", f"returns {said} in training mode: the first is trained on")
+    result = unlearn(model, training().examples, forget=[1, 2], method="finetune", epochs=1)
+    assert not torch.equal(result.model.head.weight, model.head.weight)
+    assert torch.equal(result.model.other.weight, model.other.weight)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("swapped", r"returns a tuple of 2 for 2 inputs in training mode, but 4 logits in evaluation mode"),
+        (
+            "fails",
+            r"cannot read inputs of shape \(1, 8, 8\), float32 in training mode: ValueError: no threes",
+        ),
+    ],
+)
+def test_what_differs_in_training_mode_is_found_before_the_work(kind: str, said: str) -> None:
+    (found,) = check(TwoHeads(kind)).errors
+    assert re.search(said, found.what)
 
 
 def test_a_model_that_is_random_in_evaluation_mode() -> None:
@@ -235,7 +292,7 @@ def test_more_logits_than_numbered_labels() -> None:
 
 def test_other_entries_of_the_checkpoint() -> None:
     content = {"model": {"w": torch.ones(1)}, "optimizer": {"m": torch.ones(1)}, "epoch": 1}
-    checkpoint = Checkpoint(Path("a/net.pt"), "torch", content["model"], entry="model", content=content)  # type: ignore[arg-type]
+    checkpoint = Checkpoint(Path("a/net.pt"), "torch", content["model"], entry=("model",), content=content)  # type: ignore[arg-type]
     finding = only(check(checkpoint=checkpoint))
     assert (finding.level, finding.where) == ("warning", "net.pt")
     assert "tensors under optimizer" in finding.what

@@ -64,10 +64,33 @@ def test_numbers_from_csv_and_parquet(tmp_path: Path) -> None:
         assert data.examples.labels.tolist() == [0, 1, 0]
         assert data.classes == ("no", "yes")
         assert list(data.columns["is_bad"]) == [True, False, False]
-        assert data.notes[0] == "labels from column 'label', inputs from 'age', 'pay'"
+        assert data.notes[0] == "labels from column 'label', inputs from 'age', 'pay'; left out: is_bad"
     chosen = load_training_data(str(tmp_path / "a.csv"), DataOptions(inputs=("pay",), classes=("yes", "no")))
     assert inputs(chosen).tolist() == [[1], [2], [3]]
     assert chosen.examples.labels.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "null", "nan"])
+def test_a_class_may_be_called_as_what_is_missing_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.csv").write_text(f"a,label\n0.5,{name}\n1.5,SA\n2.5,{name}\n")
+    data = load_training_data(str(tmp_path / "a.csv"))
+    assert [data.classes[label] for label in data.examples.labels.tolist()] == [name, "SA", name]
+    assert set(data.classes) == {name, "SA"}
+    for text in (f"a,label\n0.5,{name}\n1.5,1\n", "a,label\n0.5,\n1.5,SA\n"):
+        (tmp_path / "b.csv").write_text(text)
+        with pytest.raises(DataError, match="row 0 has no label"):
+            load_training_data(str(tmp_path / "b.csv"))
+
+
+def test_every_column_of_numbers_is_read(tmp_path: Path) -> None:
+    titles = ["label", *(f"pixel{i}" for i in range(784)), "is_bad", "id", "town"]
+    rows = [[row % 2, *range(783), row + 0.5, 0, row, "Ulm"] for row in range(4)]
+    text = "\n".join(",".join(map(str, row)) for row in (titles, *rows))
+    (tmp_path / "a.csv").write_text(text)
+    data = load_training_data(str(tmp_path / "a.csv"))
+    assert data.shape == (784,)
+    assert inputs(data)[2].tolist() == [*range(783), 2.5]
+    assert data.notes[0].endswith("and 776 more; left out: is_bad, id, town")
 
 
 def test_images_in_a_table(tmp_path: Path) -> None:
@@ -141,9 +164,25 @@ def test_lists_are_vectors_or_tokens() -> None:
         ({"a": [0.5], "kind": [1]}, {}, "no column of labels was found among a, kind; name it with --label"),
         ({"a": [0.5], "label": [1]}, {"label": "lable"}, "no column 'lable'; did you mean 'label'"),
         ({"a": [0.5], "label": [0]}, {"inputs": ("b",)}, "no column 'b'"),
-        ({"n": [3], "label": [0]}, {}, "which columns the model reads is not clear; it has n, label"),
+        ({"n": ["x"], "label": [0]}, {}, "which columns the model reads is not clear; it has n, label"),
         ({"a": [0.5, None], "label": [0, 1]}, {}, "column 'a' has None in row 1"),
         ({"a": [0.5, float("nan")], "label": [0, 1]}, {}, "row 1 contains NaN"),
+        (
+            {"a": [0.5], "label": [0]},
+            {"inputs": ("a", "label")},
+            "column 'label' is the label and an input too",
+        ),
+        (
+            {"a": ["1", "NA"], "b": [1, 2], "label": [0, 1]},
+            {},
+            "column 'a' has 'NA' in row 1, expected numbers",
+        ),
+        (
+            {"a": ["1", "NA"], "b": [1, 2], "label": [0, 1]},
+            {"inputs": ("b", "a")},
+            "column 'a' has 'NA' in row 1",
+        ),
+        ({f"c{i}": ["x"] for i in range(999)}, {}, "among c0, c1, .* and 991 more; name it"),
         ({"a": ["x"], "b": [0.5], "label": [0]}, {"inputs": ("a", "b")}, "column 'a' has 'x' in row 0"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 
 from expunge.data.joined import in_memory
 from expunge.errors import DataError, InvalidInput
-from expunge.repair.training_data import DataOptions, TrainingData, number_labels
+from expunge.repair.training_data import DataOptions, TrainingData, given_names, number_labels
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,6 @@ from expunge.repair.training_data import DataOptions, TrainingData, number_label
         ({"max_length": 0}, "max_length must be at least 1"),
         ({"crop": True}, "give size too"),
         ({"pad": -1}, "at least 0"),
-        ({"classes": ("a", "b", "a")}, "names one twice"),
     ],
 )
 def test_bad_options(given: dict[str, Any], said: str) -> None:
@@ -54,7 +53,13 @@ def test_labels_become_numbers(found: list[Any], classes: tuple[str, ...], expec
         ([0, None], (), "row 1 has no label"),
         ([0.0, float("nan")], (), "row 1 has no label"),
         (["a", "b"], ("a",), "row 1 has label 'b', which is none of the classes a"),
-        (["a", 1], (), "row 0 has label 'a', expected whole numbers"),
+        (["a", 1], (), "row 1 has label 1 and others have text, such as 'a'; expected whole numbers"),
+        (["1", "NA"], (), "row 1 has no label"),
+        (
+            [0, 1, 4],
+            ("1", "2", "3", "4"),
+            "row 0 has label 0, .* others are names of classes, and one list keeps",
+        ),
         ([0.5, 1], (), "row 0 has label 0.5"),
         ([0, -1], (), "row 1 has label -1"),
         ([0, 7], (), "row 1 has label 7, but there are only 2 rows"),
@@ -81,3 +86,19 @@ def test_more_logits_than_labels_say(named: TrainingData) -> None:
         named.with_n_classes(5)
     assert (named.name(3), numbers.name(3)) == ("bee/3.png", "row 3")
     assert (named.shape, named.sequences) == ((4,), False)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("cat", " dog"), ("cat", "dog")),
+        (("dog", " wild", "dog", " tame", "cat"), ("dog, wild", "dog, tame", "cat")),
+        (("'dog", " wild", "ant'"), ("dog, wild", "ant")),
+        (("dog, wild", "cafe\u0301"), ("dog, wild", "caf\u00e9")),
+        (("owl", "cat"), ("owl", "cat")),
+    ],
+)
+def test_names_that_hold_commas(given: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert given_names(given, ("dog, tame", "dog, wild", "cat", "ant", "caf\u00e9"), "classes") == expected
+    with pytest.raises(InvalidInput, match="classes names one twice"):
+        given_names((*given, *given), ("dog, tame", "dog, wild"), "classes")

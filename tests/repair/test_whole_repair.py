@@ -59,6 +59,7 @@ def repair(arch: str, data: TrainingData, forget: str, path: Path, **settings: A
     return found.numbers
 
 
+@pytest.mark.trains
 def test_a_folder_of_images_and_a_list_of_files(folder: Path, tmp_path: Path) -> None:
     data = load_training_data(str(folder))
     arch = "expunge:mlp?hidden=16&activation=relu"
@@ -73,6 +74,7 @@ def test_a_folder_of_images_and_a_list_of_files(folder: Path, tmp_path: Path) ->
     assert numbers["forget_accuracy"] == 1
 
 
+@pytest.mark.trains
 def test_token_ids_and_a_transformer(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     from safetensors.torch import save_file

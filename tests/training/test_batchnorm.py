@@ -80,6 +80,31 @@ def test_recalibration_leaves_all_else_as_it_was() -> None:
     assert not any(module.training for module in net.modules())
 
 
+class Held(nn.Sequential):
+    """Keeps its first norm in evaluation mode, whatever it is told."""
+
+    def train(self, mode: bool = True) -> Held:
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+def test_norms_that_the_network_keeps_in_evaluation_mode_stay() -> None:
+    net = Held(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 2))
+    net[0].running_mean += 1
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    recalibrate(net, examples(24), CPU, generator=generator(0))
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"2.running_mean", "2.running_var"}
+
+
+def test_one_example_leaves_the_statistics() -> None:
+    net = network()
+    before = net[0].running_mean.clone()
+    recalibrate(net, examples(1), CPU, generator=generator(0))
+    assert torch.equal(net[0].running_mean, before)
+
+
 def test_no_normalisation_is_no_error() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(50, 2))
     before = net[1].weight.clone()

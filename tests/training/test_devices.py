@@ -226,7 +226,7 @@ def test_shared_batch_norm_is_torch_s_over_one_process(shape: tuple[int, ...], t
     [
         (TWO, "rem", {"erase_mean": True}, "drop erase_mean"),
         (SHARDED, "rem", {}, "use 'ddp'"),
-        (TWO, "rem_discovery", {}, "use 'rem'"),
+        (TWO, "rem_attached", {}, "use 'rem'"),
         (SHARDED, "l1_sparse", {}, "use 'ddp'"),
         (SHARDED, "cf_k", {"k": 1}, "use 'ddp'"),
     ],

@@ -35,6 +35,17 @@ def test_every_parameter_and_statistic_is_drawn_anew(make: type[nn.Module]) -> N
     assert not any(bool((tensor == 99).any()) for tensor in net.state_dict().values())
 
 
+def test_frozen_layers_stay() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), Scale(), nn.Linear(3, 2))
+    net(torch.randn(8, 3))
+    for layer in (net[0], net[1], net[2]):
+        layer.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    reinitialise(net, generator(5, "it"))
+    changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"3.weight", "3.bias"}
+
+
 def test_follows_its_generator_alone() -> None:
     nets = [plain() for _ in range(3)]
     before = torch.get_rng_state()
@@ -152,3 +163,71 @@ def test_shrink_and_perturb_leaves_embeddings() -> None:
     shrink_and_perturb(model, 0.5, generator(0, "loosen"))
     assert torch.equal(model[0].weight, table)
     assert not torch.equal(model[1].weight, weight)
+
+
+def back(make: type[nn.Module] = plain) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A trained network, and the weights it began from."""
+    return trained(make), {name: tensor.detach().double() for name, tensor in make().named_parameters()}
+
+
+@networks
+@pytest.mark.parametrize("keep", [0.0, 0.3])
+def test_weights_go_back_to_those_of_the_start(make: type[nn.Module], keep: float) -> None:
+    net, start = back(make)
+    old = copy.deepcopy(dict(net.named_parameters()))
+    buffers = copy.deepcopy(dict(net.named_buffers()))
+    shrink_and_perturb(net, keep, generator(3), start)
+    for name, ours in net.named_parameters():
+        assert torch.allclose(ours, keep * old[name] + (1 - keep) * start[name], rtol=0, atol=1e-15), name
+        assert keep or torch.equal(ours, start[name])
+    assert all(torch.equal(tensor, buffers[name]) for name, tensor in net.named_buffers())
+
+
+def test_what_the_start_does_not_have_is_drawn() -> None:
+    net, start = back()
+    del start["4.weight"], start["4.bias"]
+    fresh = copy.deepcopy(net)
+    reinitialise(fresh, generator(3))
+    shrink_and_perturb(net, 0.0, generator(3), start)
+    assert torch.equal(net[0].weight, start["0.weight"])
+    assert torch.equal(net[4].weight, fresh[4].weight)
+
+
+def test_a_head_for_other_classes_is_skipped() -> None:
+    net, start = back()
+    fresh = copy.deepcopy(net)
+    reinitialise(fresh, generator(3))
+    start |= {"4.weight": torch.ones(1000, 8), "4.bias": torch.ones(1000)}
+    shrink_and_perturb(net, 0.0, generator(3), start)
+    assert torch.equal(net[0].weight, start["0.weight"])
+    assert torch.equal(net[4].weight, fresh[4].weight)
+
+
+def test_embeddings_and_norms_go_back_where_the_start_has_them() -> None:
+    net = nn.Sequential(nn.Embedding(7, 4), nn.LayerNorm(4), nn.Linear(4, 3))
+    start = {name: torch.full_like(tensor, 2.0) for name, tensor in net.named_parameters()}
+    shrink_and_perturb(net, 0.0, generator(0), start)
+    assert all(bool((parameter == 2).all()) for parameter in net.parameters())
+
+
+def test_frozen_parameters_do_not_go_back() -> None:
+    net, start = back()
+    net[0].requires_grad_(False)
+    before = net[0].weight.clone()
+    shrink_and_perturb(net, 0.0, generator(0), start)
+    assert torch.equal(net[0].weight, before)
+    assert torch.equal(net[4].weight, start["4.weight"])
+
+
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_a_start_that_does_not_fit_is_an_error(keep: float) -> None:
+    net, start = back()
+    wrong = start | {"0.weight": torch.ones(2, 1, 5, 5)}
+    with pytest.raises(
+        InvalidInput, match=r"'0.weight' of shape \(2, 1, 5, 5\) and the model has \(2, 1, 3, 3\); give the"
+    ):
+        shrink_and_perturb(net, keep, generator(0), wrong)
+    with pytest.raises(
+        InvalidInput, match=r"none of the 1 names .*such as 'backbone.w'; the model has '0.weight'"
+    ):
+        shrink_and_perturb(net, keep, generator(0), {"backbone.w": torch.ones(3)})

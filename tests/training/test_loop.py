@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -162,6 +163,16 @@ def test_every_module_returns_to_its_own_mode() -> None:
     fit(net, [[whole(x, y)]], objective, torch.optim.SGD(net.parameters(), lr=0.1), CPU, Meter())
     assert seen == [[True] * 4]
     assert [module.training for module in net.modules()] == [True, True, False, True]
+
+
+def test_a_batch_of_one_is_normalised_by_running_statistics() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    x, y = data(torch.float32)
+    lone = Batch(x[:1], y[:1], torch.arange(1))
+    expected = nn.functional.cross_entropy(copy.deepcopy(net).eval()(x[:1]), y[:1])
+    loss = fit(net, [[lone]], cross_entropy, torch.optim.SGD(net.parameters(), lr=0.1), CPU, Meter())
+    assert loss == pytest.approx(float(expected))
+    assert torch.equal(net[1].running_mean, torch.zeros(4))
 
 
 def test_modes_return_after_an_error() -> None:

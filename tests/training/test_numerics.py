@@ -81,6 +81,15 @@ def test_placing() -> None:
     assert torch.equal(last.place_inputs(x[0]), x[0])
 
 
+def test_only_images_have_a_memory_format() -> None:
+    net = nn.Sequential(nn.Conv3d(1, 2, 2), nn.Conv2d(3, 4, 3), nn.BatchNorm3d(2), nn.Linear(3, 2))
+    weights = [parameter.clone() for parameter in net.parameters()]
+    Numerics(channels_last=True).place(net)
+    assert net[1].weight.is_contiguous(memory_format=torch.channels_last)
+    assert net[0].weight.is_contiguous()
+    assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
+
+
 def test_autocast() -> None:
     layer, x = nn.Linear(4, 4), torch.randn(2, 4)
     with Numerics(dtype="bfloat16").autocast():

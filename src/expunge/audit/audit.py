@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from expunge.audit.accuracies import ForgetAccuracy, KeptAccuracy
@@ -21,7 +20,8 @@ from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric
 from expunge.tasks.base import Problem
-from expunge.training.loop import Progress, silent, training_mode
+from expunge.training.logits import check_logits
+from expunge.training.loop import Progress, silent
 from expunge.training.numerics import Numerics
 from expunge.training.reference import SECOND
 
@@ -158,12 +158,13 @@ def _copy(model: nn.Module, numerics: Numerics) -> nn.Module:
 
 
 def _check_logits(role: str, model: nn.Module, train: Examples, numerics: Numerics) -> None:
-    batch = next(train.batches(2))
-    with torch.no_grad(), training_mode(model, False), numerics.autocast():
-        outputs = model(numerics.place_inputs(batch.x))
-    shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    if shape != (len(batch), train.n_classes):
+    role = role.replace("_", " ")
+    try:
+        found = check_logits(model, next(train.batches(3)).x, numerics)
+    except InvalidInput as error:
+        raise InvalidInput(f"{role}: {error}") from error
+    if found.n_logits != train.n_classes:
         raise InvalidInput(
-            f"the {role.replace('_', ' ')} model returns {shape} for {len(batch)} inputs, but the data has "
-            f"{train.n_classes} classes: logits ({len(batch)}, {train.n_classes}) are expected; give models of one task"
+            f"the {role} model returns {found.n_logits} logits, but the data has {train.n_classes} classes; give "
+            "models of one task"
         )

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from expunge.benchmark.metric_choice import load_metrics
 from expunge.benchmark.plan import DataChoice, Plan, make_plan
-from expunge.benchmark.preset import SETTINGS, SWEEP, Preset, make_settings, packaged_presets
+from expunge.benchmark.preset import SETTINGS, SWEEP, Preset, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.methods.base import Method
+from expunge.settings import make_settings
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import FORGET_TASKS
@@ -128,6 +129,9 @@ class Grid:
         ``[methods.NAME]`` hold settings, on top of those of the packaged file named by ``settings = "NAME"`` if
         there is one; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
         varies the unlearning by itself, and ``metrics`` names what is measured beside the usual.
+
+        ``[methods."*"]`` is for all methods, but a method whose default for a field is ``None`` finds the value itself
+        and is left out: ``relearn`` trains with the rate, the optimiser and the batch size of the recipe.
 
         ``[[tasks]]`` names a task each, by ``kind``. A list given for a setting that takes one value stands for
         a task for each of its values; several lists, for every combination.

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from expunge.api import load_method
-from expunge.errors import ExpungeError, InvalidInput, UnknownName, near_miss
+from expunge.errors import InvalidInput, UnknownName, near_miss
 from expunge.methods.base import Method
 from expunge.registry import METHODS
+from expunge.settings import make_settings
 from expunge.tasks.corruption import CorruptionTask
 from expunge.training.codes import MnemonicCodes
 from expunge.training.example_tied import ExampleTied
@@ -25,14 +26,12 @@ SETTINGS = ("settings", "task", "recipe", "methods")
 _SECTIONS = SETTINGS[1:]
 SWEEP = ("data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "recipes")
 """What of a file lays out a sweep; Grid reads it."""
-_PLAIN: dict[str, tuple[type, str]] = {"int": (int, "a whole number"), "str": (str, "text")}
 _TABLES: dict[str, tuple[type[Any] | None, str]] = {
     "optimiser": (Optimiser, "{ name = 'adam', lr = 0.001 }"),
     "codes": (MnemonicCodes, "{ share = 0.1 }"),
     "example_tied": (ExampleTied, "{ share = 0.2 }"),
     "model_settings": (None, "{ width = 32 }"),
 }
-_Settings = TypeVar("_Settings")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Preset:
         task: fields of :class:`CorruptionTask`.
         recipe: fields of :class:`Recipe`; ``optimiser`` and ``model_settings`` are tables of their own.
         methods: pattern of method names -> fields. Later patterns win; a field a method does not have is
-            left out where the pattern has a wildcard, and an error where it is a name.
+            left out where the pattern has a wildcard, and an error where it is a name. "*", for all methods, also
+            leaves out fields whose default is ``None``: the method finds such a value itself.
     """
 
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -160,27 +160,24 @@ class Preset:
             UnknownName: no such method or setting.
             InvalidInput: a value of the wrong type or outside its range.
         """
-        kind = METHODS.get(name)
-        settings = {**self.of_method(name), **(overrides or {})}
-        _check_types(name, kind, settings)
-        try:
-            return load_method(name, **settings)
-        except ExpungeError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise _wrong_type(name, settings, error) from error
+        return load_method(name, **{**self.of_method(name), **(overrides or {})})
 
     def of_method(self, name: str) -> dict[str, Any]:
         """Return the settings this preset gives a method."""
         kind = METHODS.get(name)
-        known = (
-            {entry.name for entry in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+        defaults = (
+            {entry.name: entry.default for entry in dataclasses.fields(kind)}
+            if dataclasses.is_dataclass(kind)
+            else {}
         )
         settings: dict[str, Any] = {}
         for pattern, values in self.methods.items():
             if fnmatchcase(name, pattern):
-                exact = pattern == name
-                settings.update({key: value for key, value in values.items() if exact or key in known})
+                settings.update(
+                    (key, value)
+                    for key, value in values.items()
+                    if pattern == name or (key in defaults and not (pattern == "*" and defaults[key] is None))
+                )
         return settings
 
 
@@ -194,27 +191,6 @@ def packaged_presets() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def make_settings(kind: type[_Settings], content: Mapping[str, Any], owner: str | None = None) -> _Settings:
-    """Return the settings class ``kind`` with the values of a table; ``owner`` names it in messages.
-
-    Raises:
-        UnknownName: a setting it does not have.
-        InvalidInput: a value of the wrong type or outside its range.
-    """
-    owner = owner or kind.__name__
-    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for name in content:
-        if name not in known:
-            raise UnknownName(f"{owner} has no setting {name!r} (settings: {', '.join(known)})")
-    _check_types(owner, kind, content)
-    try:
-        return kind(**content)
-    except ExpungeError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise _wrong_type(owner, content, error) from error
-
-
 def _check_pattern(pattern: str, origin: str) -> None:
     # A path to a class of one's own is not in the table of methods.
     if ":" in pattern or "." in pattern or any(fnmatchcase(name, pattern) for name in METHODS.names()):
@@ -222,27 +198,4 @@ def _check_pattern(pattern: str, origin: str) -> None:
     raise UnknownName(
         f"{origin}: [methods.{pattern}] matches no method{near_miss(pattern, METHODS.names())} "
         f"(known: {', '.join(METHODS.names())})"
-    )
-
-
-def _check_types(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
-    # What a constructor takes without a look would fail late, or never: any text passes for true.
-    for entry in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
-        if entry.name not in settings:
-            continue
-        value = settings[entry.name]
-        if isinstance(entry.default, bool) and not isinstance(value, bool):
-            raise InvalidInput(f"{owner}: {entry.name} must be true or false, got {value!r}")
-        declared = str(getattr(entry.type, "__name__", entry.type))
-        plain = declared.removesuffix(" | None")
-        if plain not in _PLAIN or (value is None and plain != declared):
-            continue
-        wanted, said = _PLAIN[plain]
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise _wrong_type(owner, settings, f"{entry.name} takes {said}, got {value!r}")
-
-
-def _wrong_type(owner: str, settings: Mapping[str, Any], reason: object) -> InvalidInput:
-    return InvalidInput(
-        f"{owner} cannot be made with {dict(settings)}: a value has the wrong type ({reason})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fnmatch
 from collections.abc import Sequence
 from functools import partial
@@ -59,11 +60,12 @@ class Branched(nn.Module):
     """A network with a masked branch added to the output of its layers.
 
     ``forward(x)`` is the network itself, untouched. ``forward(x, route)`` adds each branch. Branches are
-    put beside every ungrouped Conv2d and every Linear but the last one (the classifier head); the linear
-    layers inside ``nn.MultiheadAttention``, which are never called, are left out.
+    put beside every ungrouped Conv2d and every Linear but the last one (the classifier head); frozen layers, which
+    could not learn what a branch takes from them, and the linear layers inside ``nn.MultiheadAttention``, which are
+    never called, are left out.
 
     Along dimension 0 a layer must be given examples, or a whole number of rows for each, one example after the
-    other; a network that puts time first is refused only where its length is no multiple of the batch.
+    other; :func:`check_branches` looks whether it is.
 
     Args:
         model: any module that maps a batch, examples along dimension 0, to logits; held, not copied.
@@ -130,9 +132,70 @@ class Branched(nn.Module):
                 handle.remove()
         return logits
 
+    def _inputs(self, x: Tensor) -> dict[str, Tensor]:
+        """What each layer with a branch is given, by its name, when the network reads ``x``."""
+        found: dict[str, Tensor] = {}
+
+        def keep(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], *, name: str) -> None:
+            found[name] = inputs[0] if inputs else named["input"]
+
+        handles = [
+            self.model.get_submodule(name).register_forward_pre_hook(
+                partial(keep, name=name), with_kwargs=True
+            )
+            for name in self._names
+        ]
+        try:
+            self.model(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
     def narrow(self) -> nn.Module:
         """Return the network without its branches."""
         return self.model
+
+
+@torch.no_grad()
+def check_branches(model: nn.Module, x: Tensor, layers: Sequence[str] = ()) -> None:
+    """Attach branches to a copy of ``model``, and run it on batches of 2 and 3.
+
+    A network that puts time first would route examples by the masks of others, and no shape would tell where its
+    length is a multiple of the batch.
+
+    Args:
+        model: in any mode; it stays untouched.
+        x: some inputs (B, ...), at least one.
+        layers: as for :class:`Branched`.
+
+    Raises:
+        InvalidInput: no layer a branch can stand beside, a layer that is not given examples along dimension 0, or a
+            branch that does not fit its layer.
+    """
+    network = Branched(copy.deepcopy(model).eval(), 1e-6, torch.Generator(), layers).eval()
+    x = x[torch.arange(3, device=x.device) % len(x)].to(next(model.parameters()).device)
+    # The first example replaced: only its rows may change.
+    other = torch.cat([1 - x[:1] if x.is_floating_point() else x[-1:], x[1:]])
+    two, three, again, changed = (network._inputs(part) for part in (x[:2], x, x, other))
+    for name, small in two.items():
+        large = three[name]
+        own = len(large) // 3
+        apart = not torch.equal(large, again[name]) or torch.equal(large[own:], changed[name][own:])
+        if 3 * len(small) != 2 * len(large) or not apart:
+            raise InvalidInput(
+                f"layer {name!r} of {type(model).__name__} is not given one example after the other along dimension 0 "
+                "(does it put time first?), so that neurons beside it cannot be given to single examples; choose a "
+                "method that adds none, such as 'npo'"
+            )
+    try:
+        network(x[:2], lambda hidden, base, site, dim=1: hidden)
+    # A user's own module can fail in any way.
+    except Exception as error:
+        raise InvalidInput(
+            f"neurons cannot be attached to {type(model).__name__}: {error}; choose a method that adds none, such as "
+            "'npo'"
+        ) from error
 
 
 def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -150,7 +213,11 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
         or (isinstance(module, nn.Conv2d) and module.groups == 1)
     ]
     linear = [name for name, module in found if isinstance(module, nn.Linear)]
-    return [(name, module) for name, module in found if not linear or name != linear[-1]]
+    return [
+        (name, module)
+        for name, module in found
+        if (not linear or name != linear[-1]) and any(p.requires_grad for p in module.parameters())
+    ]
 
 
 def _wide(layer: nn.Linear) -> float:

@@ -23,6 +23,14 @@ _FIRST = _signed(0xBF58476D1CE4E5B9)
 _SECOND = _signed(0x94D049BB133111EB)
 
 
+def _salt(seed: int, site: int) -> int:
+    """:func:`_mix` of a seed and a site, in Python: a number that need not be sent to a device."""
+    state = (seed + site * 0x632BE59BD9B4E019) % 2**64
+    state = (state ^ (state >> 30)) * _FIRST % 2**64
+    state = (state ^ (state >> 27)) * _SECOND % 2**64
+    return _signed(state ^ (state >> 31))
+
+
 def _mix(state: Tensor) -> Tensor:
     # torch shifts int64 arithmetically; the mask turns that into the logical shift the function needs
     state = (state ^ ((state >> 30) & 0x3FFFFFFFF)) * _FIRST
@@ -43,8 +51,7 @@ def channel_mask(ids: Tensor, units: int, p: float, seed: int, site: int) -> Ten
         seed: 63-bit seed.
         site: number of the place in the network; sites have unrelated masks.
     """
-    salt = _mix(torch.tensor(_signed((seed + site * 0x632BE59BD9B4E019) % 2**64)))
-    rows = _mix((ids + 1) * _GOLDEN + salt.to(ids.device))  # (B,)
+    rows = _mix((ids + 1) * _GOLDEN + _salt(seed, site))  # (B,)
     columns = torch.arange(1, units + 1, device=ids.device) * _GOLDEN  # (units,)
     bits = _mix(rows[:, None] + columns[None, :])
     return ((bits >> 40) & 0xFFFFFF) < round(p * 2**24)

@@ -38,8 +38,9 @@ def advise_command(
     ),
 ) -> None:
     """Say which method to use, why, and what the advice rests on."""
+    from expunge.choice import Situation
     from expunge.cli.report import read_store
-    from expunge.report.advise import Situation, advise
+    from expunge.report.advise import advise
     from expunge.report.evidence import Evidence, packaged_evidence
     from expunge.report.method_facts import method_facts
     from expunge.tasks.regularity import regularity_value
@@ -58,7 +59,7 @@ def advise_command(
     )
     advice = advise(situation, evidence, method_facts)
     console = Console(highlight=False)
-    _verdict(console, advice, None if advice.choice is None else method_facts(advice.choice.method))
+    _verdict(console, advice, method_facts(advice.choice.method))
     _cells(console, advice)
     _excluded(console, advice)
     console.print(f"\n[bold]Evidence[/]  {escape(evidence.source)}")
@@ -78,51 +79,48 @@ def _share(text: str) -> float | None:
 def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> None:
     from expunge.report.advise import WORKS, tied
 
-    choice, other = advice.choice, advice.runner_up
-    if choice is None or not advice.works:
-        console.print("[bold]Retrain[/]: no method that can be used here works.")
-        if choice is not None:
-            console.print(
-                f"The best of them, {escape(choice.method)}, reaches {_percent(choice.mean)} % Utility x Healed on "
-                f"average, under the {_percent(WORKS)} % that count as working."
-            )
-        if advice.retrain is not None:
-            reached = (
-                f"Retraining without the known part reaches {_percent(advice.retrain.mean)} % in these cells"
-            )
-            console.print(
-                f"{reached}."
-                if advice.retrain.mean >= WORKS
-                else f"{reached}: it learns again what is not known to be bad. Find or correct more of that first."
-            )
-        if "retrain" in advice.excluded:
-            console.print(f"Retraining itself {escape(advice.excluded['retrain'])}.")
+    choice, figures, other = advice.choice, advice.figures, advice.other
+    console.print(f"[bold]Use[/] [bold cyan]{escape(choice.method)}[/]: {escape(choice.why)}.")
+    if facts is not None:
+        console.print(f"It reads: {', '.join(facts.needs) or 'nothing'}.")
+    if figures is None:
+        console.print("These records have no run of it in every cell that counts.")
     else:
-        console.print(f"[bold]Use[/] [bold cyan]{escape(choice.method)}[/]: {_standing(choice)}.")
-        if facts is not None:
-            console.print(f"It reads: {', '.join(facts.needs) or 'nothing'}. {_cost(choice)}")
-        if other is not None:
-            console.print(f"Runner-up: [bold]{escape(other.method)}[/], {_standing(other)}. {_cost(other)}")
+        console.print(f"In these records it reaches {_standing(figures)}. {_cost(figures)}")
+        if not advice.works:
             console.print(
-                {
-                    True: f"Over the seeds the two are not told apart (paired t-test, p = {advice.p or 0:.2g}).",
-                    False: f"Over the seeds the difference holds (paired t-test, p = {advice.p or 0:.2g}).",
-                    None: "With these records no test can say whether the difference is more than chance.",
-                }[tied(advice)]
+                f"[yellow]caution:[/] That is under the {_percent(WORKS)} % that count as working; retrain if you can."
             )
-        if advice.cheaper is not None:
-            console.print(
-                f"Nearly as good and cheaper: [bold]{escape(advice.cheaper.method)}[/], "
-                f"{_standing(advice.cheaper)}, at {_cost_number(advice.cheaper)} % of a retraining."
-            )
+    if advice.retrain is not None and advice.retrain is not figures:
+        console.print(f"Retraining without the known part reaches {_standing(advice.retrain)}.")
+    if other is not None and other is not advice.retrain:
+        console.print(
+            f"Best of the others: [bold]{escape(other.method)}[/], {_standing(other)}. {_cost(other)}"
+        )
+    if figures is not None and other is not None:
+        console.print(
+            {
+                True: f"Over the seeds it and {escape(other.method)} are not told apart",
+                False: f"Over the seeds the difference to {escape(other.method)} holds",
+                None: f"With these records no test can say whether the difference to {escape(other.method)} is more "
+                "than chance.",
+            }[tied(advice)]
+            + ("" if advice.p is None else f" (paired t-test, p = {advice.p:.2g}).")
+        )
+    if advice.cheaper is not None:
+        console.print(
+            f"Nearly as good and cheaper: [bold]{escape(advice.cheaper.method)}[/], "
+            f"{_standing(advice.cheaper)}, at {_cost_number(advice.cheaper)} % of a retraining."
+        )
     if advice.safer is not None:
         console.print(
-            f"Safer if the worst case counts: [bold]{escape(advice.safer.method)}[/], {_standing(advice.safer)}."
+            f"Better in the worst case: [bold]{escape(advice.safer.method)}[/], {_standing(advice.safer)}."
         )
 
 
 def _cells(console: Console, advice: Advice) -> None:
-    shown = list(advice.ranking[:_SHOWN])
+    first = [] if advice.figures is None else [advice.figures]
+    shown = [*first, *(found for found in advice.ranking if found not in first)][:_SHOWN]
     if advice.retrain is not None and advice.retrain not in shown:
         shown.append(advice.retrain)
     if not shown:

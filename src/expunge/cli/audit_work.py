@@ -19,9 +19,9 @@ from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.repair.architecture import build_architecture
 from expunge.repair.checkpoint import read_checkpoint
-from expunge.repair.corrected_labels import read_corrected_labels
 from expunge.repair.forget_list import ForgetList, read_forget_list
 from expunge.repair.job import read_recipe
+from expunge.repair.known_truth import read_true_labels
 from expunge.repair.preflight import preflight
 from expunge.repair.provenance import code_hash, data_hash, file_hash
 from expunge.repair.sources import load_training_data, load_validation_data
@@ -89,7 +89,7 @@ def prepare(
     numerics = Numerics.for_inputs(options.device, loaded.shape)
     listed = read_forget_list(forget, loaded)
     made = {role: _load(path, models.arch, loaded, numerics) for role, path in models.files.items()}
-    check = preflight(made["original"][0], loaded, listed.positions, numerics)
+    check = preflight(made["original"][0], loaded, listed.positions, numerics, fit_reading=options.open)
     if check.errors:
         said = "; ".join(f"{found.where} {found.what}: {found.remedy}" for found in check.errors)
         raise InvalidInput(f"{models.files['original']} does not belong to this data: {said}")
@@ -106,7 +106,7 @@ def prepare(
         data_hash=digest,
         forget=listed,
         validation=load_validation_data(validation, options, check.data),
-        true_labels=None if truth is None else read_corrected_labels(truth, check.data).labels,
+        true_labels=None if truth is None else read_true_labels(truth, check.data),
         numerics=numerics,
         notes=(*loaded.notes, *listed.notes, *doubts),
     )

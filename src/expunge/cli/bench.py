@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from expunge.store.record import Record
 
 GRIDS = (
-    "cifar10-10k-discovery",
-    "cifar10-discovery",
     "cifar10-forgetting",
     "cifar10-forgetting-plain",
     "cifar10-small",
@@ -35,13 +33,16 @@ GRIDS = (
     "digits-all",
     "digits-forgetting",
     "digits-resnet9",
-    "fashion-vit-discovery",
     "imbalance-digits",
     "no-harm-digits",
     "paper",
+    "relearn-ablation",
+    "relearn-ablation-cifar10-4k",
+    "relearn-cifar10-10k",
+    "relearn-cifar10-4k",
+    "relearn-digits",
+    "relearn-fashion-vit",
     "rem-ablation",
-    "rem-discovery-ablation",
-    "rem-discovery-digits",
 )
 """The packaged grids; the other packaged files hold settings alone."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from expunge.repair.training_data import DataOptions
 
 DID_NOT_WORK = 3
-"""Exit code of a repair that was made and did not work."""
+"""Exit code of a repair that was made and did not work, or for which there is little to do."""
 
 _METHOD, _MEASURE = "The method", "What is measured"
 
@@ -75,6 +75,26 @@ def clean_command(
             rich_help_panel=_METHOD,
         ),
     ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            help="The pretrained weights that training began from: a file.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier checkpoint of that training, such as checkpoint-500.", rich_help_panel=_METHOD
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Repair although there is little to repair, or the model scores badly on its data.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = False,
     truth: Annotated[
         str | None,
         typer.Option(
@@ -130,7 +150,9 @@ def clean_command(
 
     Your files are only read; Ctrl-C leaves everything as it was.
 
-    Exit code 3: it was done, and it did not work.
+    A result that is worse than your model is called rejected, not checkpoint.
+
+    Exit code 3: it did not work, or there is little to repair.
     """
     console = Console()
     if purpose not in ("heal", "forget"):
@@ -148,8 +170,8 @@ def clean_command(
         checkpoint=checkpoint.expanduser(), arch=arch, data=data, forget=forget, options=options, method=method,
         settings=read_settings("--set", set_ or []), purpose=cast(Literal["heal", "forget"], purpose),
         retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
-        learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), seed=seed,
-        device=device, measure_batch=measure_batch,
+        learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), base=base,
+        earlier=earlier, force=force, seed=seed, device=device, measure_batch=measure_batch,
     )  # fmt: skip
 
     from expunge.cli.clean_report import print_findings, print_outlook, print_result
@@ -157,7 +179,7 @@ def clean_command(
     from expunge.repair.clean_files import write_files
     from expunge.repair.clean_page import clean_page
     from expunge.repair.output_folder import output_folder
-    from expunge.repair.prepare import CheckFailed, prepare
+    from expunge.repair.prepare import CheckFailed, LittleToRepair, prepare
 
     try:
         with output_folder(out) as aside:
@@ -165,6 +187,9 @@ def clean_command(
             print_outlook(console, prepared)
             cleaned = _with_progress(console, lambda report: clean(prepared, aside, report))
             files = write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
+    except LittleToRepair as error:
+        console.print(str(error), highlight=False, markup=False)
+        raise typer.Exit(DID_NOT_WORK) from None
     except CheckFailed as error:
         print_findings(console, error.findings)
         raise InvalidInput(str(error).partition("\n")[0]) from error  # the rest is on the screen

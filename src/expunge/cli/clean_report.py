@@ -55,9 +55,11 @@ def print_outlook(console: Console, prepared: Prepared) -> None:
     )
     after = f". Next best: {choice.runner_up}" if choice.runner_up else ""
     _entry(console, "method", f"[bold]{escape(prepared.method.name)}[/]: {escape(choice.why)}{after}")
+    if prepared.optimiser:
+        _entry(console, "training", escape(prepared.optimiser))
     if prepared.changed:
         changed = ", ".join(f"{name}={value}" for name, value in prepared.changed.items())
-        _entry(console, "settings", escape(f"{changed} (for data of this size and purpose)"))
+        _entry(console, "settings", escape(f"{changed} (for this data and purpose)"))
     for note in (*data.notes, *forget.notes):
         _entry(console, "[dim]note[/]", escape(note))
     print_findings(console, prepared.check.findings)
@@ -69,7 +71,7 @@ def print_result(
 ) -> None:
     """Print the measurements, the verdict, the cost and what was written."""
     from expunge.audit.verdict import CAVEAT
-    from expunge.repair.result_rows import cost_sentence, result_rows
+    from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
@@ -81,6 +83,8 @@ def print_result(
         compared = [row.reference] if cleaned.reference is not None else []
         table.add_row(row.name, row.before, row.after, *compared, row.wanted)
     console.print(table)
+    for note in cleaned.notes:
+        _item(console, note)
     verdict = cleaned.audit.verdict
     grade = verdict.grade
     console.print(f"[{_GRADE.get(grade, 'bold yellow')}]{grade[0].upper()}{grade[1:]}[/]", highlight=False)
@@ -88,6 +92,8 @@ def print_result(
         lead = f"{finding.outcome}: " if len(verdict.outcomes) > 1 else ""
         _item(console, lead + finding.sentence)
     console.print(escape(verdict.advice), highlight=False)
+    if cleaned.rejected:
+        console.print(escape(REJECTED.format(file=cleaned.checkpoint)), highlight=False)
     for note in (*verdict.notes, CAVEAT):
         console.print(f"[dim]{escape(note)}[/]", highlight=False)
     job = prepared.job
@@ -100,18 +106,18 @@ def print_result(
     if lacking:
         console.print(f"[dim]To know more: {', '.join(lacking)}.[/]", highlight=False)
     console.print()
-    found = 0 if cleaned.found is None else len(cleaned.found.positions)
-    if found:
+    if cleaned.found is not None and (found := len(cleaned.found.positions)):
         _entry(
             console,
             "look at",
-            f"found.csv: {found:,} more row{'' if found == 1 else 's'} that the method takes for bad; many may be good",
+            f"found.csv: {found:,} more row{'' if found == 1 else 's'} that the method takes for bad; about "
+            f"{cleaned.found.expected_good:.0%} of them may be good",
         )
     if "disagree.csv" in files:
         count = len(cleaned.disagreeing)
         rows = "row that is" if count == 1 else "rows that are"
         told = f"disagree.csv: {count:,} more {rows} no longer given the stored label"
-        _entry(console, "" if found else "look at", told)
+        _entry(console, "" if "found.csv" in files else "look at", told)
     _entry(console, "cost", cost_sentence(cleaned))
     _entry(console, "wrote", escape(f"{out}/: {', '.join((cleaned.checkpoint, *files))}"))
 

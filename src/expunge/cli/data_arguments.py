@@ -27,7 +27,10 @@ Arch = Annotated[
 ]
 Normalise = Annotated[
     str | None,
-    typer.Option(help="Of images: data, imagenet, half or none.", rich_help_panel=_PANEL),
+    typer.Option(
+        help="Of images: data, imagenet, half or none; by default data, or what fits the model best.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Mean = Annotated[
     str | None, typer.Option(help="Of pixels in [0, 1]: 0.49,0.48,0.45.", rich_help_panel=_PANEL)
@@ -46,9 +49,12 @@ Pad = Annotated[
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Augment: flip horizontally.", rich_help_panel=_PANEL)]
 Classes = Annotated[
-    str | None, typer.Option(help="Class names in the order of the logits, a,b,c.", rich_help_panel=_PANEL)
+    list[str] | None,
+    typer.Option(help="Class names in the order of the logits, a,b,c; repeatable.", rich_help_panel=_PANEL),
 ]
-Inputs = Annotated[str | None, typer.Option(help="Input columns of a table, a,b.", rich_help_panel=_PANEL)]
+Inputs = Annotated[
+    list[str] | None, typer.Option(help="Input columns of a table, a,b; repeatable.", rich_help_panel=_PANEL)
+]
 Label = Annotated[str | None, typer.Option(help="Label column of a table.", rich_help_panel=_PANEL)]
 Split = Annotated[str | None, typer.Option(help="Split of a Hugging Face data set.", rich_help_panel=_PANEL)]
 Tokenizer = Annotated[
@@ -73,8 +79,8 @@ def data_options(
     channels: int | None,
     pad: int,
     flip: bool,
-    classes: str | None,
-    inputs: str | None,
+    classes: list[str] | None,
+    inputs: list[str] | None,
     label: str | None,
     split: str | None,
     tokenizer: str | None,
@@ -94,7 +100,7 @@ def data_options(
     if means is None and stds is None and normalise is None:
         means, stds = own.mean, own.std
     return DataOptions(
-        normalise=normalise or "data",
+        normalise=normalise or "auto",
         mean=means,
         std=stds,
         size=size if size is not None else own.size,
@@ -113,8 +119,13 @@ def data_options(
     )
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
+def _names(texts: list[str] | None) -> tuple[str, ...]:
+    """Parts between commas; an option that is repeated has one name each time, commas and all."""
+    return (
+        tuple(texts)
+        if texts and len(texts) > 1
+        else tuple(part for text in texts or () for part in text.split(","))
+    )
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -82,11 +82,11 @@ def find_command(
 
     from expunge.cli.find_report import print_findings, write_summary
     from expunge.cli.find_work import load_model, poison, read_features, wrong_labels, wrong_labels_fast
-    from expunge.cli.known_truth import read_truth
     from expunge.detection.issue_table import write_issue_table
     from expunge.detection.label_errors import check_cleanlab
     from expunge.detection.out_of_sample import short_training
     from expunge.detection.result import combine
+    from expunge.repair.known_truth import read_truth
     from expunge.repair.sources import load_training_data
     from expunge.training.numerics import Numerics
 

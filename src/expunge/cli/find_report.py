@@ -18,9 +18,9 @@ from expunge.errors import StoreError
 from expunge.store.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from expunge.cli.known_truth import KnownTruth
     from expunge.detection.agreement import Agreement
     from expunge.detection.result import Detection
+    from expunge.repair.known_truth import KnownTruth
     from expunge.repair.training_data import TrainingData
 
 _SHOWN = 10

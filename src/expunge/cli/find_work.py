@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,35 +32,15 @@ def load_model(
     from expunge.repair.architecture import build_architecture
     from expunge.repair.checkpoint import read_checkpoint
     from expunge.repair.weights import load_weights
+    from expunge.training.logits import check_logits
 
     model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
     if checkpoint is not None:
         load_weights(model, read_checkpoint(checkpoint))
     numerics.place(model)
-    return model, data.with_n_classes(_count_logits(model, data, numerics))
-
-
-def _count_logits(model: nn.Module, data: TrainingData, numerics: Numerics) -> int:
-    import torch
-
-    from expunge.training.loop import training_mode
-
-    batch = next(data.examples.batches(2))
-    try:
-        with torch.no_grad(), training_mode(model, False), numerics.autocast():
-            outputs = model(numerics.place_inputs(batch.x))
-    # A user's own module can fail in any way.
-    except Exception as error:
-        raise InvalidInput(
-            f"the model cannot read inputs of shape {tuple(batch.x.shape[1:])}: {error}; give the data as the model "
-            "reads it: --size, --channels, --inputs or --tokenizer"
-        ) from error
-    if not isinstance(outputs, torch.Tensor) or outputs.ndim != 2 or len(outputs) != len(batch):
-        shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
-        raise InvalidInput(
-            f"the model returns {shape} for {len(batch)} inputs, expected logits ({len(batch)}, C)"
-        )
-    return outputs.shape[1]
+    return model, data.with_n_classes(
+        check_logits(model, next(data.examples.batches(3)).x, numerics).n_logits
+    )
 
 
 def read_features(model: nn.Module, data: TrainingData, numerics: Numerics) -> Tensor:
@@ -100,22 +80,41 @@ def wrong_labels(
         InvalidInput: too few examples of a class, or one class only.
         Diverged: a training became NaN.
     """
-    from expunge.detection.label_errors import label_errors
     from expunge.detection.out_of_sample import out_of_sample
     from expunge.store.weights import WeightStore
 
-    probabilities = out_of_sample(
-        _fresh(arch, data),
-        data.examples,
-        numerics,
-        recipe=recipe,
-        folds=folds,
-        seed=seed,
-        kept=WeightStore(kept),
-        key=_key(arch, data),
-        progress=progress,
-    )
-    return label_errors(data.examples.labels, probabilities)
+    def look(among: Tensor) -> Tensor:
+        return out_of_sample(
+            _fresh(arch, data),
+            data.examples.select(among),
+            numerics,
+            recipe=recipe,
+            folds=folds,
+            seed=seed,
+            kept=WeightStore(kept),
+            key=_key(arch, data),
+            progress=progress,
+        )
+
+    return _label_errors(data, folds, look)
+
+
+def _label_errors(data: TrainingData, folds: int, look: Callable[[Tensor], Tensor]) -> Detection:
+    """Compare the stored labels with the probabilities that ``look`` returns, in the classes that are large enough."""
+    import torch
+
+    from expunge.detection.folds import in_large_classes
+    from expunge.detection.label_errors import label_errors
+    from expunge.repair.findings import first_few
+
+    labels = data.examples.labels.cpu()
+    among = in_large_classes(labels, folds)
+    found = label_errors(labels[among], look(among))
+    if bool(among.all()):
+        return found
+    small = [data.classes[label] for label in torch.unique(labels[~among]).tolist()]
+    note = f"classes of fewer than {folds} examples were not searched: {first_few(small, 8)}; choose fewer --folds"
+    return found.spread(among, note)
 
 
 def _fresh(arch: str, data: TrainingData) -> FreshModel:
@@ -149,13 +148,20 @@ def wrong_labels_fast(
     from dataclasses import replace
 
     from expunge.detection.feature_probabilities import feature_probabilities
-    from expunge.detection.label_errors import label_errors
 
-    labels = data.examples.labels
-    probabilities = feature_probabilities(
-        features, labels, len(data.classes), folds=folds, seed=seed, progress=progress
+    labels = data.examples.labels.cpu()
+    found = _label_errors(
+        data,
+        folds,
+        lambda among: feature_probabilities(
+            features[among.to(features.device)],
+            labels[among],
+            len(data.classes),
+            folds=folds,
+            seed=seed,
+            progress=progress,
+        ),
     )
-    found = label_errors(labels, probabilities)
     warning = (
         "--fast: features of a model that has memorised a wrong label hide it; without --fast more is found"
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_METHODS = (
     "none,retrain,retrain_corrected,finetune,gradient_ascent,npo,"
-    "rem,rem_without_redirection,rem_without_removal"
+    "rem,rem_without_redirection,rem_without_removal,relearn"
 )
 
 

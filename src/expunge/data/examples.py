@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass, replace
+import contextlib
+import math
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from dataclasses import InitVar, dataclass, replace
+from numbers import Number
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from expunge.errors import DataError, InvalidInput
+from expunge.seeding import sent
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,16 @@ class Batch:
 
     def take(self, positions: Tensor) -> Batch:
         """Return the members at ``positions`` (an index tensor or a boolean mask)."""
+        if positions.dtype == torch.bool:
+            positions = positions.nonzero().flatten()  # once for all three: an accelerator is waited for
         return Batch(self.x[positions], self.y[positions], self.index[positions])
 
 
 class Source(Protocol):
-    """Where inputs come from: a random-access reader of model-ready tensors."""
+    """Where inputs come from: a random-access reader of model-ready tensors.
+
+    One that sets ``host_rows = True`` is given the rows on the CPU: it reads them there.
+    """
 
     @property
     def device(self) -> torch.device: ...  # noqa: D102
@@ -56,14 +67,17 @@ class Examples:
     labels: Tensor
     index: Tensor
     n_classes: int
+    checked: InitVar[bool] = False
+    """Whether the labels are known to be in range, so that an accelerator need not be waited for."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, checked: bool) -> None:
         if self.labels.shape != self.index.shape or self.labels.ndim != 1:
             raise InvalidInput(
                 f"labels and index must be 1-D and of one length, got {tuple(self.labels.shape)} and "
                 f"{tuple(self.index.shape)}"
             )
-        check_labels(self.labels, self.n_classes)
+        if not checked:
+            check_labels(self.labels, self.n_classes)
 
     @classmethod
     def all_of(cls, source: Source, labels: Tensor, n_classes: int) -> Examples:
@@ -81,8 +95,8 @@ class Examples:
 
     def select(self, positions: Tensor) -> Examples:
         """Return the examples at ``positions``, a position tensor or a boolean mask over these examples."""
-        positions = positions.to(self.device)
-        return replace(self, labels=self.labels[positions], index=self.index[positions])
+        positions = sent(positions, self.device)
+        return replace(self, labels=self.labels[positions], index=self.index[positions], checked=True)
 
     def relabel(self, labels: Tensor) -> Examples:
         """Return the same inputs with other labels (N,)."""
@@ -90,7 +104,7 @@ class Examples:
 
     def sample(self, size: int, generator: torch.Generator, *, augment: bool = False) -> Batch:
         """Draw up to ``size`` different examples; all of them, shuffled, if there are no more."""
-        chosen = torch.randperm(len(self), generator=generator)[:size].to(self.device)
+        chosen = sent(torch.randperm(len(self), generator=generator)[:size], self.device)
         rows = self.index[chosen]
         return Batch(self.source.fetch(rows, generator if augment else None), self.labels[chosen], rows)
 
@@ -100,7 +114,8 @@ class Examples:
         """Yield every example once, in order, or shuffled when ``generator`` is given.
 
         Args:
-            size: examples a batch; the last batch may be smaller.
+            size: examples a batch; the last batch may be smaller. A shuffled pass does not end in a batch of one,
+                which has no statistics to normalise by: that example joins the batch before.
             generator: CPU generator of the order and of the augmentation.
             augment: apply the source's augmentation; needs ``generator``.
 
@@ -114,21 +129,189 @@ class Examples:
         count = len(self)
         if count == 0:
             return
-        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        for chunk in torch.split(order.to(self.device), size):
-            rows = self.index[chunk]
-            yield Batch(self.source.fetch(rows, generator if augment else None), self.labels[chunk], rows)
+        rows, labels = self.index, self.labels
+        if generator is not None:
+            order = sent(torch.randperm(count, generator=generator), self.device)
+            rows, labels = rows[order], labels[order]
+        sizes = [size] * (count // size) + ([count % size] if count % size else [])
+        if generator is not None and len(sizes) > 1 and sizes[-1] == 1 < size:
+            sizes[-2:] = [size + 1]
+        read = rows.cpu() if getattr(self.source, "host_rows", False) else rows
+        for part, own, y in zip(*(torch.split(whole, sizes) for whole in (read, rows, labels)), strict=True):
+            yield Batch(self.source.fetch(part, generator if augment else None), y, own)
+
+
+def batch_count(examples: int, size: int) -> int:
+    """Return how many batches a shuffled pass over so many examples has."""
+    lone = examples % size == 1 and 1 < size < examples
+    return math.ceil(examples / size) - lone
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
     """Raise :class:`DataError` unless every label is in ``[0, n_classes)``."""
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < n_classes):
+    if not len(labels):
+        return
+    least, most = torch.stack(torch.aminmax(labels)).tolist()
+    if least < 0 or most >= n_classes:
         bad = labels[(labels < 0) | (labels >= n_classes)]
         where = int(((labels < 0) | (labels >= n_classes)).nonzero()[0])
         raise DataError(
             f"labels must lie in 0..{n_classes - 1}, but {len(bad)} do not (the first is {int(bad[0])} at "
             f"position {where}); correct the labels or the number of classes"
         )
+
+
+_INPUTS = ("input", "inputs", "x", "image", "pixel_values", "input_ids", "features")
+_LABELS = ("label", "labels", "y", "target")
+
+
+class _Pairs:
+    """A dataset whose items are dictionaries, as one of (input, label) pairs."""
+
+    def __init__(self, dataset: Any, inputs: str, label: str) -> None:
+        self.dataset, self._input, self._label = dataset, inputs, label
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        item = self.dataset[row]
+        return item[self._input], item[self._label]
+
+
+def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) -> Any:
+    """Return a map-style dataset whose items are (input, label, ...); dictionaries are read by the usual names.
+
+    Args:
+        dataset: with items that are sequences, or dictionaries as those of Hugging Face.
+        inputs: entry of a dictionary that is the input; by default the first of ``input``, ``x``, ``image``,
+            ``pixel_values``, ``input_ids``, ``features`` that is there.
+        label: entry that is the label; by default ``label``, ``labels``, ``y`` or ``target``.
+
+    Raises:
+        DataError: no map-style dataset, an empty one, an item that cannot be read, or dictionaries without
+            these entries.
+    """
+    by_row = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    if not by_row or isinstance(dataset, IterableDataset | Mapping | str):
+        raise DataError(
+            f"a map-style dataset (with __getitem__ and __len__) is expected, got {type(dataset).__name__}; "
+            "the examples to forget are picked by their number"
+        )
+    check_not_empty(dataset)
+    first = _item(dataset, 0)
+    if not isinstance(first, Mapping):
+        _label(first, "the dataset", 0)
+        return dataset
+    inputs = inputs or next((name for name in _INPUTS if name in first), None)
+    label = label or next((name for name in _LABELS if name in first), None)
+    for name, what in ((inputs, "inputs"), (label, "label")):
+        if name is None or name not in first:
+            raise DataError(
+                f"items of the dataset hold {', '.join(map(str, list(first)[:8]))}, but no {name or what!r}; name the "
+                f"entry with --{what}, or return (input, label) pairs"
+            )
+    assert inputs is not None
+    assert label is not None
+    return _Pairs(dataset, inputs, label)
+
+
+def _item(dataset: Any, row: int) -> Any:
+    try:
+        return dataset[row]
+    # A user's own dataset can fail in any way.
+    except Exception as error:
+        raise DataError(
+            f"item {row} of the dataset cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def item_input(item: Any, row: int) -> Tensor:
+    """Return the input of an (input, label, ...) item as a dense tensor.
+
+    Raises:
+        DataError: the item is no pair, or its input no tensor that a model can read.
+    """
+    try:
+        tensor = torch.as_tensor(item[0])
+    except (TypeError, ValueError, RuntimeError, LookupError) as error:
+        what = type(item[0]).__name__ if isinstance(item, Sequence) and len(item) else type(item).__name__
+        raise DataError(
+            f"input {row} is a {what}, expected a tensor as the model reads it; apply the transform of your evaluation "
+            "in the dataset"
+        ) from error
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+        kind = "complex" if tensor.is_complex() else "meta" if tensor.is_meta else str(tensor.layout)
+        raise DataError(f"input {row} is a {kind} tensor, expected a dense one of real numbers; convert it")
+    return tensor
+
+
+def check_input(x: Tensor, row: int, shape: torch.Size) -> None:
+    """Raise :class:`DataError` unless the input of ``row`` is finite and has ``shape``, that of row 0."""
+    if x.shape != shape:
+        raise DataError(
+            f"inputs must have one shape, but row {row} has {tuple(x.shape)} and row 0 has {tuple(shape)}; resize "
+            "them in the dataset"
+        )
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        raise DataError(f"input {row} contains NaN or inf; remove or repair it")
+
+
+def item_labels(
+    dataset: Any, where: str = "the dataset", look: Callable[[Tensor, int], None] | None = None
+) -> list[int | str]:
+    """Return the label of every item of a map-style dataset, as ``dataset[i]`` gives it: a whole number, or text.
+
+    Args:
+        dataset: as :func:`as_pairs` returns it.
+        where: the labels come from; for messages.
+        look: is given each input and its row, so that every item is read once only.
+
+    Raises:
+        DataError: an item that cannot be read or is no pair, or a label that is neither.
+    """
+    labels = []
+    for row in range(len(dataset)):
+        item = _item(dataset, row)
+        if look is not None:
+            look(item_input(item, row), row)
+        labels.append(_label(item, where, row))
+    return labels
+
+
+def _label(item: Any, where: str, row: int) -> int | str:
+    try:
+        label = item[1]
+    except (TypeError, LookupError, ValueError) as error:
+        raise DataError(
+            f"items of the dataset must be (input, label) pairs, but item {row} is a {type(item).__name__}"
+        ) from error
+    return plain_label(label, where, row)
+
+
+def plain_label(value: Any, where: str, row: int) -> int | str:
+    """Return a label of any type as a whole number or text.
+
+    Raises:
+        DataError: no label, several, or one that is no whole number.
+    """
+    given = value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    elif not isinstance(value, str | int | float) and getattr(value, "shape", None) in ((), (1,)):
+        # A scalar of torch, NumPy or pandas; a meta or quantized one has no value.
+        with contextlib.suppress(RuntimeError, NotImplementedError, ValueError, TypeError):
+            value = value.item()
+    if isinstance(value, str) and value.strip():
+        return value
+    if value is None or isinstance(value, str) or (isinstance(value, float) and value != value):
+        raise DataError(f"{where}: row {row} has no label; give it one, or leave the row out")
+    with contextlib.suppress(TypeError, ValueError, OverflowError, ArithmeticError):
+        if isinstance(value, Number) and int(value) == value and abs(int(value)) < 2**63:  # type: ignore[call-overload]
+            return int(value)  # type: ignore[call-overload, no-any-return]
+    raise DataError(
+        f"{where}: row {row} has label {reprlib.repr(given)}, expected whole numbers from 0, or text in every row"
+    )
 
 
 class MappedSource:
@@ -139,6 +322,8 @@ class MappedSource:
     equal shape and for NaN or inf as they are read.
     """
 
+    host_rows = True
+
     def __init__(self, dataset: Any, device: torch.device | str = "cpu") -> None:
         self.dataset = dataset
         self.device = torch.device(device)
@@ -148,7 +333,7 @@ class MappedSource:
 
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the stacked inputs of ``rows``, on the device."""
-        items = [torch.as_tensor(self.dataset[int(row)][0]) for row in rows.tolist()]
+        items = [item_input(_item(self.dataset, row), row) for row in rows.tolist()]
         if len({item.shape for item in items}) > 1:
             first = items[0].shape
             position = next(i for i, item in enumerate(items) if item.shape != first)
@@ -160,55 +345,42 @@ class MappedSource:
         if stacked.is_floating_point() and not bool(torch.isfinite(stacked).all()):
             row = int(rows[(~torch.isfinite(stacked)).flatten(1).any(1).nonzero()[0]])
             raise DataError(f"input {row} contains NaN or inf; remove or repair it")
-        return stacked.to(self.device)
+        return sent(stacked, self.device)
 
 
 def examples_from_dataset(dataset: Any, n_classes: int, device: torch.device | str = "cpu") -> Examples:
     """Wrap a map-style dataset: read its labels once and its inputs on demand.
 
-    Labels come from ``dataset.targets`` or ``dataset.labels`` where there is one, else from the items;
-    a ``TensorDataset`` is read from its second tensor.
+    Labels are those of the items, which the model was trained with, not of an attribute of the dataset.
 
     Raises:
         DataError: the dataset is empty, its items are no pairs, or its labels are out of range.
     """
+    dataset = as_pairs(dataset)
     return Examples.all_of(MappedSource(dataset, device), read_labels(dataset), n_classes)
 
 
-def read_labels(dataset: Any) -> Tensor:
-    """Return the labels int64 (N,) of a map-style dataset, unchecked against a number of classes.
+def read_labels(dataset: Any, look: Callable[[Tensor, int], None] | None = None) -> Tensor:
+    """Return the labels int64 (N,) of the items of a map-style dataset, unchecked against a number of classes.
+
+    Args:
+        dataset: of (input, label) pairs, or dictionaries.
+        look: is given each input and its row.
 
     Raises:
-        DataError: not a map-style dataset, an empty one, or items that are no pairs.
+        DataError: not a map-style dataset, an empty one, items that are no pairs, or labels that are no whole numbers.
     """
-    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+    labels = item_labels(as_pairs(dataset), look=look)
+    text = next((row for row, label in enumerate(labels) if isinstance(label, str)), None)
+    if text is not None:
         raise DataError(
-            f"a map-style dataset (with __getitem__ and __len__) is expected, got {type(dataset).__name__}; "
-            "an iterable dataset has no example indices to forget"
+            f"row {text} of the dataset has label {labels[text]!r:.100}, expected whole numbers from 0; number the "
+            "classes in the order of the model's logits"
         )
-    check_not_empty(dataset)
-    labels = torch.as_tensor(_labels_of(dataset), dtype=torch.int64).flatten()
-    if len(labels) != len(dataset):
-        raise DataError(f"{len(dataset)} examples but {len(labels)} labels; give each example one label")
-    return labels
+    return torch.tensor(labels, dtype=torch.int64)
 
 
 def check_not_empty(train_set: Sized) -> None:
     """Raise :class:`DataError` if there is no example to train on."""
     if len(train_set) == 0:
         raise DataError("the training set is empty")
-
-
-def _labels_of(dataset: Any) -> Sequence[int] | Tensor:
-    for name in ("targets", "labels"):
-        if hasattr(dataset, name):
-            return getattr(dataset, name)  # type: ignore[no-any-return]
-    tensors: tuple[Tensor, ...] = getattr(dataset, "tensors", ())
-    if len(tensors) >= 2:
-        return tensors[1]
-    try:
-        return [int(dataset[i][1]) for i in range(len(dataset))]
-    except (TypeError, IndexError, ValueError) as error:
-        raise DataError(
-            f"items of the dataset must be (input, label) pairs with an integer label: {error}"
-        ) from error

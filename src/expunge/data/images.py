@@ -14,6 +14,7 @@ from expunge.data.examples import Examples, check_labels
 from expunge.data.ranks import rank_in_class
 from expunge.errors import DataError, InvalidInput
 from expunge.fingerprint import fingerprint
+from expunge.seeding import sent
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Augmentation:
         count, _, height, width = images.shape
         if self.pad:
             padded = F.pad(images, [self.pad] * 4)
-            shift = torch.randint(0, 2 * self.pad + 1, (2, count), generator=generator).to(images.device)
+            shift = sent(torch.randint(0, 2 * self.pad + 1, (2, count), generator=generator), images.device)
             rows = shift[0, :, None] + torch.arange(height, device=images.device)  # (B, H)
             columns = shift[1, :, None] + torch.arange(width, device=images.device)  # (B, W)
             example = torch.arange(count, device=images.device)
@@ -39,7 +40,7 @@ class Augmentation:
             pixels = padded.permute(0, 2, 3, 1)[example[:, None, None], rows[:, :, None], columns[:, None, :]]
             images = pixels.permute(0, 3, 1, 2)
         if self.flip:
-            flipped = torch.rand(count, generator=generator).to(images.device) < 0.5
+            flipped = sent(torch.rand(count, generator=generator) < 0.5, images.device)
             images = torch.where(flipped[:, None, None, None], images.flip(3), images)
         return images
 
@@ -264,7 +265,7 @@ class ImageData:
 
     def largest_input(self) -> float:
         """Largest value any normalised training pixel takes, over all channels."""
-        top = self.train_images.amax(dim=(0, 2, 3)).double().cpu() / 255
+        top = self.train_images.amax(dim=(0, 2, 3)).cpu().double() / 255
         return float(((top - torch.tensor(self.mean)) / torch.tensor(self.std)).max())
 
     def test(self) -> Examples:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
+from expunge.seeding import sent
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class JoinedSource:
 
     parts: Sequence[Examples]
     augment: Sequence[bool]
+    host_rows: ClassVar[bool] = True
 
     @property
     def device(self) -> torch.device:
@@ -59,14 +62,15 @@ class JoinedSource:
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the inputs of ``rows``, each part augmented only if it may be."""
         found: Tensor | None = None
-        start = 0
+        rows, start = rows.cpu(), 0
         for part, augment in zip(self.parts, self.augment, strict=True):
             here = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
             if len(here):
-                inputs = part.source.fetch(part.index[rows[here] - start], generator if augment else None)
+                wanted = part.index[sent(rows[here] - start, part.index.device)]
+                inputs = part.source.fetch(wanted, generator if augment else None)
                 if found is None:
                     found = inputs.new_empty(len(rows), *inputs.shape[1:])
-                found[here] = inputs
+                found[sent(here, found.device)] = inputs
             start += len(part)
         if found is None:
             raise InvalidInput(

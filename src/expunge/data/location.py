@@ -51,3 +51,25 @@ def find_file(folder: Path, file: str, suffixes: Sequence[str]) -> Path | None:
     """Return the first of ``folder/file`` with each suffix appended that is a file, or None."""
     paths = (folder / f"{file}{suffix}" for suffix in suffixes)
     return next((path for path in paths if path.is_file()), None)
+
+
+def check_regular(path: Path) -> None:
+    """Raise :class:`DataError` for a pipe, socket or device: reading one may never end."""
+    try:
+        special = path.exists() and not (path.is_file() or path.is_dir())
+    except OSError as error:  # such as a name that is too long
+        raise DataError(f"{str(path)[:200]}: {error.strerror}; check the path") from error
+    if special:
+        raise DataError(f"{path} is a pipe, socket or device, expected a file; save what it gives to a file")
+
+
+def check_memory(count: int, packed: int | None = None) -> None:
+    """Raise :class:`ValueError` before ``count`` bytes are asked for that cannot be meant.
+
+    More than this machine has, or more than 1 GiB out of a hundredth of that, ``packed``.
+    """
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if count > there:
+        raise ValueError(f"it claims {count:,} bytes, and this machine has {there:,}")
+    if packed is not None and count > max(2**30, 100 * packed):
+        raise ValueError(f"{packed:,} bytes would unpack to {count:,}")

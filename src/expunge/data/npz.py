@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from expunge.data.images import ImageData, channel_statistics
+from expunge.data.location import check_memory, check_regular
 from expunge.errors import DataError
 
 _Array = npt.NDArray[Any]
@@ -76,46 +78,95 @@ def read_arrays(path: Path, required: Sequence[str], optional: Sequence[str] = (
         DataError: the file is missing, truncated or no ``.npz``, lacks a required name, or holds an array
             of objects.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if file.read(6) == b"\x93NUMPY":
                 raise DataError(f"{path}: found a single array, expected a .npz file; write it with np.savez")
-            missing = [name for name in required if name not in archive.files]
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            missing = [name for name in required if name not in members]
             if missing:
                 raise DataError(
                     f"{path}: missing {', '.join(missing)}; expected {', '.join(required)}"
-                    f"{' and optionally ' + ', '.join(optional) if optional else ''}, found "
-                    f"{', '.join(archive.files) or 'nothing'}; save the arrays under the expected names"
+                    f"{' and optionally ' + ', '.join(optional[:8]) if optional else ''}, found "
+                    f"{', '.join(list(members)[:8]) or 'nothing'}; save the arrays under the expected names"
                 )
             return {
-                name: _member(path, archive, name) for name in (*required, *optional) if name in archive.files
+                name: _member(path, archive, members[name])
+                for name in (*required, *optional)
+                if name in members
             }
     except DataError:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected a .npz file; check the path") from error
     # RuntimeError is what zipfile raises for members that are encrypted or packed in an unknown way.
-    except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(
             f"{path}: expected a .npz file, found one that is truncated, damaged or of another kind "
             f"({error}); write it again with np.savez"
         ) from error
 
 
-def _member(path: Path, archive: Any, name: str) -> _Array:
-    try:
-        array = archive[name]
-    except ValueError as error:
-        if "Object arrays" not in str(error):
-            raise
-        raise DataError(
-            f"{path}: {name!r} is an array of objects, expected one array of numbers or strings; images must "
-            "have one size: resize them and join them with np.stack (object arrays are never unpickled)"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{path}: {name!r} is no array, expected one; write the file with np.savez")
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays of a ``.npz`` file.
+
+    Raises:
+        DataError: as :func:`read_arrays`.
+    """
+    read_arrays(path, ())
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def read_array(path: Path) -> _Array:
+    """Read a ``.npy`` file; pickled content stays unread.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no ``.npy`` file, truncated, holds objects, or claims more than there is.
+    """
+    with path.open("rb") as file:
+        return _array(file, path.stat().st_size)
+
+
+def _array(file: IO[bytes], size: int, packed: int | None = None) -> _Array:
+    """Return the array in ``file``, of ``size`` bytes; what its header claims is checked before it is asked for."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    wanted = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and wanted > size - file.tell():
+        raise ValueError(
+            f"it is truncated: {wanted:,} bytes of data are expected, {size - file.tell():,} are there"
+        )
+    check_memory(wanted, packed)
+    file.seek(0)
+    array: _Array = np.lib.format.read_array(file, allow_pickle=False)
     return array
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Array:
+    with archive.open(info) as file:
+        try:
+            return _array(file, info.file_size, info.compress_size)
+        except ValueError as error:
+            if "Object arrays" not in str(error):
+                raise
+            raise DataError(
+                f"{path}: {info.filename.removesuffix('.npy')!r} is an array of objects, expected one array of numbers "
+                "or strings; images must have one size: resize them and join them with np.stack (object arrays are "
+                "never unpickled)"
+            ) from error
 
 
 def _part(path: Path, arrays: dict[str, _Array], prefix: str) -> tuple[Tensor, Tensor]:

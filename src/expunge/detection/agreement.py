@@ -42,7 +42,7 @@ def agreement(found: Detection, bad: Tensor, true_labels: Tensor | None = None) 
     Args:
         found: a detection of N examples.
         bad: bool (N,), the examples that are bad.
-        true_labels: int64 (N,), for the suggested labels.
+        true_labels: int64 (N,), negative where not known; for the suggested labels.
 
     Raises:
         InvalidInput: a truth about another number of examples.
@@ -55,9 +55,10 @@ def agreement(found: Detection, bad: Tensor, true_labels: Tensor | None = None) 
     n_flagged, n_bad = int(found.flagged.sum()), int(bad.sum())
     n_found = int((found.flagged & bad.cpu()).sum())
     right = None
-    asked = found.suggested != NO_LABEL
-    if true_labels is not None and bool(asked.any()):
-        right = float((found.suggested == true_labels.cpu())[asked].double().mean())
+    if true_labels is not None:
+        asked = (found.suggested != NO_LABEL) & (true_labels.cpu() >= 0)
+        if bool(asked.any()):
+            right = float((found.suggested == true_labels.cpu())[asked].double().mean())
     return Agreement(
         n_flagged,
         n_bad,

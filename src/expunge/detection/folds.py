@@ -9,6 +9,16 @@ from expunge.errors import InvalidInput
 from expunge.seeding import generator
 
 
+def in_large_classes(labels: Tensor, folds: int) -> Tensor:
+    """Return bool (N,), on the CPU: the examples of classes with one for each of ``folds`` at least.
+
+    All of them where fewer than two such classes remain: :func:`stratified_folds` then says what is wrong.
+    """
+    labels = labels.cpu()
+    large = torch.bincount(labels) >= folds
+    return large[labels] if int(large.sum()) > 1 else torch.ones(len(labels), dtype=torch.bool)
+
+
 def stratified_folds(labels: Tensor, folds: int, seed: int) -> Tensor:
     """Return int64 (N,), on the CPU: the fold of each example, from 0.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from torch import Tensor
 from expunge.detection.result import NO_LABEL, Detection
 from expunge.errors import InvalidInput, StoreError
 from expunge.store.atomic import write_atomically
+from expunge.store.spreadsheet import csv_text
 
 
 def write_issue_table(
@@ -39,7 +38,7 @@ def write_issue_table(
         labels: int64 (N,), the stored labels.
         classes: names of the classes.
         names: of the rows, or empty.
-        true_labels: int64 (N,), written beside the others for a later step.
+        true_labels: int64 (N,), negative where not known; written beside the others for a later step.
 
     Raises:
         InvalidInput: names or labels for another number of examples.
@@ -50,9 +49,7 @@ def write_issue_table(
             raise InvalidInput(
                 f"{what}: one for each of the {len(together)} examples is expected, got {len(given)}"
             )
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
+    rows: list[list[object]] = [
         [
             "index",
             *(["name"] if names else []),
@@ -64,7 +61,7 @@ def write_issue_table(
             *(["true_label"] if true_labels is not None else []),
             *(f"score_{part.detector}" for part in found),
         ]
-    )
+    ]
     stored, true = labels.tolist(), None if true_labels is None else true_labels.tolist()
     flags, suggestions, scores = (
         together.flagged.tolist(),
@@ -74,7 +71,7 @@ def write_issue_table(
     own = [(part.detector, part.flagged.tolist(), part.scores.tolist()) for part in found]
     for row, label in enumerate(stored):
         suggested = suggestions[row] if flags[row] else label
-        writer.writerow(
+        rows.append(
             [
                 row,
                 *([names[row]] if names else []),
@@ -83,11 +80,11 @@ def write_issue_table(
                 "+".join(name for name, flagged, _ in own if flagged[row]),
                 classes[label],
                 "" if suggested == NO_LABEL else classes[suggested],
-                *([classes[true[row]]] if true is not None else []),
+                *([classes[true[row]] if true[row] >= 0 else ""] if true is not None else []),
                 *(f"{score[row]:.6g}" for _, _, score in own),
             ]
         )
     try:
-        write_atomically(path, buffer.getvalue().encode("utf-8"))
+        write_atomically(path, csv_text(rows).encode("utf-8"))
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error}; name another file with --out") from error

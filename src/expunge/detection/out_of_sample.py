@@ -69,9 +69,9 @@ def fresh_copies(model: nn.Module) -> FreshModel:
     """
 
     def make(source: torch.Generator) -> nn.Module:
-        made = copy.deepcopy(model)
+        made = copy.deepcopy(model).requires_grad_(True)
         reinitialise(made, source)
-        return made.requires_grad_(True)
+        return made
 
     return make
 
@@ -152,7 +152,7 @@ def _of_fold(
 ) -> Tensor:
     model = fresh(generator(seed, "initialisation"))
     with Meter(numerics.device) as meter:
-        recipe.without_lone_batch(len(known)).train(model, known, seed, numerics, meter, progress)
+        recipe.train(model, known, seed, numerics, meter, progress)
     probabilities = predict(model, asked, numerics).double().softmax(1).cpu()
     if not bool(probabilities.isfinite().all()):
         raise Diverged("the trained model gives NaN; lower the learning rate")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -64,6 +64,13 @@ class Detection:
             evidence or {},
             notes,
         )
+
+    def spread(self, among: Tensor, note: str) -> Self:
+        """Return the detection of N examples, of which those ``among``, bool (N,), were looked at."""
+        scores = torch.zeros(len(among), dtype=torch.float64)
+        flagged, suggested = torch.zeros_like(among), torch.full((len(among),), NO_LABEL)
+        scores[among], flagged[among], suggested[among] = self.scores, self.flagged, self.suggested
+        return replace(self, scores=scores, flagged=flagged, suggested=suggested, notes=(*self.notes, note))
 
     def __len__(self) -> int:
         return len(self.flagged)

@@ -94,10 +94,13 @@ class BadTeacher(Relabelling):
             logits = model(batch.x)
             forget = batch.index >= start
             target = torch.empty(logits.shape, device=logits.device)
-            # each teacher sees only its own examples: in evaluation mode they do not depend on the others
-            for teacher, part in ((competent, ~forget), (incompetent, forget)):
-                if bool(part.any()):
-                    target[part] = softened(teacher(batch.x[part]), self.temperature)
+            # Each teacher sees only its own examples: in evaluation mode they do not depend on the others. Sorted, so
+            # that an accelerator is waited for once, for their number.
+            order, count = forget.int().argsort(stable=True), int(forget.sum())
+            parts = torch.split(order, [len(order) - count, count])
+            for teacher, rows in zip((competent, incompetent), parts, strict=True):
+                if len(rows):
+                    target[rows] = softened(teacher(batch.x[rows]), self.temperature)
             return Loss(divergence(logits, target, self.temperature).mean(), len(batch))
 
         self.learn(model, request, request.forget, retain=retain, objective=distil)

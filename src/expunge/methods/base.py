@@ -13,9 +13,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import nn
 
-from expunge.errors import Diverged, ExpungeError, InvalidInput, UnknownName
+from expunge.errors import Diverged, ExpungeError, InvalidInput
 from expunge.methods.request import Found, Needs, Request
 from expunge.seeding import global_generator
+from expunge.settings import make_settings
 from expunge.training.cost import Meter
 from expunge.training.devices import Devices
 from expunge.training.launch import launch
@@ -170,14 +171,9 @@ class Method(ABC):
 
         Raises:
             UnknownName: a setting the method does not have; the message lists those it has.
+            InvalidInput: a value of the wrong type or outside its range.
         """
-        known = [entry.name for entry in dataclasses.fields(cls)]
-        for name in settings:
-            if name not in known:
-                raise UnknownName(
-                    f"method {cls.name!r} has no setting {name!r} (settings: {', '.join(known) or 'none'})"
-                )
-        return cls(**settings)
+        return make_settings(cls, settings, f"method {cls.name!r}")
 
 
 def _own_draws(request: Request) -> torch.Generator:
@@ -191,8 +187,12 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _check_finite(model: nn.Module, method: str) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    checked = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in checked.values()])
+    for name, good in zip(
+        checked, finite.tolist(), strict=True
+    ):  # read at once: each reading waits for the device
+        if not good:
             raise Diverged(
                 f"method {method!r} left NaN or inf in {name!r}; lower its learning rate or its number of steps"
             )

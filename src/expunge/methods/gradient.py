@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from expunge.data.examples import Batch, Examples
+from expunge.data.examples import Batch, Examples, batch_count
 from expunge.methods.base import Method, Request, positive, searched
 from expunge.training.loop import Objective, Progress, fit
 from expunge.training.recipe import Optimiser
@@ -85,6 +84,6 @@ class GradientMethod(Method):
             request.numerics,
             request.meter,
             schedule=schedule_named(schedule),
-            steps=epochs * math.ceil(len(examples) / self.batch_size),
+            steps=epochs * batch_count(len(examples), self.batch_size),
             progress=progress or request.progress,
         )

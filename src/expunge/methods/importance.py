@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.data.examples import Batch, Examples
+from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import InvalidInput
 from expunge.training.cost import Meter
 from expunge.training.loop import Progress, silent, training_mode
@@ -52,7 +52,7 @@ def fisher_importances(
     sums = _sum_over_batches(
         model, examples, numerics, meter, loss, torch.square, batch_size, order, progress
     )
-    return _mean(sums, examples, batch_size)
+    return _mean(sums, _count(examples, batch_size, order))
 
 
 def label_free_importances(
@@ -86,7 +86,7 @@ def label_free_importances(
         return logits.square().sum(1).mean() if squared else torch.linalg.vector_norm(logits, dim=1).mean()
 
     sums = _sum_over_batches(model, examples, numerics, meter, loss, torch.abs, batch_size, order, progress)
-    return _mean(sums, examples, batch_size)
+    return _mean(sums, _count(examples, batch_size, order))
 
 
 def saliency(
@@ -131,7 +131,7 @@ def _sum_over_batches(
         )
     named = trainable(model)
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
-    count = math.ceil(len(examples) / batch_size)
+    count = _count(examples, batch_size, order)
     batches = examples.batches(batch_size, order, augment=order is not None)
     with training_mode(model, False), torch.enable_grad():
         for number, batch in enumerate(batches):
@@ -148,8 +148,11 @@ def _sum_over_batches(
     return sums
 
 
-def _mean(sums: Importances, examples: Examples, batch_size: int) -> Importances:
-    count = math.ceil(len(examples) / batch_size)
+def _count(examples: Examples, batch_size: int, order: torch.Generator | None) -> int:
+    return math.ceil(len(examples) / batch_size) if order is None else batch_count(len(examples), batch_size)
+
+
+def _mean(sums: Importances, count: int) -> Importances:
     return {name: total / count for name, total in sums.items()}
 
 

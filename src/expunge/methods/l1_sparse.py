@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Batch
+from expunge.data.examples import Batch, batch_count
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
@@ -117,6 +117,6 @@ class L1Sparse(GradientMethod):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
         retain = request.retain
-        objective = DecayingL1(self.gamma, self.epochs * math.ceil(len(retain) / self.batch_size))
+        objective = DecayingL1(self.gamma, self.epochs * batch_count(len(retain), self.batch_size))
         self.fit(model, retain, objective, request, epochs=self.epochs, schedule=self.schedule)
         return model

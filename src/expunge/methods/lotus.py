@@ -16,6 +16,7 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.teacher import frozen
 from expunge.objectives.distillation import divergence
+from expunge.seeding import sent
 from expunge.training.devices import Devices
 from expunge.training.loop import Loss, accuracy
 from expunge.training.recipe import Recipe
@@ -65,7 +66,7 @@ class SmoothedTeacher:
     def target(self, batch: Batch) -> Tensor:
         """Probabilities (B, C)."""
         logits = self.teacher(batch.x)
-        noise = gumbel_noise(tuple(logits.shape), self.draw).to(logits.device)
+        noise = sent(gumbel_noise(tuple(logits.shape), self.draw), logits.device)
         temperature = torch.where(
             batch.index.to(logits.device) < self.n_forget, self.forget_temperature, self.retain_temperature
         )

@@ -17,7 +17,7 @@ from expunge.training.recipe import Recipe
 _START, _TRIES = 25.0, 500
 """Divisor of the first fraction and number of tries of the paper."""
 _OFFICIAL_START, _OFFICIAL_TRIES = 1.0, 50
-"""Those of the copy in the code of REM (its trap T10): 25 times coarser, and it gives up sooner."""
+"""Those of the copy in the published code of REM: 25 times coarser, and it gives up sooner."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from expunge.methods.rem import REM
 
 _OFFICIAL_SHARED, _OFFICIAL_REFERENCE = 0, 42
-"""Mask ids of the published code: of the live network and of the reference (trap T15)."""
+"""Mask ids of the published code: of the live network and of the reference, whose routes so differ."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,10 @@ class Run:
             passes = self._flush() if method.flush else 0
             loss = self._redirect(number)
             if not self.official:
-                recalibrate(self.network, self.retain, request.numerics, max_batches=10, generator=self.order)
+                recalibrate(
+                    self.network, self.retain, request.numerics, max_batches=10, generator=self.order,
+                    augment=method.augment,
+                )  # fmt: skip
             score = self._score(round=number + 1, flush_passes=passes, loss=loss)
             if score > best_score:
                 best_score, best = score, self._snapshot()

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.data.examples import Batch
+from expunge.data.examples import Batch, batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
-from expunge.methods.feature_neighbours import feature_neighbours, two_means
-from expunge.training.batchnorm import batch_norms, recalibrate
+from expunge.methods.feature_neighbours import Neighbours, feature_neighbours, two_means
+from expunge.training.batchnorm import recalibrate
 from expunge.training.continued import Continued
 from expunge.training.initialisation import shrink_and_perturb
 from expunge.training.loop import Loss, fit, predict
@@ -39,6 +39,11 @@ _CLEARLY = 0.25
 """By how much more of the neighbours than of the control must be given another label."""
 _FEW = 10
 """Known examples below which the share that was learned is not known well enough to stop by it."""
+_MEMORISED = 0.97
+"""Accuracy on retained examples from which a network has memorised them."""
+_KEPT_UNMEMORISED = 0.85
+"""Share of the weights that is kept where it has not, at least; and the factor on the learning rate."""
+_RATE_UNMEMORISED = 0.25
 _CLAMP = 1e-4
 """Keeps log(1 - <p, t>) finite, as in the published code."""
 
@@ -46,14 +51,19 @@ _CLAMP = 1e-4
 class Run:
     """One attempt: the network, who is flagged and who is quarantined, and what was predicted of everybody."""
 
-    def __init__(self, method: Relearn, model: nn.Module, request: Request, how: Continued) -> None:
+    def __init__(
+        self, method: Relearn, model: nn.Module, request: Request, how: Continued, attempt: int = 0
+    ) -> None:
         self.method, self.model, self.request, self.how = method, model, request, how
+        self.attempt = attempt
         train = self.train = request.train
         n, place = len(train), train.device
         self.known = request.forget_mask
         self.flagged = self.known.clone()
         self.quarantined = torch.zeros_like(self.known)
         self.control = torch.zeros_like(self.known)
+        self.neighbours = Neighbours(self.quarantined, self.quarantined, {})
+        self.good = 0.0
         self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
         self.position[train.index] = torch.arange(n, device=place)
         self.average = torch.zeros(n, train.n_classes, device=place)
@@ -63,11 +73,11 @@ class Run:
         self.order = request.generator("order")
         self.number = 0
         size, passes = how.batch_size, method.epochs
-        while size >= 2 * _SMALLEST_BATCH and (passes + 1) * math.ceil(n / size) < method.least_steps:
+        while size >= 2 * _SMALLEST_BATCH and (passes + 1) * batch_count(n, size) < method.least_steps:
             size //= 2
-        self.size, self.steps = size, math.ceil(n / size)
+        self.size, self.steps = size, batch_count(n, size)
         self.passes = max(passes, math.ceil(method.least_steps / self.steps))
-        self.keep = _usual_share(model) if method.keep is None else method.keep
+        self.keep = 1.0
 
     @property
     def trusted(self) -> Tensor:
@@ -95,9 +105,9 @@ class Run:
         before = _accuracy(predict(self.model, probe, request.numerics), probe.labels)
         if method.neighbours:
             self._quarantine()
+        factor = self._choose(before)
         shrink_and_perturb(self.model, self.keep, request.generator("shrink"), request.start)
         optimizer = self.how.optimiser.over(self.model)
-        factor = 1.0
         for number in range(self.passes):
             self.number = number
             loss, factor = self._pass(optimizer, factor)
@@ -116,20 +126,26 @@ class Run:
     def finished(self) -> nn.Module:
         """Estimate the statistics, hand over who was flagged, and return the network."""
         request = self.request
-        recalibrate(self.model, self.train.select(self.trusted), request.numerics, generator=self.order)
+        recalibrate(
+            self.model,
+            self.train.select(self.trusted),
+            request.numerics,
+            generator=self.order,
+            augment=self.how.augment,
+        )
         wrong = wrong_label_probability(self.latest.float(), self.train.labels, ~self.known)
         found = (self.flagged & ~self.known).nonzero().flatten()
         found = found[wrong[found].argsort(descending=True)]
-        good = float(1 - wrong[found].double().mean()) if len(found) else 0.0
-        request.found = Found(found, wrong, min(max(good, 0.0), 1.0))
+        request.found = Found(found, wrong, min(max(self.good, 0.0), 1.0))
         return self.model
 
     def _quarantine(self) -> None:
         method, labels = self.method, self.train.labels
-        self.quarantined = feature_neighbours(
+        self.neighbours = feature_neighbours(
             self.model, self.train, self.known, self.request.numerics,
             separation=method.separation, share=method.neighbour_cap,
         )  # fmt: skip
+        self.quarantined = self.neighbours.found.clone()
         draw = self.request.generator("control")
         for label in torch.unique(labels[self.quarantined]).tolist():
             mine = labels == label
@@ -137,6 +153,21 @@ class Run:
             count = min(int((mine & self.quarantined).sum()), len(others) // 10, _CONTROL)
             self.control[others[torch.randperm(len(others), generator=draw)[:count].to(others.device)]] = True
         self.quarantined |= self.control
+
+    def _choose(self, before: float) -> float:
+        """Set the share of the weights that is kept; return the factor on the learning rate.
+
+        A network that was trained with augmentation and does not know all of its training set has memorised little that
+        would have to be shaken loose.
+        """
+        method = self.method
+        keep, rate = _usual_share(self.model), 1.0
+        if self.request.start is not None:
+            keep = 0.0
+        if self.request.start is None and self.how.augment and before < _MEMORISED:
+            keep, rate = max(keep, _KEPT_UNMEMORISED), _RATE_UNMEMORISED
+        self.keep = 1 - 0.5**self.attempt * (1 - (keep if method.keep is None else method.keep))
+        return 0.5**self.attempt * (rate if method.lr is None else 1.0)
 
     def _pass(self, optimizer: torch.optim.Optimizer, factor: float) -> tuple[float, float]:
         """Make one pass; return its mean loss and the factor on the learning rate that it took."""
@@ -214,15 +245,25 @@ class Run:
         return target
 
     def _judge(self) -> None:
-        """Flag the neighbours that the network, which has not learned them, gives another label."""
-        labels, disagrees = self.train.labels, self.margin > 0
-        neighbours = self.quarantined & ~self.control
-        for label in torch.unique(labels[neighbours]).tolist():
-            mine = neighbours & (labels == label)
-            beside = self.control & (labels == label)
+        """Flag neighbours, of the labels where the network gives clearly more of them another label than others.
+
+        It has learned neither. Those that are certain are flagged, and the others that it gives another label.
+        """
+        labels, disagrees, found = self.train.labels, self.margin > 0, self.neighbours.found
+        expected, count = 0.0, 0
+        for label in torch.unique(labels[found]).tolist():
+            mine, beside = found & (labels == label), self.control & (labels == label)
             usual = float(disagrees[beside].double().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
-            if float(disagrees[mine].double().mean()) > usual + _CLEARLY:
-                self.flagged |= mine
+            if float(disagrees[mine].double().mean()) <= usual + _CLEARLY:
+                continue
+            flagged = mine & (self.neighbours.certain | disagrees)
+            self.flagged |= flagged
+            good = self.neighbours.good.get(label)
+            if good is None:
+                wrong = wrong_label_probability(self.latest.float(), labels, mine)
+                good = float(1 - wrong[flagged].double().mean())
+            expected, count = expected + good * int(flagged.sum()), count + int(flagged.sum())
+        self.good = expected / max(1, count)
         self.quarantined[:] = False
         self.control[:] = False
 
@@ -248,7 +289,13 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
         labels: int64 (N,), the given labels y.
         among: bool (N,), the examples that T and rho are estimated from.
     """
-    best = (-math.inf, torch.zeros(len(labels), device=p.device))
+    place = p.device
+    p, labels, among = (
+        p.cpu(),
+        labels.cpu(),
+        among.cpu(),
+    )  # a figure of each step would wait for an accelerator
+    best = (-math.inf, torch.zeros(len(labels)))
     for temperature in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0):
         q = (p.clamp(min=1e-6).log() / temperature).softmax(1)
         right = q.gather(1, labels[:, None]).squeeze(1).clamp(1e-9, 1 - 1e-9)
@@ -261,13 +308,11 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
         likelihood = float(evidence[among].log().sum())
         if likelihood > best[0]:
             best = likelihood, posterior
-    return best[1]
+    return best[1].to(place)
 
 
 def _usual_share(model: nn.Module) -> float:
-    if batch_norms(model):
-        return 0.4
-    return 1.0 if any(isinstance(module, nn.LayerNorm) for module in model.modules()) else 0.7
+    return 1.0 if any(isinstance(module, nn.LayerNorm) for module in model.modules()) else 0.4
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from expunge.capacity.branches import check_branches
 from expunge.capacity.route import Router
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.redirection import Run
+from expunge.models.split import SplitNetwork
 from expunge.training.devices import Devices
 from expunge.training.recipe import Recipe
 
@@ -58,7 +60,7 @@ class REM(GradientMethod):
             a switch (off) that multiplies by N / |D_f|.
         redirect: if false, no capacity is added: repair D_r on the base path.
         repair: "npo" as above, or "cross_entropy" on the routed path. The former hardly repairs examples
-            that are far worse than the reference (trap T16).
+            that are far worse than the reference: the force of NPO fades there.
         own_masks: if false, every example shares the one mask of D_f.
         score_examples: retained examples on which a round is scored.
         score_floor: accuracy on D_f below which a round is not rewarded for less of it; by default
@@ -136,6 +138,11 @@ class REM(GradientMethod):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Run the rounds and return the base path of the best one."""
         return Run(self, model, request, self.discovered(request)).run()
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Refuse a network that can neither be widened nor have branches."""
+        if self.redirect and not isinstance(model, SplitNetwork):
+            check_branches(model, next(request.train.batches(3)).x)
 
     def check_devices(self, devices: Devices) -> None:
         """Refuse ``erase_mean``, whose draw from D_f every process would repeat; with "fsdp" any erasure term."""

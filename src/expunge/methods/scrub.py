@@ -152,17 +152,17 @@ class SCRUB(GradientMethod):
 
 def weighted_error(model: nn.Module, examples: Examples, shares: Tensor, request: Request) -> float:
     """Sum over the classes of share times error on that class, in [0, 1]; classes of share 0 are not read."""
-    wanted = shares[examples.labels] > 0
-    part = examples.select(wanted)
-    wrong = (predict(model, part, request.numerics).argmax(1) != part.labels).double()
-    total = torch.zeros_like(shares).index_add_(0, part.labels, wrong)
-    count = torch.bincount(part.labels, minlength=part.n_classes)
+    part = examples.select(shares[examples.labels.cpu()] > 0)
+    labels = part.labels.cpu()
+    wrong = (predict(model, part, request.numerics).argmax(1).cpu() != labels).double()
+    total = torch.zeros_like(shares).index_add_(0, labels, wrong)
+    count = torch.bincount(labels, minlength=part.n_classes)
     return float((shares * total / count.clamp(min=1)).sum())
 
 
 def class_shares(examples: Examples) -> Tensor:
-    """Float64 (n_classes,): the share of every class among ``examples``."""
-    count = torch.bincount(examples.labels, minlength=examples.n_classes).double()
+    """Float64 (n_classes,), on the CPU: the share of every class among ``examples``."""
+    count = torch.bincount(examples.labels.cpu(), minlength=examples.n_classes).double()
     return count / count.sum()
 
 
@@ -206,7 +206,7 @@ class SCRUBRewind(SCRUB):
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Refuse unseen data that lack a class of the forget set."""
-        unseen = torch.bincount(request.unseen.labels, minlength=request.n_classes)
+        unseen = torch.bincount(request.unseen.labels.cpu(), minlength=request.n_classes)
         lacking = ((class_shares(request.forget) > 0) & (unseen == 0)).nonzero().flatten().tolist()
         if lacking:
             raise InvalidInput(

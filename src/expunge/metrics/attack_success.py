@@ -19,7 +19,7 @@ class AttackSuccess(Metric):
         target = evaluated.truth.target_class
         if target is None:
             raise NotDefined("nothing was poisoned")
-        others = evaluated.examples("triggered_test").labels != target
+        others = evaluated.scored("triggered_test").labels != target
         hits = evaluated.predicted("triggered_test")[others] == target
         if not len(hits):
             raise NotDefined("every triggered test image is of the target class")

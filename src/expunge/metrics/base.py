@@ -52,6 +52,8 @@ class Scored(NamedTuple):
 class Evaluated:
     """A model on a problem: each named evaluation set is predicted once, when a metric first asks.
 
+    What it hands out is on the CPU: metrics compute in float64, which not every accelerator has.
+
     Args:
         model: the model to be measured.
         problem: the task's data and truth.
@@ -120,16 +122,16 @@ class Evaluated:
     def logits(self, name: str) -> Tensor:
         """Logits float32 (N, n_classes) on a named set, in evaluation mode."""
         if name not in self._logits:
-            self._logits[name] = predict(self.model, self.examples(name), self.numerics)
+            self._logits[name] = predict(self.model, self.examples(name), self.numerics).cpu()
         return self._logits[name]
 
     def scored(self, name: str) -> Scored:
         """Predictions and true labels of a named set."""
-        return Scored(self.logits(name), self.examples(name).labels)
+        return Scored(self.logits(name), self.examples(name).labels.cpu())
 
     @cached_property
     def _trained_logits(self) -> Tensor:
-        return predict(self.model, self.problem.split.train, self.numerics)
+        return predict(self.model, self.problem.split.train, self.numerics).cpu()
 
     @property
     def forget(self) -> Scored:
@@ -149,8 +151,8 @@ class Evaluated:
     def _stored(self, mask: Tensor) -> Scored:
         if not bool(mask.any()):
             raise NotDefined("the forget or the retain set is empty")
-        mask = mask.to(self._trained_logits.device)
-        return Scored(self._trained_logits[mask], self.problem.split.train.labels[mask])
+        mask = mask.cpu()
+        return Scored(self._trained_logits[mask], self.problem.split.train.labels.cpu()[mask])
 
     def predicted(self, name: str) -> Tensor:
         """Predicted classes int64 (N,) on a named set; -1 where a logit is NaN."""
@@ -158,7 +160,7 @@ class Evaluated:
 
     def right(self, name: str) -> Tensor:
         """Bool (N,): prediction equals the true label."""
-        return self.predicted(name) == self.examples(name).labels
+        return self.predicted(name) == self.scored(name).labels
 
     def accuracy(self, *names: str) -> float:
         """Accuracy over the union of named sets, in [0, 1].
@@ -177,8 +179,8 @@ class Evaluated:
         if not len(self.truth.corrupted):
             return None
         corrupted = self.problem.split.train.select(self.truth.corrupted)
-        predicted = _classes(predict(self.model, corrupted, self.numerics))
-        return float((predicted == corrupted.labels).double().mean())
+        predicted = _classes(predict(self.model, corrupted, self.numerics).cpu())
+        return float((predicted == corrupted.labels.cpu()).double().mean())
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def nearest_mean_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers:
     present = torch.bincount(labels).nonzero().flatten()
     means = torch.stack([known[labels == label].mean(0) for label in present])
     nearest = present[torch.cdist(asked, means).argmin(1)]
-    return float((nearest == answers).double().mean())
+    return float((nearest == answers).cpu().double().mean())
 
 
 class ClassMeanProbe(Metric):

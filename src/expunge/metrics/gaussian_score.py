@@ -145,7 +145,7 @@ def noise_statistics(gradients: Tensor, noise: Tensor, epsilon: float) -> Tensor
             "gradients and noise of one shape and at least one row are expected, got "
             f"{tuple(gradients.shape)} and {tuple(noise.shape)}"
         )
-    g, xi = gradients.double().cpu().flatten(1), noise.double().cpu().flatten(1)
+    g, xi = gradients.cpu().double().flatten(1), noise.cpu().double().flatten(1)
     norm = g.norm(dim=1)
     broken = ~(norm.isfinite() & (norm > 0))
     if bool(broken.any()):

@@ -42,8 +42,8 @@ def linear_probe_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers:
     if not bool(known.isfinite().all() and asked.isfinite().all()):
         raise InvalidInput("the features hold NaN or inf; the model has diverged, lower its learning rate")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    probe.fit(known.double().cpu().numpy(), labels.cpu().numpy())
-    predicted = probe.predict(asked.double().cpu().numpy())
+    probe.fit(known.cpu().double().numpy(), labels.cpu().numpy())
+    predicted = probe.predict(asked.cpu().double().numpy())
     return float((predicted == answers.cpu().numpy()).mean())
 
 

@@ -16,7 +16,7 @@ class PerClassAccuracy(Metric):
 
     def classes(self, evaluated: Evaluated) -> list[float | None]:
         """Return one accuracy per class, ``None`` for a class without test images."""
-        right, labels = evaluated.right("test"), evaluated.examples("test").labels
+        right, labels = evaluated.right("test"), evaluated.scored("test").labels
         values: list[float | None] = []
         for label in range(evaluated.problem.n_classes):
             members = right[labels == label]

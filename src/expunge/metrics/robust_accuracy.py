@@ -21,7 +21,7 @@ class RobustAccuracy(Metric):
         target = evaluated.truth.target_class
         if target is None:
             raise NotDefined("nothing was poisoned")
-        right = evaluated.right("triggered_test")[evaluated.examples("triggered_test").labels != target]
+        right = evaluated.right("triggered_test")[evaluated.scored("triggered_test").labels != target]
         if not len(right):
             raise NotDefined("every triggered test image is of the target class")
         return float(right.double().mean())

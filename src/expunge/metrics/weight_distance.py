@@ -34,7 +34,7 @@ def weight_distances(first: nn.Module, second: nn.Module) -> dict[str, float]:
         )
     squares: dict[str, float] = {}
     for name, parameter in mine.items():
-        difference = parameter.detach().double().cpu() - theirs[name].detach().double().cpu()
+        difference = parameter.detach().cpu().double() - theirs[name].detach().cpu().double()
         layer = name.rpartition(".")[0] or name
         squares[layer] = squares.get(layer, 0.0) + float(difference.square().sum())
     broken = [layer for layer, square in squares.items() if not math.isfinite(square)]

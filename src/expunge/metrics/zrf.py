@@ -72,5 +72,5 @@ class ZRF(Metric):
         with undefined_where_invalid():
             draw = torch.Generator().manual_seed(self.seed)
             untrained = untrained_copy(evaluated.model, draw, evaluated.numerics)
-            logits = predict(untrained, evaluated.problem.split.forget, evaluated.numerics)
+            logits = predict(untrained, evaluated.problem.split.forget, evaluated.numerics).cpu()
             return zrf_score(evaluated.forget.logits, logits, legacy=self.legacy)

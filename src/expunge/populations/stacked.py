@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from expunge.data.examples import Batch, Examples
+from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import InvalidInput
 from expunge.seeding import generator
 from expunge.training.cost import Meter
@@ -96,7 +95,7 @@ def train_together(
         numerics,
         meter,
         schedule=schedule_named(recipe.schedule),
-        steps=recipe.epochs * math.ceil(len(parts[0]) / recipe.batch_size),
+        steps=recipe.epochs * batch_count(len(parts[0]), recipe.batch_size),
     )
     stack.unstack(models)
 

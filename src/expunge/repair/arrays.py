@@ -14,7 +14,7 @@ from torch import Tensor
 from expunge.data.examples import Examples
 from expunge.data.images import ImageSource, channel_statistics
 from expunge.data.joined import TensorSource
-from expunge.data.npz import channels_first, read_arrays
+from expunge.data.npz import array_names, channels_first, read_arrays
 from expunge.errors import DataError
 from expunge.repair.pictures import normalisation
 from expunge.repair.training_data import DataOptions, Inputs, TrainingData, number_labels
@@ -35,7 +35,7 @@ def load_arrays(path: Path, options: DataOptions, part: Part = "train") -> Train
     Raises:
         DataError: the file is unreadable, lacks an array, or holds arrays that do not fit.
     """
-    held = _names_in(path)
+    held = array_names(path)
     test = part == "validation" and "test_labels" in held
     prefix = "test_" if test else ""
     kind = "images" if f"{prefix}images" in held else "inputs"
@@ -152,9 +152,3 @@ def pad_tokens(sequences: Sequence[Sequence[int]], padding: int, where: str) -> 
 def _of_text(labels: _Array, classes: tuple[str, ...]) -> tuple[str, ...]:
     """The file's own classes number labels that are text; numbers stand for them already."""
     return classes if labels.dtype.kind == "U" else ()
-
-
-def _names_in(path: Path) -> list[str]:
-    read_arrays(path, ())  # says clearly what is wrong with the file
-    with np.load(path, allow_pickle=False) as archive:
-        return list(archive.files)

@@ -18,13 +18,14 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from expunge.data.location import check_memory, check_regular
 from expunge.errors import InvalidInput, StoreError
 from expunge.repair.findings import first_few
 from expunge.store.atomic import write_atomically
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")
-_WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+_COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of a module, wherever that stands."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Checkpoint:
         container: "safetensors" or "torch".
         state: name -> tensor on the CPU.
         names: name -> name in the file; the same but for prefixes and renamed layers.
-        entry: where a torch file holds its state dict; empty where the file is one.
+        entry: keys under which a torch file holds its state dict, the outermost first; empty where the file is one.
+        extra: names in the file of tensors that are no part of the model, such as those of an average's counter.
         metadata: text that a safetensors file carries.
         content: what a torch file holds, the state dict included.
     """
@@ -45,20 +47,28 @@ class Checkpoint:
     container: Literal["safetensors", "torch"]
     state: Mapping[str, Tensor]
     names: Mapping[str, str] = field(default_factory=dict)
-    entry: str = ""
+    entry: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     content: Any = field(default=None, repr=False)
 
     @property
     def carried(self) -> list[str]:
         """Other entries of the file that hold tensors: they are written back as they were."""
-        if not self.entry:
-            return []
-        return [str(name) for name, value in self.content.items() if name != self.entry and _tensors(value)]
+        found = [name for name in self.extra if self.state[name].numel() > 1]
+        level = self.content
+        for key in self.entry:
+            found += [str(name) for name, value in level.items() if name != key and _tensors(value)]
+            level = level[key]
+        return found
 
     def without(self, prefix: str) -> Checkpoint:
-        """Return the checkpoint with ``prefix`` taken off every name."""
-        return self.renamed({name: name.removeprefix(prefix) for name in self.state})
+        """Return the checkpoint with ``prefix`` taken off the names that have it; the others are extra."""
+        extra = tuple(name for name in self.state if not name.startswith(prefix))
+        return replace(
+            self.renamed({name: name.removeprefix(prefix) for name in self.state if name not in extra}),
+            extra=extra,
+        )
 
     def renamed(self, new: Mapping[str, str]) -> Checkpoint:
         """Return the checkpoint with other names, name -> new name; the names in the file stay."""
@@ -73,15 +83,16 @@ class Checkpoint:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a safetensors file, or a torch file that holds tensors and plain values only.
 
-    A torch file is a state dict, or a dictionary with one under "state_dict", "model_state_dict" or
-    "model". The prefixes of ``DataParallel`` and ``torch.compile`` are taken off the names. Nothing is
-    ever unpickled but tensors and plain values.
+    A torch file is a state dict, or a dictionary with one under "state_dict", "model_state_dict" or "model", else under
+    the only key that holds one, however deep. What ``torch.compile`` puts before names is taken off; other prefixes are
+    by ``load_weights``, which knows the model. Nothing is ever unpickled but tensors and plain values.
 
     Raises:
         StoreError: the file is missing, truncated, unreadable, or would have to unpickle objects.
         InvalidInput: the file holds no state dict.
     """
     path = Path(path).expanduser()
+    check_regular(path)
     try:
         head = _head(path)
     except OSError as error:
@@ -90,10 +101,13 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     checkpoint = _read_safetensors(path) if safe else _read_torch(path)
     if not checkpoint.state:
         raise InvalidInput(f"{path} holds no tensors; expected the state dict of a model")
-    for name in _WRAPPERS * 2:
-        if all(key.startswith(name) for key in checkpoint.state):
-            checkpoint = checkpoint.without(name)
-    return checkpoint
+    odd = next((name for name, tensor in checkpoint.state.items() if not _is_plain(tensor)), None)
+    if odd is not None:
+        raise InvalidInput(
+            f"{path}: {odd} is a sparse, meta, quantized or complex tensor, expected dense ones of real numbers; save "
+            "the model in float32"
+        )
+    return checkpoint.renamed({name: name.replace(_COMPILED, "") for name in checkpoint.state})
 
 
 def write_checkpoint(
@@ -168,6 +182,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 
 def _read_torch(path: Path) -> Checkpoint:
+    _check_archive(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the refusal below says what torch would
@@ -179,30 +194,70 @@ def _read_torch(path: Path) -> Checkpoint:
     # What the unpickler meets in a file of another kind can make it fail in any way.
     except Exception as error:
         raise StoreError(_unreadable(path, error)) from error
-    if isinstance(content, Mapping):
-        if _is_state(content):
-            return Checkpoint(path, "torch", dict(content), content=content)
-        for entry in _ENTRIES:
-            if isinstance(content.get(entry), Mapping) and _is_state(content[entry]):
-                return Checkpoint(path, "torch", dict(content[entry]), entry=entry, content=content)
+    found = _states(content)
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{path} holds {len(found)} state dicts ({first_few(['.'.join(entry) for entry in found])}); save the one "
+            "of the model alone"
+        )
+    for entry, state in found.items():
+        return Checkpoint(path, "torch", dict(state), entry=entry, content=content)
     raise InvalidInput(
-        f"{path} holds {_described(content)}, expected a state dict (name -> tensor), or a dictionary with one "
-        f"under {', '.join(map(repr, _ENTRIES))}; write it with torch.save(model.state_dict(), 'weights.pt')"
+        f"{path} holds {_described(content)}, expected a state dict (name -> tensor), or a dictionary with one; "
+        "write it with torch.save(model.state_dict(), 'weights.pt')"
     )
+
+
+def _states(content: Any, depth: int = 3) -> dict[tuple[str, ...], Mapping[str, Tensor]]:
+    """State dicts in ``content`` by the keys that lead to them; one under a usual key goes before others."""
+    if not isinstance(content, Mapping):
+        return {}
+    if _is_state(content):
+        return {(): content}
+    found: dict[tuple[str, ...], Mapping[str, Tensor]] = {}
+    for key, value in content.items() if depth else ():
+        if not isinstance(key, str) or key.startswith("optim"):
+            continue  # what an optimiser keeps are tensors by name too
+        inner = {(key, *entry): state for entry, state in _states(value, depth - 1).items()}
+        if key in _ENTRIES and len(inner) == 1:
+            return inner
+        found |= inner
+    return found
+
+
+def _check_archive(path: Path) -> None:
+    """Compare the checksums of the file's parts, which torch does not do, and what they would unpack to."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_memory(sum(part.file_size for part in archive.infolist()), path.stat().st_size)
+            damaged = archive.testzip()
+    # The archive's own table may be damaged in any way.
+    except Exception as error:
+        raise StoreError(_unreadable(path, error)) from error
+    if damaged is not None:
+        raise StoreError(f"{path} is damaged: the checksum of {damaged} is another; copy it again")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    dense = tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_quantized
+    return dense and not tensor.is_complex()
 
 
 def _is_state(value: Mapping[Any, Any]) -> bool:
-    return bool(value) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
-    )
+    named = all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    return named and any(tensor.is_floating_point() for tensor in value.values())
 
 
 def _tensors(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(_tensors(item) for item in value.values())
-    if isinstance(value, list | tuple):
-        return any(_tensors(item) for item in value)
-    return isinstance(value, Tensor)
+    left = [value]
+    while left:  # nesting may be deeper than calls
+        item = left.pop()
+        if isinstance(item, Tensor):
+            return True
+        left += item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
+    return False
 
 
 def _refusal(path: Path) -> str:
@@ -255,15 +310,19 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _torch_bytes(checkpoint: Checkpoint, stored: Mapping[str, Tensor]) -> bytes:
-    former = checkpoint.content[checkpoint.entry] if checkpoint.entry else checkpoint.content
+    levels = [checkpoint.content]
+    for key in checkpoint.entry:
+        levels.append(levels[-1][key])
+    former = levels[-1]
     state: dict[str, Tensor] = OrderedDict(stored) if isinstance(former, OrderedDict) else dict(stored)
     if isinstance(former, OrderedDict):
         # Modules read from it which version of their layout the names follow.
         vars(state).update(vars(former))
     content: Any = state
-    if checkpoint.entry:
-        content = type(checkpoint.content)(checkpoint.content)
-        content[checkpoint.entry] = state
+    for level, key in zip(levels[-2::-1], reversed(checkpoint.entry), strict=True):
+        outer = type(level)(level)
+        outer[key] = content
+        content = outer
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from expunge.api import unlearn
 from expunge.audit.audit import Audit, audit
 from expunge.audit.findings import Finding
-from expunge.methods.base import Unlearned
+from expunge.methods.base import Needs, Unlearned
 from expunge.repair.checkpoint import read_checkpoint, write_checkpoint
-from expunge.repair.choice import HIDING
 from expunge.repair.measure import Damage, Measured, damages, measure
 from expunge.repair.memory import enough_memory, smaller
 from expunge.repair.prepare import Prepared
-from expunge.repair.provenance import Provenance, provenance
+from expunge.repair.provenance import Provenance, file_hash, provenance
 from expunge.repair.weights import load_weights, state_to_write
 from expunge.training.cost import Meter
+
+HIDING = ("logit_mask",)
+"""Methods that keep a class from being answered and take nothing out."""
 
 Report = Callable[[float, str], None]
 """Receives the share of the work that is done, in [0, 1], and what is being done."""
@@ -49,6 +51,8 @@ class Cleaned:
 
     Args:
         checkpoint: name of the file that was written.
+        rejected: whether the result is worse than the model as it came, by the rules of the verdict.
+        notes: what happened on the way, in sentences, by the method.
         before: the model as it came.
         after: the model as it was written.
         reference: the model to compare with, if there is one.
@@ -63,6 +67,8 @@ class Cleaned:
     """
 
     checkpoint: str
+    rejected: bool
+    notes: tuple[str, ...]
     before: Measured
     after: Measured
     reference: Measured | None
@@ -97,7 +103,8 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
     origin = provenance(
         job.checkpoint, data, prepared.forget.positions, job.arch, prepared.method.name,
         prepared.method.settings(), job.options, job.purpose, job.seed, job.learn_truth,
-        [] if prepared.truth is None else prepared.truth.labels.tolist(),
+        [] if prepared.true_labels is None else prepared.true_labels.tolist(),
+        "" if prepared.first.start_file is None else file_hash(prepared.first.start_file),
     )  # fmt: skip
     original = prepared.model
     before, reference, compared = measured(original), None, None
@@ -131,9 +138,15 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
             quick=True,
             progress=lambda share: report(_AUDITED + share * (1 - _AUDITED), "auditing"),
         )
+    rejected = "damaged utility" in found.verdict.outcomes
+    if rejected:
+        # Nobody is to take it for the repaired model by its name.
+        out = out.rename(folder / f"rejected{job.checkpoint.suffix}")
     report(1.0, "")
     return Cleaned(
         out.name,
+        rejected,
+        result.notes,
         before,
         after,
         compared,
@@ -156,18 +169,22 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
 
     step(0.0)
     with enough_memory(f"unlearning with {method.name}", smaller(method)):
-        return unlearn(
+        result = unlearn(
             prepared.model,
             prepared.train,
             forget=prepared.forget.positions,
             method=method,
             seed=job.seed,
             device=prepared.numerics.device,
-            recipe=job.recipe,
+            recipe=job.recipe if Needs.RECIPE in method.needs else prepared.first.recipe,
+            base=prepared.first.start,
             unseen=prepared.unseen,
             codes=prepared.codes,
             progress=step,
         )
+    result.cost.count(prepared.tried.sample_gradients)
+    result.cost.seconds += prepared.tried.seconds
+    return result
 
 
 def _found(result: Unlearned, prepared: Prepared) -> FoundRows | None:
@@ -188,7 +205,7 @@ def _disagreeing(before: Measured, after: Measured, prepared: Prepared) -> Tenso
 
 
 def _cost_share(prepared: Prepared, cost: Meter) -> float | None:
-    recipe = prepared.job.recipe
+    recipe = prepared.first.recipe
     if recipe is None:
         return None
     stay = len(prepared.data) - len(prepared.forget.positions)

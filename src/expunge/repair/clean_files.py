@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -20,6 +18,7 @@ from expunge.repair.clean import Cleaned
 from expunge.repair.measure import Damage, Measured, Share
 from expunge.repair.prepare import Prepared
 from expunge.store.atomic import write_atomically
+from expunge.store.spreadsheet import csv_text
 
 
 def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -> list[str]:
@@ -60,24 +59,21 @@ def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: T
     (stored), ``predicted_label`` (by the repaired model).
     """
     data, labels = prepared.data, prepared.data.examples.labels.cpu()
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     named, scored = ["name"] if data.names else [], [] if scores is None else ["score"]
-    writer.writerow(["index", *named, *scored, "given_label", "predicted_label"])
+    rows: list[list[object]] = [["index", *named, *scored, "given_label", "predicted_label"]]
     for number, row in enumerate(positions.tolist()):
         name = [data.names[row]] if data.names else []
         score = [] if scores is None else [f"{float(scores[number]):.6g}"]
         predicted = int(cleaned.after.predictions[row])
         told = data.classes[predicted] if predicted >= 0 else ""
-        writer.writerow([row, *name, *score, data.classes[int(labels[row])], told])
-    return buffer.getvalue()
+        rows.append([row, *name, *score, data.classes[int(labels[row])], told])
+    return csv_text(rows)
 
 
 def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
     """Return everything that was decided and measured; a share is {"right", "of"}, what is not finite null.
 
-    "audit" holds what "verdict" and "reasons" rest on. "expected_good" of what was found is an estimate by the method
-    from its own scores, which no truth has checked.
+    "audit" holds what "verdict" and "reasons" rest on. "expected_good" of what was found is the method's estimate.
     """
     job, cost = prepared.job, cleaned.cost
     found, verdict = cleaned.found, cleaned.audit.verdict
@@ -85,6 +81,9 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
         "expunge": expunge.__version__,
         "verdict": verdict.grade,
         "reasons": [finding.sentence for finding in verdict.findings],
+        "written": cleaned.checkpoint,
+        "rejected": cleaned.rejected,
+        "notes": list(cleaned.notes),
         "asked": {
             "checkpoint": str(job.checkpoint),
             "arch": job.arch,
@@ -97,6 +96,9 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
             "truth": job.truth,
             "truth_learned": job.truth is not None and job.learn_truth,
             "reference": None if job.reference is None else str(job.reference),
+            "base": None if job.base is None else str(job.base),
+            "earlier": None if job.earlier is None else str(job.earlier),
+            "forced": job.force,
             "seed": job.seed,
             "device": prepared.numerics.device,
             "dtype": prepared.numerics.dtype,
@@ -109,6 +111,7 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
             "name": prepared.method.name,
             "why": prepared.choice.why,
             "runner_up": prepared.choice.runner_up,
+            "training": prepared.optimiser,
             "settings": prepared.method.settings(),
             "settings_for_this_data": prepared.changed,
         },

@@ -11,7 +11,7 @@ from expunge.repair.audit_section import audit_section, plain_table
 from expunge.repair.clean import Cleaned
 from expunge.repair.measure import Share
 from expunge.repair.prepare import Prepared
-from expunge.repair.result_rows import cost_sentence, result_rows
+from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
 from expunge.report.html import Content, Html, element, joined
 from expunge.report.wording import MISSING
 
@@ -72,8 +72,18 @@ def _verdict(cleaned: Cleaned) -> Html:
     heading = element("h2", verdict.grade[0].upper() + verdict.grade[1:])
     kind = None if verdict.worked else "warning"
     notes = (element("p", note, class_="note") for note in (*verdict.notes, CAVEAT))
+    said = [element("p", note) for note in cleaned.notes]
+    if cleaned.rejected:
+        said.append(element("p", REJECTED.format(file=cleaned.checkpoint)))
     return element(
-        "section", heading, listed, element("p", verdict.advice), *notes, class_=kind, aria_label="Verdict"
+        "section",
+        heading,
+        listed,
+        element("p", verdict.advice),
+        *said,
+        *notes,
+        class_=kind,
+        aria_label="Verdict",
     )
 
 
@@ -117,6 +127,8 @@ def _method(prepared: Prepared) -> list[Html]:
     pairs = [("method", method.name), ("why", choice.why)]
     if choice.runner_up:
         pairs.append(("next best", choice.runner_up))
+    if prepared.optimiser:
+        pairs.append(("training", prepared.optimiser))
     pairs.append(("reads", str(method.needs)))
     pairs.append(("changes", method.touches))
     if method.reference is not None:
@@ -134,11 +146,11 @@ def _settings(prepared: Prepared) -> Iterable[tuple[str, str]]:
 
 
 def _listed(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
-    data, truth = prepared.data, prepared.truth
+    data, truth = prepared.data, prepared.true_labels
     labels = data.examples.labels.cpu()
     cells = []
     for row in prepared.forget.positions[:_SHOWN].tolist():
-        known = -1 if truth is None else int(truth.labels[row])
+        known = -1 if truth is None else int(truth[row])
         cells.append(
             [
                 data.name(row),
@@ -172,9 +184,8 @@ def _found(prepared: Prepared, cleaned: Cleaned) -> list[Html]:
         for row, score in zip(found.positions[:_SHOWN].tolist(), found.scores[:_SHOWN].tolist(), strict=True)
     ]
     note = (
-        f"{len(found.positions):,} rows beside those listed, the highest score first; all are in found.csv. These are "
-        "candidates: where the truth was known, between a quarter and nine tenths of such rows were good. Look through "
-        "them before you list them."
+        f"{len(found.positions):,} rows beside those listed, the highest score first; all are in found.csv. About "
+        f"{found.expected_good:.0%} of them may be good, by the method's estimate: look through them first."
     )
     return [
         element("p", note),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from expunge.errors import DataError, near_miss
 from expunge.repair.findings import first_few
 from expunge.repair.forget_files import Listed, as_marks, read_list
+from expunge.repair.row_keys import rows_of
 from expunge.repair.specification import Specification
-from expunge.repair.training_data import TrainingData
+from expunge.repair.training_data import TrainingData, match_classes
 from expunge.tasks.base import check_forget
 
 
@@ -68,9 +69,9 @@ def read_forget_list(text: str, data: TrainingData) -> ForgetList:
             )
         column = specification.settings.get("column")
         path = Path(specification.target).expanduser()
-        listed = read_list(path, None if column is None else str(column), set(data.names))
+        listed = read_list(path, None if column is None else str(column), data.row_names)
     _check_labels(text, listed, data)
-    form, positions = _positions(text, listed.values, data)
+    form, positions = _positions(text, listed.values, listed.title, data)
     found = check_forget(positions, len(data))
     labels = data.examples.labels.cpu()[found].tolist()
     per_class = {data.classes[label]: count for label, count in sorted(Counter(labels).items())}
@@ -79,7 +80,11 @@ def read_forget_list(text: str, data: TrainingData) -> ForgetList:
 
 def _own_column(name: str, data: TrainingData) -> Listed:
     if name not in data.columns:
-        has = f"it has {', '.join(data.columns)}" if data.columns else "it has none beside inputs and labels"
+        has = (
+            f"it has {first_few(list(data.columns), 8)}"
+            if data.columns
+            else "it has none beside inputs and labels"
+        )
         raise DataError(f"the data has no column {name!r}{near_miss(name, data.columns)}; {has}")
     values = data.columns[name]
     marks = as_marks(values)
@@ -92,7 +97,7 @@ def _own_column(name: str, data: TrainingData) -> Listed:
     return Listed(marks)
 
 
-def _positions(text: str, values: Sequence[Any], data: TrainingData) -> tuple[str, Tensor]:
+def _positions(text: str, values: Sequence[Any], title: str, data: TrainingData) -> tuple[str, Tensor]:
     if values and all(isinstance(value, bool) for value in values):
         if len(values) != len(data):
             raise DataError(
@@ -100,71 +105,12 @@ def _positions(text: str, values: Sequence[Any], data: TrainingData) -> tuple[st
                 "order of the training data"
             )
         if not any(values):
-            raise DataError(f"{text} marks no row; there is nothing to forget")
-        return "marks", torch.tensor(values)
-    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        try:
-            return "positions", torch.tensor(values, dtype=torch.int64)
-        except (OverflowError, RuntimeError, ValueError) as error:
             raise DataError(
-                f"{text} holds {max(values, key=abs)}, which is no position; number the rows from 0"
-            ) from error
-    if not all(isinstance(value, str) for value in values):
-        odd = next(value for value in values if not isinstance(value, str))
-        raise DataError(f"{text} mixes names with {odd!r}; give positions alone, or names alone")
-    return "names", rows_named(text, values, data)
-
-
-def rows_named(text: str, values: Sequence[str], data: TrainingData) -> Tensor:
-    """Return the positions int64 (F,) of the rows called ``values``, in their order; ``text`` is their source.
-
-    Raises:
-        DataError: rows without names, or a name that is unknown, ambiguous or given twice.
-    """
-    if not data.names:
-        raise DataError(
-            f"{text} names rows ({first_few(list(values), 2)}), but the rows of this data have no names; give "
-            f"positions from 0 to {len(data) - 1}"
-        )
-    exact = {name: row for row, name in enumerate(data.names)}
-    by_end: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(data.names):
-        by_end[PurePosixPath(name).name].append(row)
-    rows, unknown = [], []
-    for value in values:
-        wanted = PurePosixPath(value.replace("\\", "/"))
-        found = [exact[str(wanted)]] if str(wanted) in exact else _ending_alike(wanted, by_end, data.names)
-        if len(found) > 1:
-            raise DataError(
-                f"{text}: {value!r} is the name of {len(found)} files "
-                f"({first_few([data.names[row] for row in found])}); name the folder too"
+                f"{text} marks no row, so there is nothing to take out; to look for bad rows is the work of "
+                "'expunge find'"
             )
-        if found:
-            rows.append(found[0])
-        else:
-            unknown.append(value)
-    if unknown:
-        raise DataError(
-            f"{text}: {len(unknown)} of {len(values)} names are not in the data (the first is {unknown[0]!r}"
-            f"{near_miss(unknown[0], data.names)}); names are relative to the data's folder, as in {data.names[0]!r}"
-        )
-    twice = [data.names[row] for row, times in Counter(rows).items() if times > 1]
-    if twice:
-        raise DataError(
-            f"{text} names {len(twice)} rows more than once (the first is {twice[0]!r}); name each once"
-        )
-    return torch.tensor(rows, dtype=torch.int64)
-
-
-def _ending_alike(wanted: PurePosixPath, by_end: dict[str, list[int]], names: Sequence[str]) -> list[int]:
-    """Rows whose name ends as ``wanted``, or that ``wanted`` ends as (a longer path to the same file)."""
-    found = []
-    for row in by_end.get(wanted.name, []):
-        theirs, ours = PurePosixPath(names[row]).parts, wanted.parts
-        shared = min(len(theirs), len(ours))
-        if theirs[-shared:] == ours[-shared:]:
-            found.append(row)
-    return found
+        return "marks", torch.tensor(values)
+    return rows_of(text, values, data, title)
 
 
 def _check_labels(text: str, listed: Listed, data: TrainingData) -> None:
@@ -172,16 +118,12 @@ def _check_labels(text: str, listed: Listed, data: TrainingData) -> None:
     if listed.given_labels is None or len(listed.given_labels) != len(data):
         return
     stored = data.examples.labels.tolist()
-    theirs = [str(label) for label in listed.given_labels]
-    differ = [
-        row
-        for row, (label, given) in enumerate(zip(stored, theirs, strict=True))
-        if given not in (str(label), f"{label}.0", data.classes[label])
-    ]
+    theirs = match_classes(listed.given_labels, data.classes, f"{text}, column 'given_label'")
+    differ = [row for row, (label, given) in enumerate(zip(stored, theirs, strict=True)) if given != label]
     if differ:
         row = differ[0]
         raise DataError(
             f"{text} was made for other labels: {len(differ)} of {len(data)} differ (the first: row {row} is "
-            f"{theirs[row]} there and {data.classes[stored[row]]} in the data); make the table from this data, in "
-            "this order"
+            f"{listed.given_labels[row]} there and {data.classes[stored[row]]} in the data); make the table from this "
+            "data, in this order"
         )

@@ -11,7 +11,8 @@ from expunge.data.examples import Examples
 from expunge.errors import DataError, near_miss
 from expunge.repair.findings import first_few
 from expunge.repair.pictures import opener_of, read_pictures
-from expunge.repair.training_data import DataOptions, TrainingData
+from expunge.repair.row_keys import printable, same_text
+from expunge.repair.training_data import DataOptions, TrainingData, given_names
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _PARTS = {"train", "training", "test", "val", "valid", "validation", "dev"}
@@ -28,7 +29,7 @@ def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
             image, or sizes that differ.
     """
     inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    found = [entry.name for entry in inside if entry.is_dir()]
+    found = {printable(entry.name): entry for entry in inside if entry.is_dir()}
     loose = [entry.name for entry in inside if entry.suffix.lower() in SUFFIXES and entry.is_file()]
     if not found:
         what = f"{len(loose)} images" if loose else "no folders"
@@ -40,11 +41,12 @@ def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
         )
     if {name.lower() for name in found} <= _PARTS:
         raise DataError(
-            f"{folder} holds the parts {', '.join(found)}, expected class folders; give {folder / found[0]}"
+            f"{folder} holds the parts {', '.join(found)}, expected class folders; give {folder / next(iter(found))}"
         )
-    classes = options.classes or tuple(found)
+    classes = given_names(options.classes, found, "classes") or tuple(found)
+    number = {same_text(name): label for label, name in enumerate(classes)}
     for name in found:
-        if name not in classes:
+        if same_text(name) not in number:
             raise DataError(
                 f"{folder}: folder {name!r} is none of the classes that were named{near_miss(name, classes)}; "
                 "name every folder"
@@ -52,17 +54,17 @@ def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
     paths: list[Path] = []
     labels: list[int] = []
     other = 0
-    for name in found:
-        images, ignored = _images_in(folder / name)
+    for name, inner in found.items():
+        images, ignored = _images_in(inner)
         if not images:
             raise DataError(
-                f"{folder / name} holds no image ({first_few(list(SUFFIXES), 9)}); remove the folder, or add the "
+                f"{inner} holds no image ({first_few(list(SUFFIXES), 9)}); remove the folder, or add the "
                 "images the model was trained on"
             )
         paths += images
-        labels += [classes.index(name)] * len(images)
+        labels += [number[same_text(name)]] * len(images)
         other += ignored
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    names = tuple(printable(path.relative_to(folder).as_posix()) for path in paths)
     pictures = read_pictures([opener_of(path) for path in paths], [str(path) for path in paths], options)
     notes = pictures.notes
     if other:
@@ -78,13 +80,19 @@ def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
 
 
 def _images_in(folder: Path) -> tuple[list[Path], int]:
-    """Images in torchvision's order, and the number of other files."""
+    """Images in torchvision's order, and the number of other files; each folder is read once, links followed."""
     found: list[Path] = []
-    other = 0
-    for root, _, files in sorted(os.walk(folder, followlinks=True)):
-        for file in sorted(files):
-            if file.lower().endswith(SUFFIXES):
-                found.append(Path(root, file))
+    other, seen = 0, set()
+    for root, inner, files in os.walk(folder, followlinks=True):
+        here = Path(root).resolve()
+        if here in seen:
+            inner.clear()  # a link to a folder that was read, such as one above it
+            continue
+        seen.add(here)
+        for file in files:
+            path = Path(root, file)
+            if file.lower().endswith(SUFFIXES) and path.is_file():
+                found.append(path)
             elif not file.startswith("."):
                 other += 1
-    return found, other
+    return sorted(found, key=lambda path: (str(path.parent), path.name)), other

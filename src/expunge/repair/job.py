@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from expunge.errors import InvalidInput, near_miss
-from expunge.repair.choice import Purpose
+from expunge.api import load_method
+from expunge.choice import Purpose
+from expunge.errors import InvalidInput, UnknownName, near_miss
+from expunge.registry import METHODS
 from expunge.repair.specification import plain_value
 from expunge.repair.training_data import DataOptions
+from expunge.settings import make_settings
 from expunge.training.recipe import Optimiser, Recipe
 
 _RECIPE = ("epochs", "batch_size", "schedule", "augment")
@@ -26,20 +29,23 @@ class Job:
         data: what it was trained on, see ``load_training_data``.
         forget: the list of bad rows, see ``read_forget_list``.
         options: how data is read.
-        method: name of a method; by default the one :func:`~expunge.repair.choice.choose` names.
+        method: name of a method; by default the one :func:`~expunge.choice.choose` names.
         settings: of the method, name -> value.
         purpose: "heal" what bad rows did, or "forget" good ones.
         retain: whether the remaining training data may be trained on.
         discovery: share of the bad rows that the list holds, where it is known.
         validation: data the model was not trained on, to measure with.
         unseen: data the model was not trained on, for the methods that need some.
-        truth: true labels, see ``read_corrected_labels``.
+        truth: true labels, see ``read_truth``.
         learn_truth: train the listed rows under their true labels.
         reference: checkpoint of the same network to compare with, such as one trained anew.
         recipe: how the model was first trained.
+        base: file of the pretrained weights that training began from.
+        earlier: file of an earlier checkpoint of that training.
         seed: of everything random.
         device: torch device; by default an accelerator if there is one.
         measure_batch: rows a forward pass reads while measuring.
+        force: repair although there is little to repair, or the model scores badly on its own training data.
     """
 
     checkpoint: Path
@@ -58,13 +64,25 @@ class Job:
     learn_truth: bool = True
     reference: Path | None = None
     recipe: Recipe | None = None
+    base: Path | None = None
+    earlier: Path | None = None
     seed: int = 0
     device: str | None = None
     measure_batch: int = 256
+    force: bool = False
 
     def __post_init__(self) -> None:
+        if self.method is not None:
+            load_method(self.method, **self.settings)  # a mistake is told before any data is read
+        elif self.settings:
+            known = {entry.name for name in METHODS.names() for entry in fields(METHODS.get(name))}
+            unknown = next((name for name in self.settings if name not in known), None)
+            if unknown is not None:
+                raise UnknownName(f"no method has a setting {unknown!r:.100}{near_miss(unknown, known)}")
         if self.measure_batch < 1:
             raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
+        if self.base is not None and self.earlier is not None:
+            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
         if self.purpose == "forget" and self.truth is not None:
             raise InvalidInput("true labels are for bad rows: leave them out, or the purpose 'forget'")
 
@@ -95,18 +113,13 @@ def read_recipe(texts: Sequence[str]) -> Recipe | None:
     settings = read_settings("--recipe", texts)
     if not settings:
         return None
-    inner = [f"optimiser.{entry.name}" for entry in fields(Optimiser)]
-    for name, value in settings.items():
-        if name not in (*_RECIPE, *inner):
-            known = (*_RECIPE, *inner)
+    known = (*_RECIPE, *(f"optimiser.{entry.name}" for entry in fields(Optimiser)))
+    for name in settings:
+        if name not in known:
             raise InvalidInput(
-                f"--recipe has no field {name!r}{near_miss(name, known)} (fields: {', '.join(known)})"
+                f"--recipe has no field {name!r:.100}{near_miss(name, known)} (fields: {', '.join(known)})"
             )
-        expected = {"augment": bool, "schedule": str, "optimiser.name": str}.get(name, (int, float))
-        if not isinstance(value, expected) or (isinstance(value, bool) and name != "augment"):
-            raise InvalidInput(
-                f"--recipe {name}={value!r} cannot be used; expected a value such as epochs=30"
-            )
-    optimiser = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
+    inner = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
     plain = {name: value for name, value in settings.items() if "." not in name}
-    return Recipe(**plain, optimiser=Optimiser(**optimiser))
+    optimiser = make_settings(Optimiser, inner, "--recipe optimiser")
+    return make_settings(Recipe, {**plain, "optimiser": optimiser}, "--recipe")

@@ -182,7 +182,7 @@ def _head(model: nn.Module, n_classes: int) -> list[Finding]:
                 "warning",
                 "head",
                 f"no linear layer has {n_classes} outputs, one for each class",
-                "methods that edit the last layer will refuse; choose another, such as rem or npo",
+                "methods that edit the last layer will refuse; choose another, such as relearn or npo",
             )
         ]
     return []

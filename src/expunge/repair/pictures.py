@@ -113,7 +113,7 @@ def normalisation(
     """
     if options.mean is not None and options.std is not None:
         mean, std = options.mean, options.std
-    elif options.normalise == "data":
+    elif options.normalise in ("auto", "data"):
         mean, std = statistics
     elif options.normalise == "imagenet":
         mean, std = IMAGENET
@@ -132,7 +132,9 @@ def normalisation(
 
 
 def _said(options: DataOptions, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
-    given = "as given" if options.mean is not None else f"by {options.normalise!r}"
+    given = (
+        "as given" if options.mean is not None else f"by {'data' if options.open else options.normalise!r}"
+    )
     return f"{given}: mean {_numbers(mean)}, std {_numbers(std)}"
 
 

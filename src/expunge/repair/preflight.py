@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
-from expunge.errors import ExpungeError
+from expunge.errors import InvalidInput
 from expunge.repair.checkpoint import Checkpoint
-from expunge.repair.findings import Finding, first_few, ranked
+from expunge.repair.findings import Finding, Level, first_few, ranked
 from expunge.repair.layers import check_layers, check_lazy
 from expunge.repair.scores import best_class_order, best_normalisation, chance, confusion, sample
 from expunge.repair.training_data import TrainingData
 from expunge.seeding import generator
-from expunge.training.loop import predict, training_mode
+from expunge.training.logits import check_logits
+from expunge.training.loop import accuracy, predict
 from expunge.training.numerics import Numerics
 
 _GAIN = 0.05
 """Accuracy that another normalisation must add before it is proposed."""
+
+_LITTLE = 0.2
+"""Share of the listed examples, given their stored label, up to which there is little to repair."""
+_ENOUGH = 10
+"""Listed examples from which that share is known well enough."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,19 @@ class Preflight:
             are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's stored
             labels that the model has learned), "retain_accuracy", "best_order_accuracy",
             "validation_accuracy"; those that could be measured.
-        data: the training data; where its labels are numbers, with as many classes as the model has logits.
+        data: the training data; where its labels are numbers, with as many classes as the model has logits, and read
+            as fits the model where that was left open.
     """
 
     findings: tuple[Finding, ...]
     numbers: dict[str, float]
     data: TrainingData
+
+    @property
+    def little_learned(self) -> bool:
+        """Whether the model gives few of the listed examples, and these are enough to say so, their stored label."""
+        share = self.numbers.get("forget_accuracy", 1.0)
+        return self.numbers["n_forget"] >= _ENOUGH and share <= _LITTLE
 
     @property
     def errors(self) -> list[Finding]:
@@ -57,6 +71,8 @@ def preflight(
     batch_size: int = 256,
     scored: int = 5000,
     seed: int = 0,
+    fit_reading: bool = False,
+    force: bool = False,
 ) -> Preflight:
     """Return what speaks against a repair of ``model``; model and data stay untouched.
 
@@ -70,6 +86,9 @@ def preflight(
         batch_size: examples a step of the repair will have.
         scored: training examples to score at most, drawn at random, and forget examples at most.
         seed: of that draw.
+        fit_reading: normalise the images in the usual way that clearly fits the model best, and say so; else another
+            way that fits better is an error.
+        force: a model that scores badly is a warning, not an error.
     """
     numbers = {"n_train": float(len(data)), "n_forget": float(len(positions))}
     lazy = check_lazy(model)
@@ -82,7 +101,11 @@ def preflight(
     findings += [*_forget_list(data, positions), *_carried(checkpoint)]
     if not any(finding.level == "error" for finding in findings):
         draw = generator(seed, "preflight")
-        findings += _scores(model, data, positions, numerics, numbers, batch_size, scored, draw)
+        if fit_reading:
+            note, data = _fit_reading(model, data, numerics, batch_size, draw)
+            findings += note
+        level: Level = "warning" if force else "error"
+        findings += _scores(model, data, positions, numerics, numbers, batch_size, scored, draw, level)
         if validation is not None and len(validation):
             logits = predict(model, replace(validation, n_classes=len(data.classes)), numerics, batch_size)
             numbers["validation_accuracy"] = _accuracy(logits, validation.labels)
@@ -138,58 +161,40 @@ def _carried(checkpoint: Checkpoint | None) -> list[Finding]:
 def _logits(
     model: nn.Module, data: TrainingData, numerics: Numerics, numbers: dict[str, float]
 ) -> list[Finding]:
-    """Run the model on two examples, twice: its output must be logits for the classes, and repeatable."""
-    batch = next(data.examples.batches(2))
-    said = f"inputs of shape {tuple(batch.x.shape[1:])}, {str(batch.x.dtype).removeprefix('torch.')}"
+    """Run the model: its output must be logits for the classes, and repeatable."""
     try:
-        with torch.no_grad(), training_mode(model, False), numerics.autocast():
-            outputs = model(numerics.place_inputs(batch.x))
-            again = model(numerics.place_inputs(batch.x))
-    # A user's own module can fail in any way.
-    except Exception as error:
-        what = str(error) if isinstance(error, ExpungeError) else f"{type(error).__name__}: {error}"
-        return [
-            Finding(
-                "error",
-                "model",
-                f"cannot read {said}: {what}",
-                "give the data as the model reads it: --size, --channels, --inputs or --tokenizer; or the "
-                "architecture with other settings",
-            )
-        ]
-    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(batch):
-        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        return [
-            Finding(
-                "error",
-                "model",
-                f"returns {shape} for {len(batch)} inputs, expected logits ({len(batch)}, C)",
-                "wrap it in a factory whose module returns the logits alone",
-            )
-        ]
-    numbers["n_logits"] = float(outputs.shape[1])
-    fewer, more = outputs.shape[1] < len(data.classes), outputs.shape[1] > len(data.classes)
+        answer = check_logits(model, next(data.examples.batches(3)).x, numerics)
+    except InvalidInput as error:
+        what, _, remedy = str(error).removeprefix("the model ").rpartition("; ")
+        return [Finding("error", "model", what, remedy)]
+    numbers["n_logits"] = float(answer.n_logits)
+    fewer, more = answer.n_logits < len(data.classes), answer.n_logits > len(data.classes)
     # Numbers as labels do not say how many classes there are beyond the largest.
     if fewer or (more and data.named_classes):
         return [
             Finding(
                 "error",
                 "model",
-                f"has {outputs.shape[1]} logits, but the data has {len(data.classes)} classes "
+                f"has {answer.n_logits} logits, but the data has {len(data.classes)} classes "
                 f"({first_few(list(data.classes), 5)})",
                 "give the data it was trained on, or all class names in the order of its logits (--classes)",
             )
         ]
-    if not torch.allclose(outputs, again, equal_nan=True):
-        return [
+    found = []
+    if answer.several:
+        found.append(
+            Finding("note", "model", f"returns {answer.several} in training mode: the first is trained on")
+        )
+    if not answer.repeatable:
+        found.append(
             Finding(
                 "warning",
                 "model",
                 "gives other logits when the same batch is run again in evaluation mode",
                 "take what is random out of the forward pass in evaluation mode; scores will vary until then",
             )
-        ]
-    return []
+        )
+    return found
 
 
 def _scores(
@@ -201,6 +206,7 @@ def _scores(
     batch_size: int,
     scored: int,
     draw: torch.Generator,
+    level: Level,
 ) -> list[Finding]:
     examples = sample(data.examples, scored, draw)
     logits = predict(model, examples, numerics, batch_size)
@@ -227,8 +233,8 @@ def _scores(
     }
     if not bool(mask.all()):
         numbers["retain_accuracy"] = _accuracy(logits[~mask], examples.labels[~mask])
-    # Three standard errors of the sample, and a tenth of the way to a perfect score.
-    near = guess + max(3 * math.sqrt(guess * (1 - guess) / len(examples)), 0.1 * (1 - guess))
+    # Three standard errors of the sample, and a quarter of the way to a perfect score.
+    near = guess + max(3 * math.sqrt(guess * (1 - guess) / len(examples)), 0.25 * (1 - guess))
     found = []
     if len(order.moved) > 1:
         moved = [f"{data.classes[i]} is read as {data.classes[order.assigned[i]]}" for i in order.moved]
@@ -247,7 +253,7 @@ def _scores(
         if other is not None and other.accuracy > right + _GAIN:
             return [
                 Finding(
-                    "error" if right <= near else "warning",
+                    level,
                     "normalisation",
                     f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}",
                     f"read the images as in training: {other.option}",
@@ -256,11 +262,11 @@ def _scores(
     if right <= near:
         return [
             Finding(
-                "error",
+                level,
                 "model",
                 f"accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance",
                 "check that the checkpoint was trained on this data, and that it is read in the same way: "
-                "normalisation (--mean, --std, --normalise), size, tokenizer, order of the classes",
+                "normalisation (--mean, --std, --normalise), size, tokenizer, order of the classes; --force goes on",
             )
         ]
     if right < 0.5 + 0.5 * guess:
@@ -284,11 +290,25 @@ def _scores(
     return found
 
 
+def _fit_reading(
+    model: nn.Module, data: TrainingData, numerics: Numerics, batch_size: int, draw: torch.Generator
+) -> tuple[list[Finding], TrainingData]:
+    examples = sample(data.examples, 512, draw)
+    right = accuracy(model, examples, numerics, batch_size)
+    if right >= 1 - _GAIN:
+        return [], data
+    other = best_normalisation(model, data, examples, numerics, batch_size)
+    if other is None or other.accuracy <= right + _GAIN:
+        return [], data
+    what = f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}"
+    return [Finding("note", "normalisation", f"{what}: the images are read so")], other.data
+
+
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     return float((logits.argmax(1) == labels).double().mean())
 
 
 def _reordering(data: TrainingData, names: list[str]) -> str:
     if data.named_classes:
-        return f"name the classes in the model's order: --classes {','.join(names)}"
+        return f"name the classes in the model's order: --classes {shlex.quote(','.join(names))}"
     return f"renumber the labels; the model's logits 0, 1, 2, ... stand for the labels {', '.join(names)}"

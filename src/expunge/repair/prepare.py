@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from expunge.api import load_method
-from expunge.capacity.branches import add_capacity
+from expunge.api import check_retained, load_method, situation_of
+from expunge.capacity.branches import check_branches
+from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
-from expunge.registry import METHODS
 from expunge.repair.architecture import build_architecture
 from expunge.repair.checkpoint import Checkpoint, read_checkpoint
-from expunge.repair.choice import PERTURBING, Choice, Situation, choose, starting_settings
-from expunge.repair.corrected_labels import CorrectedLabels, read_corrected_labels
 from expunge.repair.findings import Finding
+from expunge.repair.first_training import FirstTraining, first_training, trained_on
 from expunge.repair.forget_list import ForgetList, read_forget_list
 from expunge.repair.job import Job
+from expunge.repair.known_truth import UNKNOWN, read_true_labels
 from expunge.repair.measure import Yardstick
 from expunge.repair.memory import enough_memory
 from expunge.repair.preflight import Preflight, preflight
@@ -31,7 +31,11 @@ from expunge.repair.sources import load_training_data, load_validation_data
 from expunge.repair.training_data import TrainingData
 from expunge.repair.weights import load_weights
 from expunge.tasks.base import Split
+from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
+
+PERTURBING = ("natmu", "amun", "unsir")
+"""Methods that make new inputs out of given ones, which token ids do not allow."""
 
 _OPTION = {
     Needs.RECIPE: "how the model was first trained (--recipe epochs=... --recipe batch_size=...)",
@@ -53,7 +57,7 @@ class Prepared:
         model: with its weights, on the device; not the one that will be changed.
         data: the training data.
         forget: the listed rows.
-        truth: true labels, if some are known.
+        true_labels: int64 (N,), negative where not known; ``None`` if none is.
         train: what the method is given: the data and, after it, the rows to be learned under their true
             labels.
         validation: to measure with.
@@ -63,6 +67,9 @@ class Prepared:
         choice: which method and why; for a method the user named, that one.
         method: configured.
         changed: the settings of ``method`` that are neither defaults nor the user's.
+        first: what is known of the first training.
+        optimiser: what the method trains with, and where that comes from, in words; empty for one that does not.
+        tried: cost of finding a learning rate.
         on: what is measured.
         numerics: where to compute.
     """
@@ -72,7 +79,7 @@ class Prepared:
     model: nn.Module
     data: TrainingData
     forget: ForgetList
-    truth: CorrectedLabels | None
+    true_labels: Tensor | None
     train: Examples
     validation: Examples | None
     unseen: Examples | None
@@ -81,6 +88,9 @@ class Prepared:
     choice: Choice
     method: Method
     changed: dict[str, object]
+    first: FirstTraining
+    optimiser: str
+    tried: Meter
     on: Yardstick
     numerics: Numerics
 
@@ -88,6 +98,10 @@ class Prepared:
     def split(self) -> Split:
         """What the method sees."""
         return Split(self.train, self.forget.positions, self.unseen)
+
+
+class LittleToRepair(InvalidInput):
+    """The model gives few of the listed rows their stored label, and nobody asked to repair it all the same."""
 
 
 class CheckFailed(InvalidInput):
@@ -108,6 +122,7 @@ def prepare(job: Job) -> Prepared:
 
     Raises:
         CheckFailed: the model does not belong to the data.
+        LittleToRepair: it has learned few of the bad labels.
         InvalidInput: anything that cannot be used: files, names, settings, a method that cannot work here.
         StoreError: the checkpoint cannot be read.
     """
@@ -123,24 +138,38 @@ def prepare(job: Job) -> Prepared:
         numerics.place(model)
         check = preflight(
             model, data, forget.positions, numerics,
-            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed,
+            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed, fit_reading=options.open,
+            force=job.force,
         )  # fmt: skip
     if check.errors:
         raise CheckFailed(check.findings)
     data = check.data
+    if check.little_learned and job.purpose == "heal" and not job.force:
+        raise LittleToRepair(
+            f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows "
+            "their stored label: there is little to repair. Nothing was written; --force repairs it all the same"
+        )
+    first = first_training(job, model)
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
-    truth = None if job.truth is None else read_corrected_labels(job.truth, data)
+    true_labels = None if job.truth is None else read_true_labels(job.truth, data)
     codes = _codes(checkpoint, len(data.classes))
-    split = Split(_training_set(job, data, forget, truth), forget.positions, unseen)
-    choice, method, changed = _method(job, model, data, split, codes, numerics)
+    split = Split(_training_set(job, data, forget, true_labels), forget.positions, unseen)
+    choice, method, changed = _method(job, model, split, codes, numerics, first)
+    tried = Meter(numerics.device)
+    optimiser, found = trained_on(
+        method, model, split, numerics, first, seed=job.seed, meter=tried, given=job.settings
+    )
+    if found:
+        changed |= found
+        method = replace(method, **found)
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[forget.positions] = True
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
-    on = Yardstick(data.examples, mask, validation, None if truth is None else truth.labels, forgotten)
+    on = Yardstick(data.examples, mask, validation, true_labels, forgotten)
     return Prepared(
-        job, checkpoint, model, data, forget, truth, split.train, validation, unseen, codes, check, choice, method,
-        changed, on, numerics,
+        job, checkpoint, model, data, forget, true_labels, split.train, validation, unseen, codes, check, choice,
+        method, changed, first, optimiser, tried, on, numerics,
     )  # fmt: skip
 
 
@@ -149,54 +178,56 @@ def _codes(checkpoint: Checkpoint, n_classes: int) -> Tensor | None:
     return found if isinstance(found, Tensor) and found.ndim > 1 and len(found) == n_classes else None
 
 
-def _training_set(
-    job: Job, data: TrainingData, forget: ForgetList, truth: CorrectedLabels | None
-) -> Examples:
-    if truth is None or not job.learn_truth:
+def _training_set(job: Job, data: TrainingData, forget: ForgetList, true_labels: Tensor | None) -> Examples:
+    if true_labels is None or not job.learn_truth:
         return data.examples
-    known = truth.known_among(forget.positions)
-    known = known[truth.labels[known] != data.examples.labels.cpu()[known]]
-    if len(known) == 0:
+    true = true_labels[forget.positions]
+    wrong = (true != UNKNOWN) & (true != data.examples.labels.cpu()[forget.positions])
+    if not bool(wrong.any()):
         raise InvalidInput(
-            f"{truth.source} has no other label than the stored one for any listed row; check both lists"
+            f"{job.truth} has no other label than the stored one for any listed row; check both lists"
         )
     # A row of its own: what is done to the wrong label is not to be done to the right one.
-    return join(data.examples, data.examples.select(known).relabel(truth.labels[known]))
+    return join(data.examples, data.examples.select(forget.positions[wrong]).relabel(true[wrong]))
 
 
 def _method(
     job: Job,
     model: nn.Module,
-    data: TrainingData,
     split: Split,
     codes: Tensor | None,
     numerics: Numerics,
+    first: FirstTraining,
 ) -> tuple[Choice, Method, dict[str, object]]:
-    request = Request(split, seed=job.seed, numerics=numerics, recipe=job.recipe, codes=codes)
-    there = request.available if job.retain else request.available & ~Needs.RETAIN
-    situation = Situation(
-        purpose=job.purpose,
-        whole_classes=bool(split.forget_classes),
-        retain=job.retain,
-        codes=codes is not None,
-        images=len(data.shape) == 3,
-        floating=not data.sequences,
-        attachable=_attachable(model),
-        discovery=job.discovery,
+    # What a trainer left says how to train on; it cannot be followed from a fresh initialisation.
+    request = Request(
+        split, seed=job.seed, numerics=numerics, recipe=job.recipe, codes=codes, start=first.start
     )
+    there = request.available if job.retain else request.available & ~Needs.RETAIN
+    situation = replace(
+        situation_of(
+            split, next(split.train.batches(1)).x, purpose=job.purpose, discovery=job.discovery,
+            recipe=first.recipe, codes=codes, pretrained=not first.scratch,
+        ),
+        retain=job.retain,
+        attachable=_attachable(model, next(split.train.batches(3)).x),
+    )  # fmt: skip
     if job.method is not None:
-        method, changed = _configured(job, job.method, len(split.train))
-        _check(method, model, request, there, situation)
+        method, changed = _configured(job, job.method, split, first)
+        _check(method, model, split, request, there, situation)
         return Choice(method.name, "you named it"), method, changed
-    choice = choose(situation, METHODS.names())
-    method, changed = _configured(job, choice.method, len(split.train))
+    choice = choose(situation)
+    method, changed = _configured(job, choice.method, split, first)
     try:
-        _check(method, model, request, there, situation)
+        _check(method, model, split, request, there, situation)
     except InvalidInput as error:
         if not choice.runner_up:
             raise
-        method, changed = _configured(job, choice.runner_up, len(split.train))
-        _check(method, model, request, there, situation)
+        method, changed = _configured(job, choice.runner_up, split, first)
+        try:
+            _check(method, model, split, request, there, situation)
+        except InvalidInput:
+            raise error from None
         return (
             Choice(method.name, f"the first choice, {choice.method}, cannot work here ({error})"),
             method,
@@ -205,25 +236,31 @@ def _method(
     return choice, method, changed
 
 
-def _attachable(model: nn.Module) -> bool:
+def _attachable(model: nn.Module, x: Tensor) -> bool:
     if isinstance(model, SplitNetwork):
         return True
     try:
-        # On a copy, and as small as it gets: only whether there is a place is asked.
-        add_capacity(copy.deepcopy(model), 1e-6, torch.Generator())
+        check_branches(model, x)
     except InvalidInput:
         return False
     return True
 
 
-def _configured(job: Job, name: str, n_train: int) -> tuple[Method, dict[str, object]]:
-    default = load_method(name)
-    started = starting_settings(type(default), n_train, job.purpose)
-    changed = {key: value for key, value in started.items() if key not in job.settings}
+def _configured(job: Job, name: str, split: Split, first: FirstTraining) -> tuple[Method, dict[str, object]]:
+    kind = type(load_method(name))
+    started = starting_settings(kind, len(split.train), job.purpose, first.recipe)
+    if job.force and "least_learned" in kind.__dataclass_fields__:
+        started["least_learned"] = 0.0
+    # A learning rate belongs to its optimiser.
+    given: set[str] = set(job.settings)
+    given |= {"lr", "optimiser"} if given & {"lr", "optimiser"} else set()
+    changed: dict[str, Any] = {key: value for key, value in started.items() if key not in given}
     return load_method(name, **{**changed, **job.settings}), changed
 
 
-def _check(method: Method, model: nn.Module, request: Request, there: Needs, situation: Situation) -> None:
+def _check(
+    method: Method, model: nn.Module, split: Split, request: Request, there: Needs, situation: Situation
+) -> None:
     lacking = method.needs & ~there
     if lacking:
         raise InvalidInput(
@@ -237,10 +274,5 @@ def _check(method: Method, model: nn.Module, request: Request, there: Needs, sit
             f"method {method.name!r} makes new inputs by changing given ones, and these are token ids, which cannot "
             f"be changed by a little. Methods that would do: {', '.join(others)}"
         )
-    if not situation.attachable and "added" in method.touches:
-        others = [name for name in suitable(there) if "added" not in METHODS.get(name).touches]
-        raise InvalidInput(
-            f"method {method.name!r} adds neurons, and {type(model).__name__} has no layer beside which they could "
-            f"stand: no Conv2d, and no Linear beside its head. Methods that add none: {', '.join(others)}"
-        )
-    method.check(model, request.grant(method.name, method.needs))
+    check_retained(method, split)
+    method.check(model, request.grant(method.name, method.needs, method.uses))

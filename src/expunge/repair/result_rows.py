@@ -10,6 +10,8 @@ from expunge.repair.measure import Measured, Share
 from expunge.repair.prepare import Prepared
 from expunge.report.wording import MISSING, count, duration, megabytes
 
+REJECTED = "The result is worse than the model was, so it is called {file}: go on using the model as it is."
+
 
 @dataclass(frozen=True)
 class Row:

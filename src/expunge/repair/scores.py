@@ -11,8 +11,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples
+from expunge.data.examples import Examples, Source
 from expunge.data.images import ImageSource, channel_statistics
+from expunge.repair.pictures import DecodedSource
 from expunge.repair.training_data import IMAGENET, TrainingData
 from expunge.training.loop import accuracy
 from expunge.training.numerics import Numerics
@@ -81,33 +82,33 @@ def sample(examples: Examples, size: int, generator: torch.Generator) -> Example
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another way to normalise the images: the option's value, and the accuracy it gives, in [0, 1]."""
+    """Another way to normalise the images: the option, the accuracy it gives, in [0, 1], and the data read so."""
 
     option: str
     accuracy: float
+    data: TrainingData
 
 
 def best_normalisation(
     model: nn.Module, data: TrainingData, examples: Examples, numerics: Numerics, batch_size: int
 ) -> Alternative | None:
     """Return the best of the other usual normalisations; ``None`` where the inputs are no uint8 images."""
-    source = examples.source
-    if not isinstance(source, ImageSource):
+    source = data.examples.source
+    if not isinstance(source, ImageSource | DecodedSource):
         return None
     channels = len(data.mean)
     ways = {
         "--normalise imagenet": IMAGENET,
         "--normalise half": ((0.5,) * channels, (0.5,) * channels),
         "--normalise none": ((0.0,) * channels, (1.0,) * channels),
-        "--normalise data": _statistics(source, examples.index),
     }
+    if isinstance(source, ImageSource):
+        ways["--normalise data"] = channel_statistics(source.images[data.examples.index])
     found = []
     for option, (mean, std) in ways.items():
         if len(mean) == channels and not np.allclose((mean, std), (data.mean, data.std), atol=5e-3):
-            other = replace(examples, source=replace(source, mean=mean, std=std))
-            found.append(Alternative(option, accuracy(model, other, numerics, batch_size)))
+            read: Source = replace(source, mean=mean, std=std)
+            right = accuracy(model, replace(examples, source=read), numerics, batch_size)
+            other = replace(data, examples=replace(data.examples, source=read), mean=mean, std=std)
+            found.append(Alternative(option, right, other))
     return max(found, key=lambda alternative: alternative.accuracy, default=None)
-
-
-def _statistics(source: ImageSource, rows: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return channel_statistics(source.images[rows])

@@ -10,6 +10,7 @@ import torch
 from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.data.loading import load_data
+from expunge.data.location import check_regular
 from expunge.errors import DataError, near_miss
 from expunge.registry import DATASETS
 from expunge.repair.arrays import Part, load_arrays
@@ -49,6 +50,7 @@ def load_training_data(text: str, options: DataOptions | None = None, part: Part
     specification = Specification.parse(text)
     target, settings = specification.target, dict(specification.settings)
     path = Path(target).expanduser()
+    check_regular(path)
     if target.startswith("datasets:"):
         name = target.removeprefix("datasets:")
         return load_table(open_table(name, settings, options, part), options, name)
@@ -113,7 +115,7 @@ def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingDat
     images = data.train_images if part == "train" else data.test_images
     labels = data.train_labels if part == "train" else data.test_labels
     mean, std = data.mean, data.std
-    if options.mean is not None or options.normalise != "data":
+    if options.mean is not None or options.normalise not in ("auto", "data"):
         mean, std = normalisation(options, images.shape[1], (mean, std))
     augmentation = options.augmentation if options.pad or options.flip else data.augmentation
     source = ImageSource(images.to(options.device), mean, std, augmentation)

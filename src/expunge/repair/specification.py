@@ -54,7 +54,7 @@ def plain_value(text: str) -> Any:
     """Return ``text`` read as a TOML value; what is none is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

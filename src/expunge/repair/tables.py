@@ -13,12 +13,23 @@ from expunge.data.examples import Examples
 from expunge.data.joined import TensorSource
 from expunge.errors import DataError, near_miss
 from expunge.repair.arrays import Part, pad_tokens, read_inputs
+from expunge.repair.findings import first_few
+from expunge.repair.forget_files import LABEL_COLUMNS, TITLES
 from expunge.repair.pictures import opener_of, read_pictures
+from expunge.repair.row_keys import printable
 from expunge.repair.specification import is_path, load_extra
 from expunge.repair.texts import tokenize
-from expunge.repair.training_data import DataOptions, Inputs, TrainingData, number_labels
+from expunge.repair.training_data import (
+    NO_LABEL,
+    DataOptions,
+    Inputs,
+    TrainingData,
+    given_names,
+    number_labels,
+)
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
+_ABOUT_ROWS = ("id", "unnamed: 0", "given_label", "suggested_label", *TITLES, *LABEL_COLUMNS)
 _LABELS = ("label", "labels", "target", "class", "y")
 _TEXTS = ("text", "sentence", "content", "question")
 
@@ -47,6 +58,9 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
         elif path.is_file():
             if path.suffix == ".tsv":
                 settings = {"sep": "\t", **settings}
+            if FORMATS[path.suffix] == "csv":
+                # A cell "NA" or "None" is text; an empty one is missing.
+                settings = {"keep_default_na": False, "na_values": [""], **settings}
             found = library.load_dataset(FORMATS[path.suffix], data_files=str(path), **settings)
         else:
             found = library.load_dataset(str(path) if path.exists() else target, **settings)
@@ -67,7 +81,9 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
     if split is None and not options.split and len(found) == 1:
         split = next(iter(found))
     if split is None:
-        raise DataError(f"{target}: no split {wanted[0]!r}; it has {', '.join(found)}, name one with --split")
+        raise DataError(
+            f"{target}: no split {wanted[0]!r}; it has {first_few(list(found), 8)}, name one with --split"
+        )
     return found[split]
 
 
@@ -76,18 +92,20 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
 
     The label is ``options.label``, else a column of class labels, else one called label, labels, target,
     class or y. The inputs are ``options.inputs``, else an image column, else with a tokenizer a text
-    column, else a column of equal-length lists, else every float column.
+    column, else a column of equal-length lists, else every column of numbers but for those whose title says that they
+    name or mark rows.
 
     Raises:
         DataError: no rows, no such column, or values that are not of one kind.
     """
     if len(table) == 0:
         raise DataError(f"{where} has no rows")
+    options = replace(options, inputs=given_names(options.inputs, table.column_names, "inputs"))
     for name in (*options.inputs, *([options.label] if options.label else [])):
         if name not in table.column_names:
             raise DataError(
                 f"{where} has no column {name!r}{near_miss(name, table.column_names)}; it has "
-                f"{', '.join(table.column_names)}"
+                f"{first_few(table.column_names, 8)}"
             )
     label = _label_column(table, options, where)
     feature = table.features[label]
@@ -99,11 +117,16 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     what = f"{where}, column {label!r}"
     labels, classes, named = number_labels(values, options.classes, what, names)
     inputs = _input_columns(table, label, options, where)
+    if label in inputs:
+        raise DataError(f"{where}: column {label!r} is the label and an input too; leave it out of --inputs")
     columns = _Columns(
         table, [n for n in table.column_names if n not in inputs and _dtype(table, n) is not None]
     )
     read = _read(table, inputs, options, where)
-    notes = (f"labels from column {label!r}, inputs from {', '.join(map(repr, inputs))}", *read.notes)
+    left = [name for name in table.column_names if name not in (*inputs, label)]
+    left_out = f"; left out: {first_few(left, 8)}" if left else ""
+    taken = first_few(list(map(repr, inputs)), 8)
+    notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
     return TrainingData(
         Examples.all_of(read.source, labels, len(classes)),
         classes,
@@ -152,7 +175,7 @@ def _label_column(table: Any, options: DataOptions, where: str) -> str:
         if name in table.column_names:
             return name
     raise DataError(
-        f"{where}: no column of labels was found among {', '.join(table.column_names)}; name it with --label"
+        f"{where}: no column of labels was found among {first_few(table.column_names, 8)}; name it with --label"
     )
 
 
@@ -163,7 +186,12 @@ def _input_columns(table: Any, label: str, options: DataOptions, where: str) -> 
     images = [name for name in rest if type(table.features[name]).__name__ == "Image"]
     texts = [name for name in rest if "string" in (_dtype(table, name) or "")]
     lists = [name for name in rest if _dtype(table, name) is None and name not in images]
-    floats = [name for name in rest if (_dtype(table, name) or "").startswith(("float", "double"))]
+    numbers = [
+        name
+        for name in rest
+        if (_dtype(table, name) or "").startswith(("float", "double", "int", "uint"))
+        and name.lower() not in _ABOUT_ROWS
+    ]
     if options.tokenizer and texts:
         usual = [name for name in _TEXTS if name in texts]
         candidates = texts if len(texts) == 1 else usual[:1]
@@ -175,12 +203,36 @@ def _input_columns(table: Any, label: str, options: DataOptions, where: str) -> 
         candidates = []
     if len(candidates) == 1:
         return candidates
-    if not candidates and floats:
-        return floats
+    if not candidates and numbers:
+        for name in texts:
+            _check_text(table, name, where)
+        return numbers
     tokenizer = " and --tokenizer FOLDER if it is text" if texts and not options.tokenizer else ""
     raise DataError(
-        f"{where}: which columns the model reads is not clear; it has {', '.join(table.column_names)}. Name them "
+        f"{where}: which columns the model reads is not clear; it has {first_few(table.column_names, 8)}. Name them "
         f"with --inputs{tokenizer}"
+    )
+
+
+def _check_text(table: Any, name: str, where: str) -> None:
+    """A column of numbers in which a gap is written out is none of text."""
+    values = table.with_format(None)[name][:]
+    gap = next((row for row, value in enumerate(values) if str(value).lower() in NO_LABEL), None)
+    if gap is not None and any(_number(value) is not None for value in values):
+        raise DataError(_no_number(where, name, values, gap))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _no_number(where: str, name: str, values: Sequence[Any], row: int) -> str:
+    return (
+        f"{where}: column {name!r} has {values[row]!r:.100} in row {row}, expected numbers; fill the gap, or turn the "
+        "column into numbers as in training"
     )
 
 
@@ -198,13 +250,10 @@ def _read(table: Any, inputs: list[str], options: DataOptions, where: str) -> In
     columns = []
     for name in inputs:
         values = plain[name][:]
-        if not all(isinstance(value, int | float) for value in values):
-            row = next(i for i, value in enumerate(values) if not isinstance(value, int | float))
-            raise DataError(
-                f"{where}: column {name!r} has {values[row]!r} in row {row}, expected numbers; fill the gap, or "
-                "turn the column into numbers as in training"
-            )
-        columns.append(np.asarray(values, dtype=np.float32))
+        found = [_number(value) for value in values]
+        if None in found:
+            raise DataError(_no_number(where, name, values, found.index(None)))
+        columns.append(np.asarray(found, dtype=np.float32))
     stacked = read_inputs(where, np.stack(columns, axis=1))
     return Inputs(TensorSource(stacked.to(options.device)), (f"{len(inputs)} numbers a row, as they are",))
 
@@ -213,7 +262,7 @@ def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> 
     library = load_extra("datasets", "datasets", "data", f"reading {where}")
     if len(inputs) > 1:
         raise DataError(
-            f"{where}: one image column is expected, got {', '.join(inputs)}; name one with --inputs"
+            f"{where}: one image column is expected, got {first_few(inputs, 8)}; name one with --inputs"
         )
     cells = table.with_format(None).cast_column(inputs[0], library.Image(decode=False))[inputs[0]]
     openers, names = [], []
@@ -221,7 +270,7 @@ def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> 
         if cell is None or (cell["bytes"] is None and cell["path"] is None):
             raise DataError(f"{where}: row {row} has no image; take the row out")
         openers.append(opener_of(cell["bytes"] if cell["bytes"] is not None else cell["path"]))
-        names.append(str(cell["path"]) if cell["path"] else "")
+        names.append(printable(cell["path"]) if cell["path"] else "")
     shown = [f"{where}, row {row}" + (f" ({name})" if name else "") for row, name in enumerate(names)]
     pictures = read_pictures(openers, shown, options)
     return replace(pictures, names=tuple(names) if all(names) else ())

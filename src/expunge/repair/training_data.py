@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples, Source
+from expunge.data.examples import Examples, Source, plain_label
 from expunge.data.images import Augmentation
-from expunge.errors import DataError, InvalidInput
+from expunge.errors import DataError, InvalidInput, near_miss
+from expunge.repair.findings import first_few
+from expunge.repair.row_keys import RowNames, is_number, same_text
+from expunge.store.spreadsheet import from_text
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation that models trained on ImageNet read their images with."""
 
-NORMALISATIONS = ("data", "imagenet", "half", "none")
+NORMALISATIONS = ("auto", "data", "imagenet", "half", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,9 @@ class DataOptions:
     """How training data is read; what does not concern a source is not looked at.
 
     Args:
-        normalise: of uint8 images: "data" (mean and standard deviation per channel of the training
-            images), "imagenet", "half" (0.5 and 0.5: pixels in [-1, 1]) or "none" (pixels in [0, 1]).
+        normalise: of uint8 images: "data" (mean and standard deviation per channel of the training images),
+            "imagenet", "half" (0.5 and 0.5: pixels in [-1, 1]), "none" (pixels in [0, 1]), or "auto": "data", unless a
+            trained model clearly fits another one better.
         mean: per channel, of pixels in [0, 1]; in place of ``normalise``, with ``std``. One number stands
             for all channels.
         std: per channel, of pixels in [0, 1].
@@ -50,7 +54,7 @@ class DataOptions:
         InvalidInput: a value outside its range, or ``mean`` without ``std``.
     """
 
-    normalise: str = "data"
+    normalise: str = "auto"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     size: int | None = None
@@ -97,8 +101,11 @@ class DataOptions:
             raise InvalidInput("crop cuts out the centre of a resized image: give size too")
         if self.pad < 0 or self.memory < 0:
             raise InvalidInput(f"pad and memory must be at least 0, got {self.pad} and {self.memory}")
-        if len(set(self.classes)) < len(self.classes):
-            raise InvalidInput(f"classes names one twice: {', '.join(self.classes)}")
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody said how images are normalised."""
+        return self.normalise == "auto" and self.mean is None
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -164,6 +171,11 @@ class TrainingData:
         """What the row at ``position`` is called in messages."""
         return self.names[position] if self.names else f"row {position}"
 
+    @cached_property
+    def row_names(self) -> RowNames:
+        """The rows by their names, as lists write them."""
+        return RowNames(self.names)
+
     @property
     def sequences(self) -> bool:
         """Whether inputs are token ids, whose padded length is of no meaning."""
@@ -186,7 +198,7 @@ class TrainingData:
         if count == have:
             return self
         if self.named_classes or count < have:
-            shown = f" ({', '.join(self.classes)})" if self.named_classes and have <= 12 else ""
+            shown = f" ({first_few(list(self.classes), 12)})" if self.named_classes else ""
             raise InvalidInput(
                 f"the model has {count} classes, but the data has {have}{shown}; give the data it was trained "
                 "on, or all class names in the order of the model's logits (--classes)"
@@ -198,42 +210,75 @@ class TrainingData:
         )
 
 
+def given_names(given: Sequence[str], known: Collection[str], what: str) -> tuple[str, ...]:
+    """Return the names that a list of the user's means, such as ``--classes``, where a name may hold a comma itself.
+
+    Neighbours that give a ``known`` name when the comma is put back are that name; quotes around one are left out.
+
+    Raises:
+        InvalidInput: one named twice; ``what`` says of which list.
+    """
+    there = {same_text(name): name for name in known}
+    found: list[str] = []
+    at = 0
+    while at < len(given):
+        for end in range(len(given), at, -1):
+            text = same_text(",".join(given[at:end]))
+            name = there.get(text) or there.get(same_text(text.strip("'\"")))
+            if name is not None or end == at + 1:
+                break
+        found.append(name or text)
+        at = end
+    if len(set(found)) < len(found):
+        raise InvalidInput(f"{what} names one twice: {first_few(found, 12)}")
+    return tuple(found)
+
+
+NO_LABEL = ("", "na", "n/a", "nan", "null", "none")
+"""What stands for a missing label among labels that are numbers; elsewhere it is the name of a class."""
+
+
 def number_labels(
     found: Sequence[Any], classes: tuple[str, ...], where: str, names: tuple[str, ...] = ()
 ) -> tuple[Tensor, tuple[str, ...], bool]:
     """Return labels int64 (N,), the class names, and whether they are names rather than numbers.
 
-    Whole numbers are classes as they are; text is numbered in the order of ``classes``, or sorted. Whole
-    numbers that stand for ``names`` are text: in another order of ``classes`` they are renumbered.
+    Text is numbered in the order of ``classes``, or sorted. Whole numbers are classes as they are, unless they are
+    the names in ``classes``. Whole numbers that stand for ``names`` are text: in another order of ``classes`` they
+    are renumbered.
 
     Raises:
-        DataError: labels that are neither, negative ones, or one that ``classes`` lacks.
+        DataError: labels that are neither, or of both kinds, negative ones, or one that ``classes`` lacks.
     """
-    if any(value is None or value != value for value in found):
-        row = next(i for i, value in enumerate(found) if value is None or value != value)
-        raise DataError(f"{where}: row {row} has no label; give it one, or leave the row out")
-    if names and not any(isinstance(value, str) for value in found):
-        labels, _, _ = number_labels(found, names, where)
+    found = [plain_label(value, where, row) for row, value in enumerate(found)]
+    texts = [same_text(value) for value in found if isinstance(value, str)]
+    classes = given_names(classes, {*texts, *names}, "classes")
+    if len(set(names)) < len(names):
+        raise DataError(f"{where}: two classes have one name among {first_few(list(names), 12)}; rename one")
+    if names and not texts:
+        labels = _numbered(found, names, where)
         if not classes or classes == names:
             return labels, names, True
-        found = [names[label] for label in labels.tolist()]
-    if all(isinstance(value, str) for value in found):
-        names = classes or tuple(sorted(set(found)))
-        index = {name: number for number, name in enumerate(names)}
-        for row, value in enumerate(found):
-            if value not in index:
-                raise DataError(
-                    f"{where}: row {row} has label {value!r}, which is none of the classes {', '.join(names)}; "
-                    "correct the label or the classes"
-                )
-        return torch.tensor([index[value] for value in found], dtype=torch.int64), names, True
-    for row, value in enumerate(found):
-        # Class numbers that went through a table with gaps come back as floats.
-        if isinstance(value, str) or int(value) != value:
-            raise DataError(
-                f"{where}: row {row} has label {value!r}, expected whole numbers from 0, or text in every row"
-            )
-    labels = torch.tensor([int(value) for value in found], dtype=torch.int64)
+        found = texts = [names[label] for label in labels.tolist()]
+    if texts and any(map(is_number, texts)):
+        missing = next((row for row, value in enumerate(found) if str(value).lower() in NO_LABEL), None)
+        if missing is not None:
+            raise DataError(f"{where}: row {missing} has no label; give it one, or leave the row out")
+    if texts and len(texts) < len(found):
+        row = next(row for row, value in enumerate(found) if not isinstance(value, str))
+        raise DataError(
+            f"{where}: row {row} has label {found[row]!r} and others have text, such as {texts[0]!r}; expected whole "
+            "numbers from 0, or text in every row"
+        )
+    if texts or set(map(str, found)) & set(classes):
+        known = classes or tuple(sorted(set(texts)))
+        return torch.tensor(match_classes(found, known, where)), known, True
+    labels = _numbered(found, classes, where)
+    return labels, classes or tuple(str(label) for label in range(int(labels.max()) + 1)), bool(classes)
+
+
+def _numbered(found: Sequence[Any], classes: Sequence[str], where: str) -> Tensor:
+    labels = torch.tensor(found, dtype=torch.int64)
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
         raise DataError(
@@ -245,4 +290,41 @@ def number_labels(
             f"{where}: row {int(labels.argmax())} has label {high}, but {expected}; number the classes 0, 1, 2, "
             "... in the order of the model's logits"
         )
-    return labels, classes or tuple(str(label) for label in range(high + 1)), bool(classes)
+    return labels
+
+
+def match_classes(
+    found: Sequence[Any], classes: Sequence[str], where: str, rows: Sequence[str] = ()
+) -> list[int]:
+    """Return the class that each label is: all are names of ``classes``, or all are numbers of theirs.
+
+    Names go first: a number is the name of a class if any of the labels is a name.
+
+    Args:
+        found: text or whole numbers.
+        classes: their names.
+        where: the labels come from; for the message.
+        rows: what the rows are called there; by default "row 0" and so on.
+
+    Raises:
+        DataError: a label that is no class.
+    """
+    texts = [same_text(from_text(str(value))) for value in found]
+    names = {same_text(name): number for number, name in enumerate(classes)}
+    numbers = {str(number): number for number in range(len(classes))}
+    named = any(text in names for text in texts)
+    table = names if named else numbers
+    # Numbers that went through a table with gaps come back as floats.
+    matched = [table.get(text, table.get(text.removesuffix(".0"))) for text in texts]
+    if None in matched:
+        at = matched.index(None)
+        why = (
+            "; others are names of classes, and one list keeps to names or to numbers"
+            if named and texts[at] in numbers
+            else near_miss(texts[at], classes)
+        )
+        raise DataError(
+            f"{where}: {rows[at] if rows else f'row {at}'} has label {found[at]!r:.100}, which is none of the classes "
+            f"{first_few(list(classes), 12)}{why}; correct the label or the classes"
+        )
+    return [label for label in matched if label is not None]

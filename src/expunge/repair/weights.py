@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +16,9 @@ from expunge.repair.published_names import published_names
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     """Put the tensors of ``checkpoint`` into ``model``, in place; every name and shape must fit.
 
-    Three differences are bridged. A prefix that all stored names share is taken off where the names then
-    fit (a Lightning module stores ``model.fc.weight``). Layers that ``transformers`` stores under other
+    Three differences are bridged. A prefix is taken off where the names then fit (``DataParallel`` stores
+    ``module.fc.weight``, Lightning ``model.fc.weight``); what lies outside it, such as the counter of an average of
+    models, is written back as it was. Layers that ``transformers`` stores under other
     names than its modules have are found. A tied parameter may be stored under one of its names, and a
     stored buffer that the model no longer saves is left out here and written back as it was.
 
@@ -29,7 +32,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     own: dict[str, Tensor] = {
         name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)
     }
-    state = checkpoint.state
+    state = {name: tensor for name, tensor in checkpoint.state.items() if name not in checkpoint.extra}
     buffers = dict(model.named_buffers())
     tied = {own[name].data_ptr() for name in state if name in own and own[name].numel()}
     missing = [name for name, tensor in own.items() if name not in state and tensor.data_ptr() not in tied]
@@ -39,6 +42,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
         if name not in own and not (name in buffers and buffers[name].shape == tensor.shape)
     ]
     if missing or unknown:
+        unknown += checkpoint.extra if missing else ()
         raise InvalidInput(_names(checkpoint, missing, unknown))
     unequal = [name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape]
     if unequal:
@@ -50,6 +54,23 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
+def under_names_of(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    """Return ``checkpoint`` with the names that its tensors have in ``model``, as far as they can be found.
+
+    Beside what :func:`load_weights` bridges, a part of the network may be stored alone: ``embeddings.weight`` of an
+    encoder that the model calls ``bert``.
+    """
+    found = _under_own_names(model, _fitting_prefix(model, checkpoint))
+    own = set(model.state_dict())
+    if own & set(found.state):
+        return found
+    for front in sorted({name.partition(".")[0] for name in own}):
+        longer = found.renamed({name: f"{front}.{name}" for name in found.state})
+        if own & set(longer.state):
+            return longer
+    return found
+
+
 def state_to_write(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Return the tensors of ``model`` under the names ``checkpoint`` stores."""
     return {name: tensor for name, tensor in model.state_dict().items() if name in checkpoint.state}
@@ -59,14 +80,21 @@ def _fitting_prefix(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     own = set(model.state_dict())
     if own & set(checkpoint.state):
         return checkpoint
-    shorter = checkpoint
-    while True:
-        front, dot, _ = next(iter(shorter.state)).partition(".")
-        if not dot or not all(name.startswith(front + dot) for name in shorter.state):
-            return checkpoint
-        shorter = shorter.without(front + dot)
-        if own & set(shorter.state):
-            return shorter
+    fitting: Counter[str] = Counter()
+    for name in checkpoint.state:
+        parts = name.split(".")
+        rests = {".".join(parts[at:]): ".".join(parts[:at]) + "." for at in range(1, len(parts))}
+        fitting.update(prefix for rest, prefix in rests.items() if rest in own)
+    if not fitting:
+        return checkpoint
+    most = max(fitting.values())
+    best = sorted(prefix for prefix, count in fitting.items() if count == most)
+    if len(best) > 1:
+        raise InvalidInput(
+            f"{checkpoint.path} holds {len(best)} sets of weights that fit the architecture, under {first_few(best)}; "
+            "save the one that is used alone"
+        )
+    return checkpoint.without(best[0])
 
 
 def _under_own_names(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:

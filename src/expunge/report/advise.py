@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from expunge.choice import RELEARN, RETRAIN, Choice, Situation, choose
 from expunge.errors import InvalidInput
 from expunge.report.comparison import LEVEL, averaged, paired_p
 from expunge.report.evidence import Evidence
@@ -16,47 +17,11 @@ from expunge.report.sweeps import Sweep, sort_into_sweeps
 from expunge.store.record import Record
 from expunge.tasks.regularity import regularity_name
 
-RETRAIN = "retrain"
 WORKS = 0.5
 """Mean Utility x Healed under which a method counts as not working: half healed at full utility."""
 CLOSE = 0.02
 """Difference in mean Utility x Healed that is not worth twice the cost."""
 _GRANTED = {"recipe"}  # whoever trained the model knows how
-
-
-@dataclass(frozen=True, kw_only=True)
-class Situation:
-    """What is known about the damage, and what there is to work with.
-
-    Args:
-        discovery: share of the corrupted examples that is known, in (0, 1]; None if nobody knows.
-        regularity: 0 (random) .. 0.5 (two classes exchanged) .. 1 (poison); None if nobody knows.
-        retain: whether the remaining training data is still there.
-        forget: whether the known bad examples are still there.
-        budget: most that may be spent, as a share of a retraining; None for no limit.
-
-    Raises:
-        InvalidInput: a number outside its range.
-    """
-
-    discovery: float | None = None
-    regularity: float | None = None
-    retain: bool = True
-    forget: bool = True
-    budget: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.discovery is not None and not 0 < self.discovery <= 1:
-            raise InvalidInput(
-                f"discovery is the share of the corruption that is known, in (0, 1], got {self.discovery:g}; "
-                "divide a percentage by 100, or say 'unknown'"
-            )
-        if self.regularity is not None and not 0 <= self.regularity <= 1:
-            raise InvalidInput(f"regularity must lie in [0, 1], got {self.regularity:g}; or say 'unknown'")
-        if self.budget is not None and not (self.budget > 0 and math.isfinite(self.budget)):
-            raise InvalidInput(
-                f"the budget is a share of a retraining and must be positive, got {self.budget:g}; 0.25 is a quarter"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,26 +71,28 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """What to use, and what that rests on.
+    """What to use, and what the records say of it.
 
     Args:
-        choice: the usable method with the highest mean; None where none is usable.
-        runner_up: the next one.
+        choice: the method, as "expunge clean" chooses it.
+        figures: that method in the records; None where it was not run in every cell that counts.
+        other: the usable method with the highest mean beside it.
         safer: a usable method whose worst cell is better than the choice's, if there is one.
         cheaper: the cheapest usable method within :data:`CLOSE` of the choice and at most at half its cost.
-        works: whether the choice reaches :data:`WORKS`.
-        p: paired test of the choice against the runner-up over the seeds; None for a single seed.
+        works: whether the choice reaches :data:`WORKS`; None without records of it.
+        p: paired test of the choice against the other over the seeds; None where none can be made.
         retrain: retraining without what is known, whether usable here or not; None if it was not run.
         ranking: every usable method, best first.
         excluded: method -> why it cannot be used here.
         thin: why the evidence is weak, as sentences.
     """
 
-    choice: Candidate | None
-    runner_up: Candidate | None
+    choice: Choice
+    figures: Candidate | None
+    other: Candidate | None
     safer: Candidate | None
     cheaper: Candidate | None
-    works: bool
+    works: bool | None
     p: float | None
     retrain: Candidate | None
     ranking: tuple[Candidate, ...]
@@ -134,19 +101,20 @@ class Advice:
 
 
 def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], MethodFacts | None]) -> Advice:
-    """Return what the evidence says for a situation.
+    """Return the method for a situation, and what the evidence says of it and of others.
 
-    The cells that count are those at the stated regularity and discovery rate, or, where the map has no
-    such point, at its neighbours on either side; all of them where a value is unknown. Methods are ranked by
-    their mean over these cells; a failed run counts as 0.
+    The method is that of :func:`expunge.choice.choose`, with the price of relearning as the evidence has it. The cells
+    that count are those at the stated regularity and discovery rate, or, where the map has no such point, at its
+    neighbours on either side; all of them where a value is unknown. Methods are ranked by their mean over these cells;
+    a failed run counts as 0. Where retraining can be had, none that costs more is usable.
 
     Args:
-        situation: what is known and what there is.
+        situation: what is known and what there is; how to retrain counts as known.
         evidence: records to judge by.
         facts: name of a method -> what it needs; None for one that is not installed.
 
     Raises:
-        InvalidInput: no record with a place on the map.
+        InvalidInput: no record with a place on the map, or nothing to work with.
     """
     sweeps = [sweep for sweep in sort_into_sweeps(evidence.records) if sweep.corruption]
     if not sweeps:
@@ -158,29 +126,34 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
     for label, method in sorted(method_of.items()):
         known = facts(method)
         found = _candidate(label, sweeps, places, known)
-        if found is not None and label == RETRAIN:
+        if found is not None and label in (RETRAIN, RELEARN):
             candidates[label] = found
         if reason := _obstacle(known, method, situation, found):
             excluded[label] = reason
         elif found is not None:
             candidates[label] = found
-    retrain = candidates.get(RETRAIN)
+    measured, declared = candidates.get(RELEARN), facts(RELEARN)
+    price = declared.retraining_share if declared else None
+    if measured is not None and measured.cost is not None:
+        price = measured.cost
+    choice = choose(replace(situation, recipe=True, price=price))
     ranking = sorted(
         (found for label, found in candidates.items() if label not in excluded),
         key=lambda found: (-found.mean, found.cost or 0.0, found.method),
     )
-    choice = ranking[0] if ranking else None
-    runner_up = ranking[1] if len(ranking) > 1 else None
+    figures = candidates.get(choice.method)
+    other = next((found for found in ranking if found.method != choice.method), None)
     safest = max(ranking, key=lambda found: found.worst.uxh, default=None)
-    safer = safest if choice and safest and safest.worst.uxh > choice.worst.uxh + 0.01 else None
+    safer = safest if figures and safest and safest.worst.uxh > figures.worst.uxh + 0.01 else None
     return Advice(
         choice=choice,
-        runner_up=runner_up,
+        figures=figures,
+        other=other,
         safer=safer,
-        cheaper=_cheaper(choice, ranking),
-        works=choice is not None and choice.mean >= WORKS,
-        p=_test(choice, runner_up, sweeps, places),
-        retrain=retrain,
+        cheaper=_cheaper(figures, ranking),
+        works=None if figures is None else figures.mean >= WORKS,
+        p=_test(figures, other, sweeps, places),
+        retrain=candidates.get(RETRAIN),
         ranking=tuple(ranking),
         excluded=excluded,
         thin=_thin(sweeps, places, situation),
@@ -188,7 +161,7 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
 
 
 def tied(advice: Advice) -> bool | None:
-    """Whether choice and runner-up are not told apart; None where no test can be made."""
+    """Whether choice and the best other method are not told apart; None where no test can be made."""
     return None if advice.p is None else advice.p >= LEVEL
 
 
@@ -302,6 +275,9 @@ def _obstacle(
         return "was not run in every cell that counts"
     if situation.budget is not None and found.cost is not None and found.cost > situation.budget:
         return "is over the budget"
+    retrainable = situation.retain and (situation.budget is None or situation.budget >= 1)
+    if retrainable and method != RETRAIN and found.cost is not None and found.cost > 1:
+        return "costs more than retraining"
     return None
 
 
@@ -316,15 +292,15 @@ _LACKING = {
 
 def _test(
     choice: Candidate | None,
-    runner_up: Candidate | None,
+    other: Candidate | None,
     sweeps: Sequence[Sweep],
     places: Mapping[str, Sequence[Place]],
 ) -> float | None:
     # Seeds of several sweeps are no repetitions of each other.
-    if choice is None or runner_up is None or len(sweeps) != 1:
+    if choice is None or other is None or len(sweeps) != 1:
         return None
     both = []
-    for candidate in (choice, runner_up):
+    for candidate in (choice, other):
         runs = _runs(candidate.method, sweeps[0], places[sweeps[0].title])
         both.append(
             averaged(

@@ -13,8 +13,10 @@ def write_atomically(path: Path, content: bytes) -> None:
     A reader, or a process killed at any moment, finds the old file or the new one, never a part.
 
     Raises:
-        OSError: the folder cannot be made or written; nothing is left behind.
+        OSError: the folder cannot be made or written, or ``path`` is no regular file; nothing is left behind.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path} is no file, but a folder, pipe or device, which is not replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:

@@ -145,7 +145,10 @@ def check_forget(positions: Tensor, count: int) -> Tensor:
     """
     positions = positions.cpu().reshape(-1)
     if len(positions) == 0:
-        raise InvalidInput("the forget set is empty: name at least one example to forget")
+        raise InvalidInput(
+            "the forget set is empty: name at least one example to forget; to look for bad ones is the work of "
+            "'expunge find'"
+        )
     if positions.dtype == torch.bool:
         if len(positions) != count:
             raise InvalidInput(

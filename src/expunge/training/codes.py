@@ -10,7 +10,7 @@ from torch import Tensor
 
 from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
-from expunge.seeding import generator
+from expunge.seeding import generator, sent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ class MnemonicCodes:
     def mix(self, batches: Iterable[Batch], codes: Tensor, source: torch.Generator) -> Iterator[Batch]:
         """Yield ``batches`` with inputs replaced by the codes of their labels; ``source`` draws which."""
         for batch in batches:
-            replaced = (torch.rand(len(batch), generator=source) < self.share).to(batch.x.device)
+            drawn = torch.rand(len(batch), generator=source) < self.share
+            replaced = sent(drawn.nonzero().flatten(), batch.x.device)
             inputs = batch.x.clone()
             inputs[replaced] = codes.to(inputs)[batch.y[replaced]]
             yield Batch(inputs, batch.y, batch.index)

@@ -20,14 +20,16 @@ class LossRecorder:
     """
 
     def __init__(self, rows: int, device: torch.device | str) -> None:
-        self._sums = torch.zeros(rows, dtype=torch.float64, device=device)
-        self._visits = torch.zeros(rows, dtype=torch.float64, device=device)
+        # MPS has no float64
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self._sums = torch.zeros(rows, dtype=dtype, device=device)
+        self._visits = torch.zeros(rows, dtype=dtype, device=device)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the mean cross-entropy of the stored labels."""
         losses = F.cross_entropy(model(batch.x).float(), batch.y, reduction="none")
-        self._sums.index_add_(0, batch.index, losses.detach().double())
-        self._visits.index_add_(0, batch.index, torch.ones_like(losses, dtype=torch.float64))
+        self._sums.index_add_(0, batch.index, losses.detach().to(self._sums.dtype))
+        self._visits.index_add_(0, batch.index, torch.ones_like(losses, dtype=self._visits.dtype))
         return Loss(losses.mean(), len(batch))
 
     def means(self) -> Tensor:

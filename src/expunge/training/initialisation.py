@@ -17,16 +17,37 @@ _STAYING = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm)
 def reinitialise(model: nn.Module, source: torch.Generator) -> None:
     """Reset every parameter and running statistic of ``model`` in place, drawing from ``source``.
 
-    A network with ``reset_parameters`` of its own is reset by it, else every module that has one is.
+    Layers that are frozen stay as they are, running statistics included: the first training found them so. A network
+    with ``reset_parameters`` of its own is reset by it, else every module that has one is.
 
     Raises:
         InvalidInput: a module owns parameters and cannot reset them; the message names it.
     """
-    for name, module in _reset(model, source):
+    # On an accelerator the initialisers would draw from its global generator instead of ``source``.
+    fresh = copy.deepcopy(model).cpu()
+    frozen = [module for module in fresh.modules() if _is_frozen(module)]
+    kept = [
+        (tensor, tensor.clone())
+        for module in frozen
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    ]
+    left = _reset(fresh, source)
+    with torch.no_grad():
+        for tensor, value in kept:
+            tensor.copy_(value)
+    for name, module in left:
+        if module in frozen:
+            continue
         raise InvalidInput(
             f"{type(module).__name__} {name or '(the model itself)'!r} owns parameters but has no "
             "reset_parameters(); give it one, or retrain a fresh model yourself"
         )
+    model.load_state_dict(fresh.state_dict())
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 def _reset(model: nn.Module, source: torch.Generator) -> list[tuple[str, nn.Module]]:
@@ -72,7 +93,7 @@ def shrink_and_perturb(
     """
     if not 0 <= keep <= 1:
         raise InvalidInput(f"keep is a share of the parameters in [0, 1], got {keep}")
-    back = _matching(model, start or {})
+    back = matching(model, start or {})
     if keep == 1:
         return
     # On an accelerator the initialisers would draw from its global generator instead of ``source``.
@@ -91,8 +112,12 @@ def shrink_and_perturb(
             ours.lerp_(theirs.to(ours.device), 1 - keep)
 
 
-def _matching(model: nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors of ``start`` that are parameters of the model; a head for other classes is none."""
+def matching(model: nn.Module, start: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors of ``start`` that are parameters of the model; a head for other classes is none.
+
+    Raises:
+        InvalidInput: another shape than the parameter of that name has, the head apart; not one matching name.
+    """
     parameters = dict(model.named_parameters())
     last = {id(parameter) for parameter in list(model.parameters())[-2:]}
     found = {}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Batch, Examples
 from expunge.errors import Diverged, InvalidInput
+from expunge.training.batchnorm import running_statistics
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
 from expunge.training.schedule import Schedule, constant
@@ -102,7 +104,7 @@ def fit(
                 gradients = int(summed)
             meter.count(gradients)
             mean = float(total) / max(1, seen)
-            if not torch.isfinite(total):
+            if not math.isfinite(mean):
                 raise Diverged(
                     f"the training loss became {mean} in epoch {number + 1} (step {step}) at learning rate "
                     f"{rates[0]:g}; lower the learning rate"
@@ -113,9 +115,12 @@ def fit(
 def _step(
     model: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer, numerics: Numerics, batch: Batch
 ) -> tuple[Tensor, int]:
-    """Make one step on ``batch``; return its loss and the number of its sample gradients."""
+    """Make one step on ``batch``; return its loss and the number of its sample gradients.
+
+    A batch of one example has no statistics: it is normalised by the running ones.
+    """
     placed = Batch(numerics.place_inputs(batch.x), batch.y, batch.index)
-    with numerics.autocast():
+    with numerics.autocast(), running_statistics(model) if len(batch) == 1 else nullcontext():
         loss = objective(model, placed)
     optimizer.zero_grad(set_to_none=True)
     loss.value.backward()  # type: ignore[no-untyped-call]
@@ -134,14 +139,28 @@ def _restored(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             group["lr"] = rate
 
 
+def first_output(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    """Return the first of several outputs, in a sequence or a dictionary; a forward hook."""
+    del module, inputs
+    if isinstance(output, Mapping):
+        return next(iter(output.values()), None)
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
 @contextmanager
 def training_mode(model: nn.Module, mode: bool = True) -> Iterator[None]:
-    """Put the model in training (or evaluation) mode and restore every module's own mode afterwards."""
+    """Put the model in training (or evaluation) mode and restore every module's own mode afterwards.
+
+    In training mode a model with auxiliary heads returns its first output alone.
+    """
     modes = {module: module.training for module in model.modules()}
     model.train(mode)
+    handle = model.register_forward_hook(first_output) if mode else None
     try:
         yield
     finally:
+        if handle is not None:
+            handle.remove()
         for module, former in modes.items():
             module.training = former
 
@@ -177,4 +196,4 @@ def accuracy(
         raise InvalidInput("accuracy is not defined over no examples; check that the set is not empty first")
     logits = predict(model, examples, numerics, batch_size)
     right = (logits.argmax(1) == examples.labels) & ~logits.isnan().any(1)
-    return float(right.double().mean())
+    return float(right.cpu().double().mean())  # not every accelerator has float64

@@ -74,7 +74,10 @@ class Numerics:
     def place(self, model: nn.Module) -> nn.Module:
         """Move ``model`` to the device and memory format, in place, and return it."""
         if self.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Only images have this format: torch would refuse the weights of a Conv3d.
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.ndim == 4:
+                    tensor.data = tensor.data.to(memory_format=torch.channels_last)
         return model.to(self.device)
 
     def place_inputs(self, x: Tensor) -> Tensor:

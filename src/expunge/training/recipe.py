@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Batch, Examples
+from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import InvalidInput, UnknownName
 from expunge.registry import MODELS
 from expunge.seeding import generator, global_generator
@@ -121,14 +120,6 @@ class Recipe:
             example_tied=(self.example_tied or ExampleTied()) if preparation == "example_tied" else None,
         )
 
-    def without_lone_batch(self, examples: int) -> Recipe:
-        """Return the recipe with the batch raised until an epoch of so many examples ends in no batch of one.
-
-        One example has no batch statistics to normalise by. A batch size of 1 is left as it is.
-        """
-        size = next(size for size in count(self.batch_size) if size == 1 or examples % size != 1)
-        return replace(self, batch_size=size)
-
     def draw_codes(self, seed: int, shape: tuple[int, ...], n_classes: int) -> Tensor | None:
         """Return the codes float32 (n_classes, *shape) that training with ``seed`` uses, if it uses any."""
         return None if self.codes is None else self.codes.draw(seed, n_classes, shape)
@@ -192,7 +183,7 @@ class Recipe:
             model.load_state_dict(state)
             meter.count(gradients)
             return numerics.place(model)
-        steps = self.epochs * math.ceil(len(examples) / self.batch_size)
+        steps = self.epochs * batch_count(len(examples), self.batch_size)
         numerics.place(model)
         fit(
             model,

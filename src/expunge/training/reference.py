@@ -40,7 +40,7 @@ def train_reference(
     """
     try:
         with Meter(numerics.device) as meter:
-            recipe.without_lone_batch(len(examples)).train(model, examples, seed, numerics, meter, progress)
+            recipe.train(model, examples, seed, numerics, meter, progress)
     except Diverged as error:
         raise Diverged(f"the {role.replace('_', ' ')} model: {error}") from error
     return meter.seconds

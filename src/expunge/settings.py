@@ -1,0 +1,71 @@
+"""Settings classes made from names and values that a user wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from expunge.errors import ExpungeError, InvalidInput, UnknownName, near_miss
+
+_Settings = TypeVar("_Settings")
+_PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "int": (int, "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": (str, "text"),
+}
+
+
+def make_settings(kind: type[_Settings], content: Mapping[str, Any], owner: str | None = None) -> _Settings:
+    """Return the settings class ``kind`` with the values of a table; ``owner`` names it in messages.
+
+    Raises:
+        UnknownName: a setting it does not have.
+        InvalidInput: a value of the wrong type or outside its range.
+    """
+    owner = owner or kind.__name__
+    known = [entry.name for entry in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in content:
+        if name not in known:
+            raise UnknownName(
+                f"{owner} has no setting {name!r:.100}{near_miss(name, known)} (settings: {', '.join(known) or 'none'})"
+            )
+    check_types(owner, kind, content)
+    try:
+        return kind(**content)
+    except ExpungeError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        raise wrong_type(owner, content, error) from error
+
+
+def check_types(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
+    """Raise :class:`InvalidInput` for the first value that is not of its field's type.
+
+    What a constructor takes without a look would fail late, or never: any text passes for true.
+    """
+    for entry in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+        if entry.name not in settings:
+            continue
+        value = settings[entry.name]
+        if isinstance(entry.default, bool) and not isinstance(value, bool):
+            raise InvalidInput(f"{owner}: {entry.name} must be true or false, got {value!r:.100}")
+        declared = str(getattr(entry.type, "__name__", entry.type))
+        plain = declared.removesuffix(" | None")
+        if plain not in _PLAIN or (value is None and plain != declared):
+            continue
+        wanted, said = _PLAIN[plain]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise wrong_type(owner, settings, f"{entry.name} takes {said}, got {value!r:.100}")
+        if isinstance(value, int | float) and not (abs(value) < 2**63 or math.isinf(value)):
+            raise InvalidInput(
+                f"{owner}: {entry.name} takes {said}, got {value!r:.100}, which is out of every range"
+            )
+
+
+def wrong_type(owner: str, settings: Mapping[str, Any], reason: object) -> InvalidInput:
+    """Return the error that says why ``owner`` cannot be made."""
+    shown = f"{dict(settings)}"
+    shown = f"{shown[:300]} ..." if len(shown) > 300 else shown
+    return InvalidInput(f"{owner} cannot be made with {shown}: a value has the wrong type ({reason})")

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from expunge.data.examples import Examples
+from expunge.data.joined import in_memory
+from expunge.methods import feature_neighbours as module
+from expunge.methods.feature_neighbours import feature_neighbours, two_means
+from expunge.methods.relearn import Relearn
+from expunge.seeding import generator
+from expunge.training.numerics import Numerics
+
+NUMERICS = Numerics(channels_last=False)
+SEPARATION = Relearn().separation
+
+
+class Slice(nn.Module):
+    """Its only layer passes the input on, so that features are the inputs; a head that is none."""
+
+    def __init__(self, size: int, n_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(size, size, bias=False)
+        nn.init.eye_(self.layer.weight)
+        self.n_classes = n_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)[:, : self.n_classes]
+
+
+def of(positions: Tensor, count: int) -> Tensor:
+    mask = torch.zeros(count, dtype=torch.bool)
+    mask[positions] = True
+    return mask
+
+
+def neighbours(x: Tensor, labels: Tensor, known: Tensor, share: float = 0.9, n_classes: int = 2) -> Tensor:
+    train = in_memory(x, labels, n_classes)
+    model = Slice(x.shape[1], n_classes)
+    return feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=share)
+
+
+def planted(seed: int = 0, strength: float = 8.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (600, 24) of two labels; 60 of the 300 with label 0 have a trigger in one direction."""
+    x = torch.randn(600, 24, generator=generator(seed))
+    x[:, :4] *= 4  # directions that good examples vary in far more
+    labels = torch.arange(600) % 2
+    bad = (labels == 0).nonzero().flatten()[:60]
+    x[bad, 9] += strength
+    return x, labels, bad
+
+
+# ---- two means
+
+
+def slow_cut(values: list[float]) -> tuple[float, int]:
+    """Least sum of squares within two parts of at least two, over every cut; and the size of the lower part."""
+    ordered = sorted(values)
+
+    def within(part: list[float]) -> float:
+        mean = math.fsum(part) / len(part)
+        return math.fsum((value - mean) ** 2 for value in part)
+
+    return min((within(ordered[:k]) + within(ordered[k:]), k) for k in range(2, len(ordered) - 1))
+
+
+@pytest.mark.parametrize("count", [4, 5, 17, 60])
+@pytest.mark.parametrize("seed", range(3))
+def test_cut_is_the_one_of_least_variance_within(count: int, seed: int) -> None:
+    values = torch.randn(count, generator=generator(seed), dtype=torch.float64).pow(3) + 100
+    cut = two_means(values)
+    _, size = slow_cut(values.tolist())
+    low, high = values.sort().values[:size], values.sort().values[size:]
+    assert cut.threshold == pytest.approx(float(low[-1] + high[0]) / 2)
+    pooled = math.sqrt(float(low.var() + high.var()) / 2)
+    assert cut.separation == pytest.approx(float(high.mean() - low.mean()) / pooled)
+
+
+def test_cut_by_hand() -> None:
+    # Parts 0, 1, 2 and 10, 12: means 1 and 11, variances 1 and 2.
+    cut = two_means(torch.tensor([12.0, 0.0, 2.0, 10.0, 1.0]))
+    assert cut.threshold == 6.0
+    assert cut.separation == pytest.approx(10 / math.sqrt(1.5))
+
+
+def test_one_normal_distribution_is_cut_in_the_middle() -> None:
+    cut = two_means(torch.randn(100_000, generator=generator(0)) * 3 + 5)
+    # E|x| = sqrt(2 / pi); the variance of either half is 1 - 2 / pi
+    expected = 2 * math.sqrt(2 / math.pi) / math.sqrt(1 - 2 / math.pi)
+    assert cut.separation == pytest.approx(expected, abs=0.03)
+    assert cut.threshold == pytest.approx(5, abs=0.1)
+
+
+def test_equal_values_are_not_separated() -> None:
+    assert two_means(torch.ones(10)).separation == 0
+    assert two_means(torch.tensor([0.0] * 6 + [1.0] * 4)).threshold == 0.5
+
+
+# ---- likeness
+
+
+def slow_likeness(x: Tensor, members: list[int], base: list[int]) -> list[list[float]]:
+    """Cosine of each row with the sum of the other members, plain and whitened; float64, one example at a time.
+
+    Means and the covariance are those of the rows ``base``.
+    """
+    x = x.double()
+    mean = sum((x[i] for i in base), torch.zeros(x.shape[1], dtype=torch.float64)) / len(base)
+    centred = [row - mean for row in x]
+    covariance = sum(
+        (torch.outer(centred[i], centred[i]) for i in base),
+        torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64),
+    ) / len(base)
+    ridge = module._RIDGE * float(covariance.trace()) / x.shape[1]
+    whitener = torch.linalg.cholesky(torch.linalg.inv(covariance + ridge * torch.eye(x.shape[1])))
+    found = []
+    for mapped in (centred, [row @ whitener for row in centred]):
+        unit = [row / row.norm() for row in mapped]
+        values = []
+        for i, row in enumerate(unit):
+            others = sum((unit[j] for j in members if j != i), torch.zeros(x.shape[1], dtype=torch.float64))
+            values.append(float(row @ others / others.norm()))
+        found.append(values)
+    return found
+
+
+def combined(columns: list[list[float]], member: Tensor, base: list[int]) -> Tensor:
+    """The weighted sum of standardised likenesses; standardised and weighed over the rows ``base``."""
+    views = torch.tensor(columns, dtype=torch.float64).T
+    inside = member[base]
+    views = (views - views[base].mean(0)) / views[base].std(0)
+    gap = views[base][inside].mean(0) - views[base][~inside].mean(0)
+    return views @ gap.clamp(min=0).square()
+
+
+def likeness_of(examples: Examples, known: Tensor) -> Any:
+    return module._Likeness(Slice(6, 3), examples, known, ["layer"], NUMERICS)
+
+
+@pytest.mark.parametrize("members", [2, 7])
+def test_likeness_equals_a_slow_loop_over_examples(members: int) -> None:
+    x = torch.randn(90, 6, generator=generator(0)) @ torch.randn(6, 6, generator=generator(1)) + 5
+    member = of(torch.randperm(90, generator=generator(2))[:members], 90)
+    likeness = likeness_of(in_memory(x, torch.zeros(90, dtype=torch.int64), 3), member)
+    sample = likeness._sample
+    assert sorted(sample.tolist()) == list(range(90))
+    expected = slow_likeness(x, member.nonzero().flatten().tolist(), list(range(90)))
+    for view, values in zip(likeness._views, expected, strict=True):
+        assert view.of_sample(member[sample]).tolist() == pytest.approx(
+            [values[i] for i in sample.tolist()], abs=2e-4
+        )
+    total = combined(expected, member, list(range(90)))
+    assert likeness(member).tolist() == pytest.approx(total.tolist(), rel=5e-3, abs=5e-3)
+
+
+def test_rows_beyond_the_sample_get_the_value_they_have_by_the_sample_s_statistics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", 60)
+    x = torch.randn(90, 6, generator=generator(0)) + 5
+    member = of(torch.arange(8) * 3, 90)
+    likeness = likeness_of(in_memory(x, torch.zeros(90, dtype=torch.int64), 3), member)
+    base = likeness._sample.tolist()
+    assert len(base) == 60
+    assert set(member.nonzero().flatten().tolist()) <= set(base)
+    total = combined(slow_likeness(x, (torch.arange(8) * 3).tolist(), base), member, base)
+    assert likeness(member).tolist() == pytest.approx(total.tolist(), rel=5e-3, abs=5e-3)
+
+
+def test_a_row_beyond_the_sample_has_the_value_of_its_twin_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", 60)
+    x = torch.randn(90, 6, generator=generator(0))
+    zeros = torch.zeros(90, dtype=torch.int64)
+    member = of(torch.arange(8), 90)
+    base = likeness_of(in_memory(x, zeros, 3), member)._sample
+    inside = base[~member[base]]
+    outside = of(base, 90).logical_not().nonzero().flatten()
+    x[outside] = x[inside[: len(outside)]]  # which rows are drawn does not depend on their values
+    values = likeness_of(in_memory(x, zeros, 3), member)(member)
+    assert values[outside].tolist() == pytest.approx(values[inside[: len(outside)]].tolist(), abs=1e-4)
+
+
+# ---- who is found
+
+
+@pytest.mark.parametrize(("count", "strength"), [(3, 20.0), (10, 8.0)])
+def test_a_planted_trigger_is_found_among_good_examples(count: int, strength: float) -> None:
+    x, labels, bad = planted(strength=strength)
+    found = neighbours(x, labels, of(bad[:count], 600))
+    assert found.dtype == torch.bool
+    assert not found[bad[:count]].any()
+    assert int(found[bad].sum()) >= 0.9 * (60 - count)
+    assert int(found.sum()) - int(found[bad].sum()) <= 3
+    assert not found[labels == 1].any()
+
+
+def test_a_planted_trigger_is_found_where_a_label_is_larger_than_the_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_SAMPLE", 150)
+    x, labels, bad = planted()
+    found = neighbours(x, labels, of(bad[:10], 600))
+    assert int(found[bad].sum()) >= 45
+    assert int(found.sum()) - int(found[bad].sum()) <= 3
+
+
+@pytest.mark.parametrize("count", [6, 30, 100])
+def test_labels_at_random_name_nobody(count: int) -> None:
+    for seed in range(3):
+        x = torch.randn(600, 24, generator=generator(seed))
+        labels = torch.arange(600) % 3
+        x[torch.arange(600), labels] += 6  # a network that has learned a wrong label sees that label
+        known = torch.randperm(600, generator=generator(seed, "known"))[:count]
+        assert not neighbours(x, labels, of(known, 600), n_classes=3).any()
+
+
+@pytest.mark.parametrize(("unlisted", "searched"), [(9, False), (10, True)])
+def test_nobody_is_found_of_a_label_with_fewer_than_ten_unlisted_examples(
+    unlisted: int, searched: bool
+) -> None:
+    x = torch.randn(3 + unlisted, 8, generator=generator(0))
+    x[:8, 0] += 40
+    found = neighbours(
+        x, torch.zeros(3 + unlisted, dtype=torch.int64), of(torch.arange(3), 3 + unlisted), 1.0
+    )
+    assert bool(found.any()) is searched
+
+
+def test_more_than_the_share_does_not_count() -> None:
+    x, labels, bad = planted()
+    assert not neighbours(x, labels, of(bad[:10], 600), share=0.1).any()
+
+
+def test_model_and_generators_stay_as_they_are() -> None:
+    x, labels, bad = planted()
+    model = Slice(24, 2).train()
+    before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    feature_neighbours(
+        model, in_memory(x, labels, 2), of(bad[:5], 600), NUMERICS, separation=SEPARATION, share=0.5
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training
+    assert not any(layer._forward_hooks for layer in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_layers_that_do_not_run_and_networks_without_layers_are_no_error() -> None:
+    x, labels, bad = planted()
+    known, train = of(bad[:10], 600), in_memory(x, labels, 2)
+    model = Slice(24, 2)
+    model.unused = nn.Linear(3, 3)
+    assert feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=0.5).any()
+    alone = nn.Linear(24, 2)
+    assert not feature_neighbours(alone, train, known, NUMERICS, separation=SEPARATION, share=0.5).any()

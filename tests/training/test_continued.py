@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from expunge.data.joined import in_memory
+from expunge.errors import Diverged, InvalidInput
+from expunge.seeding import generator
+from expunge.training import continued as module
+from expunge.training.continued import Continued, continued
+from expunge.training.cost import Meter
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Optimiser, Recipe
+
+NUMERICS = Numerics(channels_last=False)
+RECIPE = Recipe(
+    batch_size=48, optimiser=Optimiser(name="adam", lr=0.003, momentum=0.5, weight_decay=0.02), augment=True
+)
+DATA = in_memory(torch.randn(80, 3, generator=generator(0)), torch.arange(80) % 2, 2)
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+
+
+def found(model: nn.Module | None = None, recipe: Recipe | None = None, **given: Any) -> Continued:
+    settings: dict[str, Any] = {
+        "optimiser": None, "lr": None, "momentum": 0.9, "weight_decay": None, "batch_size": None, "augment": None,
+        **given,
+    }  # fmt: skip
+    with Meter() as meter:
+        return continued(
+            model or plain(), DATA, NUMERICS, recipe, generator=generator(3), meter=meter, **settings
+        )
+
+
+def test_all_comes_from_the_recipe() -> None:
+    how = found(recipe=RECIPE)
+    assert how.optimiser == RECIPE.optimiser
+    assert (how.batch_size, how.augment) == (48, True)
+    assert how.why == "as in the first training"
+
+
+def test_what_is_given_comes_before_the_recipe() -> None:
+    how = found(recipe=RECIPE, lr=0.5, weight_decay=0.0, batch_size=7, augment=False, optimiser="adam")
+    assert how.optimiser == Optimiser(name="adam", lr=0.5, momentum=0.5, weight_decay=0.0)
+    assert (how.batch_size, how.augment) == (7, False)
+
+
+def test_another_optimiser_does_not_get_the_recipe_s_rate() -> None:
+    how = found(recipe=RECIPE, optimiser="sgd")
+    assert how.optimiser.name == "sgd"
+    assert how.optimiser.lr in module._RATES["sgd"]
+    assert how.optimiser.weight_decay == module._DECAY["sgd"]
+    assert how.batch_size == 48
+
+
+@pytest.mark.parametrize(("make", "name"), [(plain, "adamw"), (normalised, "sgd")])
+def test_without_a_recipe_the_network_s_kind_decides(make: Any, name: str) -> None:
+    how = found(make())
+    assert how.optimiser.name == name
+    assert how.optimiser.lr in module._RATES[name]
+    assert not how.augment
+    assert "tried on retained examples" in how.why
+
+
+def test_a_given_rate_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fit", lambda *_: pytest.fail("a rate was tried"))
+    how = found(lr=0.7, optimiser="sgd")
+    assert how.optimiser.lr == 0.7
+    assert how.why == "as was asked for"
+
+
+@pytest.mark.parametrize(("survives", "chosen"), [(0.1, 0.1), (0.01, 0.01), (0.0015, 0.001), (0.0, 0.001)])
+def test_the_highest_rate_that_keeps_the_accuracy_else_the_lowest(
+    monkeypatch: pytest.MonkeyPatch, survives: float, chosen: float
+) -> None:
+    model = plain()
+    with torch.no_grad():
+        labels = model(next(DATA.batches(80)).x).argmax(1)
+    data = DATA.relabel(labels)
+    before = copy.deepcopy(model.state_dict())
+    monkeypatch.setitem(module._RATES, "sgd", (0.1, 0.03, 0.01, 0.003, 0.001))
+
+    def spoil(trial: nn.Module, *given: Any) -> float:
+        rate = given[2].param_groups[0]["lr"]
+        if rate > 0.05 and survives < rate:
+            raise Diverged("NaN")
+        if rate > survives:
+            with torch.no_grad():
+                for parameter in trial.parameters():
+                    parameter.zero_()
+                trial[2].bias[int(labels.double().mean() < 0.5)] = 1.0  # the rarer label for all
+        return 0.0
+
+    monkeypatch.setattr(module, "fit", spoil)
+    with Meter() as meter:
+        how = continued(
+            model, data, NUMERICS, None, optimiser="sgd", lr=None, momentum=0.9, weight_decay=None,
+            batch_size=None, augment=None, generator=generator(3), meter=meter,
+        )  # fmt: skip
+    assert how.optimiser.lr == chosen
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_trial_s_gradients_are_counted() -> None:
+    with Meter() as meter:
+        continued(
+            plain(), DATA, NUMERICS, None, optimiser=None, lr=None, momentum=0.9, weight_decay=None,
+            batch_size=16, augment=None, generator=generator(3), meter=meter,
+        )  # fmt: skip
+    assert meter.sample_gradients > 0
+    assert meter.sample_gradients % (module._STEPS * 16) == 0
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, None])
+def test_everything_frozen(recipe: Recipe | None) -> None:
+    with pytest.raises(InvalidInput, match=r"every parameter is frozen.*unfreeze the last layers at least"):
+        found(plain().requires_grad_(False), recipe)
