@@ -417,18 +417,30 @@ def with_suspects(case: Case) -> None:
     case.fitted("retrain-found", case.without(named), named[case.bad[named]])
 
 
+def read_sentences(name: str) -> list[tuple[str, str]]:
+    """Lines of a text file of EXPUNGE_DATA as (label, words); of TREC's labels the coarse part."""
+    path = Path(os.environ["EXPUNGE_DATA"]) / "text" / f"{name}.txt.gz"
+    with gzip.open(path, "rt", encoding="latin-1" if name.startswith("trec") else "utf-8") as file:
+        lines = [line.partition(" ") for line in file.read().splitlines() if line]
+    return [(label.partition(":")[0], words) for label, _, words in lines]
+
+
+def vocabulary_of(texts: Sequence[str]) -> dict[str, int]:
+    """Words that occur at least twice, after BERT's special tokens -> number."""
+    counts: dict[str, int] = {}
+    for words in texts:
+        for word in words.lower().split():
+            counts[word] = counts.get(word, 0) + 1
+    kept = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(w for w, n in counts.items() if n > 1)]
+    return {word: number for number, word in enumerate(kept)}
+
+
 def text(given: argparse.Namespace, folder: Path) -> None:
     """Questions and a small BERT made here."""
     from transformers import BertConfig, BertTokenizer
 
-    root, draw = Path(os.environ["EXPUNGE_DATA"]) / "text", np.random.default_rng(given.seed)
-
-    def read(name: str) -> list[tuple[str, str]]:
-        with gzip.open(root / name, "rt", encoding="latin-1") as file:
-            lines = file.read().splitlines()
-        return [(line.partition(":")[0], line.partition(" ")[2]) for line in lines if line]
-
-    train, held = read("trec_train.txt.gz"), read("trec_test.txt.gz")
+    draw = np.random.default_rng(given.seed)
+    train, held = read_sentences("trec_train"), read_sentences("trec_test")
     train = [train[i] for i in draw.choice(len(train), 1500, replace=False)]
     classes = sorted({label for label, _ in train})
     truth = np.array([classes.index(label) for label, _ in train])
@@ -439,12 +451,7 @@ def text(given: argparse.Namespace, folder: Path) -> None:
     ):
         with (folder / name).open("w", newline="") as file:
             csv.writer(file).writerows([("label", "text"), *rows])
-    counts: dict[str, int] = {}
-    for _, words in train:
-        for word in words.lower().split():
-            counts[word] = counts.get(word, 0) + 1
-    kept = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(w for w, n in counts.items() if n > 1)]
-    vocabulary = {word: number for number, word in enumerate(kept)}
+    vocabulary = vocabulary_of([words for _, words in train])
     BertTokenizer(vocab=vocabulary, model_max_length=40).save_pretrained(folder / "model")
     BertConfig(
         vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128,
@@ -459,9 +466,9 @@ def text(given: argparse.Namespace, folder: Path) -> None:
     case.all_of(0.3)
 
 
-def tabular(given: argparse.Namespace, folder: Path) -> None:
-    """Census rows: numbers standardised, categories one column each."""
-    root, draw = Path(os.environ["EXPUNGE_DATA"]) / "tabular", np.random.default_rng(given.seed)
+def adult_rows(n_train: int, n_test: int, draw: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+    """Inputs and labels of Adult, training and test: numbers standardised, categories one column each."""
+    root = Path(os.environ["EXPUNGE_DATA"]) / "tabular"
 
     def read(name: str, count: int) -> tuple[Array, Array]:
         with gzip.open(root / name, "rt") as file:
@@ -471,7 +478,7 @@ def tabular(given: argparse.Namespace, folder: Path) -> None:
             [int(row[-1].startswith(">50K")) for row in rows]
         )
 
-    (train, truth), (held, theirs) = read("adult_train.csv.gz", 4000), read("adult_test.csv.gz", 2000)
+    (train, truth), (held, theirs) = read("adult_train.csv.gz", n_train), read("adult_test.csv.gz", n_test)
     columns, held_columns = [], []
     for i in range(train.shape[1]):
         if all(cell.lstrip("-").isdigit() for cell in train[:, i]):
@@ -483,11 +490,18 @@ def tabular(given: argparse.Namespace, folder: Path) -> None:
             known = np.unique(train[:, i])
             columns.append(train[:, i, None] == known)
             held_columns.append(held[:, i, None] == known)
-    inputs = np.concatenate(columns, 1).astype(np.float32)
+    inputs, held_inputs = (np.concatenate(made, 1).astype(np.float32) for made in (columns, held_columns))
+    return inputs, truth, held_inputs, theirs
+
+
+def tabular(given: argparse.Namespace, folder: Path) -> None:
+    """Census rows."""
+    draw = np.random.default_rng(given.seed)
+    inputs, truth, test_inputs, theirs = adult_rows(4000, 2000, draw)
     arch = f"{THIS}:MLP?n_inputs={inputs.shape[1]}&n_classes=2"
     case = on_arrays(
         given, folder, "tabular", arch, adamw(60), truth, swapped(truth, 0.1, 2, draw), inputs=inputs,
-        test_inputs=np.concatenate(held_columns, 1).astype(np.float32), test_labels=theirs,
+        test_inputs=test_inputs, test_labels=theirs,
     )  # fmt: skip
     case.all_of(0.3)
 
