@@ -258,11 +258,31 @@ def test_killed_while_adding(tmp_path: Path) -> None:
         assert len(database.keys()) == len(records) + 1
 
 
-def test_another_writer_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_deleted_or_replaced_in_use(tmp_path: Path, replaced: bool) -> None:
+    path = tmp_path / "a.sqlite"
+    with Database(path) as database:
+        database.add(make(1))
+        for file in tmp_path.glob("a.sqlite*"):
+            file.unlink()
+        if replaced:
+            Database(path).close()
+        with pytest.raises(
+            StoreError, match=r"a\.sqlite was deleted or replaced while it was in use; .* are in"
+        ):
+            database.add(make(2))
+    (kept,) = tmp_path.glob("a.kept-*.sqlite")
+    with Database(kept) as rescued:
+        assert rescued.records() == [make(1)]
+
+
+def test_another_writer_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(
         sqlite, "configure", lambda connection, _: connection.execute("PRAGMA busy_timeout = 50")
     )
-    with Database(tmp_path / "a.sqlite") as database:
+    with Database(tmp_path / "a.sqlite", patience=0.3) as database:
         other = sqlite3.connect(tmp_path / "a.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
@@ -270,7 +290,8 @@ def test_another_writer_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
             StoreError, match=r"cannot be written: database is locked; check .*keeps it locked"
         ):
             database.add(make())
-        assert time.monotonic() - started >= 0.04
+        assert time.monotonic() - started >= 0.15
+        assert "waiting: the database" in capsys.readouterr().err
         other.execute("ROLLBACK")
         other.close()
         database.add(make())

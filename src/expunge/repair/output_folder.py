@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from expunge.data.location import check_regular
 from expunge.errors import InvalidInput, StoreError
+from expunge.store.atomic import partial_path, remove_abandoned
 
 
 @contextlib.contextmanager
 def output_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder to write into; it becomes ``path`` when the block ends without an error.
 
-    It is ``.NAME.partial-...`` beside ``path``. After an error or an interruption it stays, if anything is
-    in it, and the error carries a note that names it.
+    It is ``.NAME.partial-...`` beside ``path``. After an error or an interruption it stays until the next run, if
+    anything is in it, and the error carries a note that names it.
 
     Raises:
         InvalidInput: ``path`` is there and not empty, or is a file.
@@ -24,7 +25,8 @@ def output_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path).expanduser().absolute()
     _check_free(path)
-    aside = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    remove_abandoned(path.parent, path.name)
+    aside = partial_path(path)
     try:
         aside.mkdir(parents=True)
     except OSError as error:
@@ -47,6 +49,7 @@ def output_folder(path: Path | str) -> Iterator[Path]:
 
 
 def _check_free(path: Path) -> None:
+    check_regular(path)
     if path.exists() and not path.is_dir():
         raise InvalidInput(f"{path} is a file, expected a folder to write into; choose another name")
     if path.is_dir() and any(path.iterdir()):

@@ -2,9 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
+import re
+import shutil
+import socket
 import uuid
+from functools import cache
 from pathlib import Path
+
+_PARTIAL = re.compile(r"[.].*[.]partial-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}")
+
+
+def partial_path(path: Path) -> Path:
+    """Return a hidden name beside ``path`` for what becomes it; it says which process of which machine writes there."""
+    return path.with_name(f".{path.name[:150]}.partial-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def remove_abandoned(folder: Path, name: str = "") -> None:
+    """Remove what ended processes of this machine left half written in ``folder``, of ``name`` alone if it is given."""
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            found = _PARTIAL.fullmatch(entry.name)
+            if found is None or found[1] != _machine() or _runs(int(found[2])):
+                continue
+            if entry.name.startswith(f".{name[:150]}.partial-" if name else "."):
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@cache
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it lives and is another user's
+        pass
+    return True
+
+
+_once = cache(remove_abandoned)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -18,7 +61,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no file, but a folder, pipe or device, which is not replaced")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    _once(path.parent)
+    aside = partial_path(path)
     try:
         with aside.open("xb") as file:
             file.write(content)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from expunge.errors import InvalidInput, StoreError, near_miss
 from expunge.store import layout, sqlite
-from expunge.store.failures import advice, is_damage, is_lost
+from expunge.store.failures import advice, is_damage, is_locked, is_lost
 from expunge.store.record import KINDS, STATUSES, Record
 from expunge.store.tables import CLAIMS, RECORDS
 
@@ -38,7 +40,8 @@ class Database:
     """The records of a sweep, one row per cell.
 
     SQLite runs in WAL mode and waits up to 30 s for another writer; WAL needs a local disk, so give the
-    URL of a database server to share records between machines (PostgreSQL: ``postgresql+psycopg://``). A
+    URL of a database server to share records between machines (PostgreSQL: ``postgresql+psycopg://``). A file that is
+    deleted or replaced meanwhile is an error at the next use, and its records are kept beside it. A
     table written by an older schema gets the columns it lacks when it is opened. Once open, a server that
     goes away is called again, with growing pauses, for ``patience`` seconds.
 
@@ -54,6 +57,7 @@ class Database:
 
     def __init__(self, url_or_path: str | Path, *, patience: float = 60.0) -> None:
         self._closed, self._patience = False, patience
+        self._file: tuple[Path, tuple[int, int]] | None = None
         if isinstance(url_or_path, str) and "://" in url_or_path:
             file, url = None, _parse(url_or_path)
             # Options after "?" may hold credentials too.
@@ -84,6 +88,8 @@ class Database:
         except BaseException:
             self.close()
             raise
+        if file is not None:
+            self._file = (file, sqlite.identity(file))
 
     def add(self, record: Record, *, owner: str | None = None) -> None:
         """Store ``record``; one that failed or was skipped is replaced, one that is done never.
@@ -198,7 +204,7 @@ class Database:
         """Return ``work(connection)``, all of which happens or nothing.
 
         A server that goes away is called again: ``work`` may then be done a second time although the first
-        was committed, and must allow for that.
+        was committed, and must allow for that. So is a file that another program keeps locked.
 
         Args:
             doing: "read" or "written", for messages.
@@ -215,8 +221,10 @@ class Database:
                 with self._transaction(doing) as connection:
                     return work(connection)
             except StoreError as error:
-                if not is_lost(error.__cause__) or time.monotonic() + pause > deadline:
+                waited_for = is_lost(error.__cause__) or is_locked(error.__cause__)
+                if not waited_for or time.monotonic() + pause > deadline:
                     raise
+                print(f"waiting: {error}", file=sys.stderr)
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -247,9 +255,22 @@ class Database:
             raise StoreError(f"the database {self.name} is closed; open it again with Database(...)")
         try:
             with self._engine.begin() as connection:
+                self._check_place(connection)
                 yield connection
         except (SQLAlchemyError, ImportError, OSError, ValueError) as error:
             raise self._failure(doing, error) from error
+
+    def _check_place(self, connection: Connection) -> None:
+        """Keep the records in another file if this one was deleted or replaced, and say so."""
+        if self._file is None or sqlite.identity(self._file[0]) == self._file[1]:
+            return
+        file = self._file[0]
+        kept = file.with_name(f"{file.stem}.kept-{os.getpid()}{file.suffix}")
+        sqlite.copy(connection, kept)
+        raise StoreError(
+            f"the database {file} was deleted or replaced while it was in use; the records until then are in {kept}: "
+            f"move it to {file.name}, then give the same command again"
+        )
 
     def _prepare(self) -> None:
         """Make tables and columns that are missing."""

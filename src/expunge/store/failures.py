@@ -23,6 +23,11 @@ def is_lost(error: BaseException | None) -> bool:
     return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
 
 
+def is_locked(error: BaseException | None) -> bool:
+    """Whether another program keeps an SQLite file locked: the same call may work later."""
+    return error is not None and _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def is_damage(error: BaseException) -> bool:
     """Whether SQLite found its file damaged."""
     return _sqlite_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

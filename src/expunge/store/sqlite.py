@@ -6,6 +6,8 @@ import sqlite3
 import time
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 # Another process that makes the same file has it empty for an instant.
 CREATION_SECONDS = 2.0
 WAITING_SECONDS = 30
@@ -31,6 +33,29 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
             if "locked" not in str(error) or time.monotonic() > give_up:
                 raise
         time.sleep(0.02)
+
+
+def identity(file: Path) -> tuple[int, int]:
+    """Return what tells a file from another of its name; (0, 0) where there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
+
+
+def copy(connection: Connection, file: Path) -> None:
+    """Write all records of an open database to a new ``file``, even where the database's own has been deleted."""
+    opened = connection.connection.driver_connection
+    assert isinstance(opened, sqlite3.Connection)
+    # A connection made since then has an empty file of its own.
+    if not opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
+        return
+    target = sqlite3.connect(file)
+    try:
+        opened.backup(target)
+    finally:
+        target.close()
 
 
 def damage(file: Path) -> str | None:
