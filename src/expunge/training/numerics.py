@@ -93,6 +93,8 @@ class Numerics:
 def _multiplies_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu":
+        return False
     # Public names for these two do not exist; a torch without them counts as a processor without them.
     return any(
         getattr(torch.cpu, name, lambda: False)()
