@@ -545,6 +545,8 @@ class Cells:
     queue: list[Training | Cell] = field(default_factory=list)
     pace: float = 0.0
     """Seconds for one epoch of work, the most that a job of this process took."""
+    not_begun: int = 0
+    """Jobs for which this process has no time left, or whose first model failed."""
 
     def __post_init__(self) -> None:
         self.folder = Path(self.bench.options.out).with_suffix(".work")
@@ -589,6 +591,7 @@ class Cells:
             too_long = job.work * self.pace > self.bench.left
             if too_long or self._marked(first.key, "failed"):
                 self.queue.remove(job)
+                self.not_begun += not self._marked(job.key, "begun")
             elif job is first or self.weights.has(first.key):
                 self.queue.remove(job)
                 if self._mark(job.key, "begun"):
@@ -660,7 +663,7 @@ class Cells:
         lines = Path(self.bench.options.out).read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["part"] == "grid" and "work" in row]
         if not rows:
-            return {"cells": 0}
+            return {"cells": 0, "not_begun": self.not_begun}
         hours = (max(row["at"] for row in rows) - min(row["at"] - row["took"] for row in rows)) / 3600
         cells = [row for row in rows if row["what"] != "first model" and "error" not in row]
         grid, recipe = self.grid, self.setup.recipe
@@ -672,6 +675,7 @@ class Cells:
         return {
             "processes": len({row["process"] for row in rows}),
             "cells": len(cells),
+            "not_begun": self.not_begun,
             "hours": round(hours, 4),
             "cells_an_hour": round(len(cells) / hours, 1),
             "grid_cells": len(grid.seeds) * len(grid.tasks) * len(self.setup.methods),
