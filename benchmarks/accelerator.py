@@ -224,13 +224,14 @@ def counted_steps() -> Iterator[list[int]]:
 class Outcome:
     weights: Tensor
     logits: Tensor
+    measured: Tensor
     seconds: float
     steps: int
     waits: Counter[str] | None
 
     def apart(self, other: Outcome) -> dict[str, float]:
-        """Distance to ``other``, as shares of the other's norm and of its largest entry."""
-        return {
+        """Distance to ``other``, as shares of the other's norm and of its largest entry; of metrics the largest."""
+        return {"metrics": float((self.measured - other.measured).abs().max())} | {
             f"{name}_{kind}": measure(mine, theirs)
             for name, mine, theirs in (
                 ("weights", self.weights, other.weights),
@@ -265,10 +266,13 @@ def carry_out(
     )  # fmt: skip
     with waits(bench) as places, counted_steps() as steps:
         unlearned = method(model, request)
+    measured = evaluate(unlearned.model, problem, numerics)
+    numbers = [measured[name] for name in ("utility", "healed", "asr", "corruption_learned")]
     state = [tensor for tensor in unlearned.model.state_dict().values() if tensor.is_floating_point()]
     return Outcome(
         torch.cat([tensor.detach().cpu().double().flatten() for tensor in state]),
         predict(unlearned.model, problem.truth.sets["test"], numerics).cpu().double(),
+        torch.tensor([0.0 if number is None else number for number in numbers]),
         unlearned.cost.seconds, steps[0], places,
     )  # fmt: skip
 
