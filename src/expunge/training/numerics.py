@@ -90,6 +90,11 @@ class Numerics:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16)
 
 
+def has_float64(device: torch.device | str) -> bool:
+    """Whether float64 can be computed on ``device``: not on MPS, and not on every other accelerator."""
+    return torch.device(device).type in ("cpu", "cuda")
+
+
 def _multiplies_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
