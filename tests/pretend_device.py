@@ -153,9 +153,34 @@ def _wrapped(leaf: Any, given: dict[int, torch.Tensor], func: Any) -> Any:
     return OnDevice(leaf)
 
 
+class Backend:
+    """What torch asks a backend."""
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return True
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
 def register() -> None:
     """Make torch know the device."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
     torch._C._set_only_lift_cpu_tensors(
         True
     )  # torch.tensor(..., device=...) makes it on the CPU, then moves it
