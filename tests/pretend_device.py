@@ -204,7 +204,7 @@ def main() -> None:
     benchmark = runpy.run_path(str(script))
     benchmark["carry_out"].__globals__["waits"] = counted_waits
     sys.argv = [
-        str(script), "--device", NAME, "--only", "equality", "--threads", "1", "--seconds", "600", "--quick",
+        str(script), "--device", NAME, "--only", "equality", "--threads", "1", "--seconds", "100000", "--quick",
         "--out", out, "--methods", ",".join(methods),
     ]  # fmt: skip
     with DEVICE:

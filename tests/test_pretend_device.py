@@ -20,8 +20,6 @@ MOST_WAITS = 2
 """In one step; the published rules of who is drawn into a batch need one or two."""
 BY_HAND = {"rem", "bad_teacher", "scrub"}
 """The quick ones that go through routes, masks in a batch and a teacher."""
-NO_VMAP = {"fisher_forgetting"}
-"""torch.func does not vectorise over tensors of a device written in Python."""
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -55,11 +53,11 @@ def test_method(on_device: Callable[[tuple[str, ...]], dict[str, dict[str, Any]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(METHODS.names()) - BY_HAND - NO_VMAP))
+@pytest.mark.parametrize("name", sorted(set(METHODS.names()) - BY_HAND))
 def test_every_other_method(
     on_device: Callable[[tuple[str, ...]], dict[str, dict[str, Any]]], name: str
 ) -> None:
-    check(on_device(tuple(sorted(set(METHODS.names()) - BY_HAND - NO_VMAP)))[name])
+    check(on_device(tuple(sorted(set(METHODS.names()) - BY_HAND)))[name])
 
 
 def test_the_device_notices(tmp_path: Path) -> None:
