@@ -272,7 +272,7 @@ class Case:
         return {
             "named": len(found.positions),
             "named_bad": right,
-            "good_share": 1 - right / max(1, len(found.positions)),
+            "good_share": 1 - right / len(found.positions) if len(found.positions) else None,
             "good_share_stated": found.false_discovery,
         }
 
