@@ -275,6 +275,37 @@ def test_a_planted_trigger_is_found_where_a_label_is_larger_than_the_sample(
     assert int(found.sum()) - int(found[bad].sum()) <= 3
 
 
+@pytest.mark.parametrize(("strength", "separated"), [(4.0, False), (7.0, True)])
+def test_parts_that_do_not_lie_apart_are_a_beginning_and_no_more(strength: float, separated: bool) -> None:
+    x, labels, bad = planted(strength=strength)
+    known = of(bad[:10], 600)
+    rows, model, train = (labels == 0).nonzero().flatten(), Slice(24, 2), in_memory(x, labels, 2)
+    maps = module._whitenings(model, train, ["layer"], NUMERICS)
+    likeness = module._Likeness(model, train.select(rows), known[rows], ["layer"], maps, NUMERICS)
+    assert two_means(likeness(known[rows])).separation < SEPARATION - 0.2
+    # All known ones have this label: more of them above a cut than of the others is enough to begin with.
+    assert module._first_cut(likeness, True, SEPARATION) is not None
+    assert module._first_cut(likeness, False, SEPARATION) is None
+    result = neighbours(x, labels, known)
+    if separated:
+        assert int(result.found[bad].sum()) >= 45
+        assert int(result.found.sum()) - int(result.found[bad].sum()) <= 4
+    else:
+        nobody(result)
+
+
+@pytest.mark.parametrize(("count", "rule"), [(2, False), (6, True)])
+def test_a_part_that_holds_known_examples_by_chance_is_no_rule(count: int, rule: bool) -> None:
+    x = torch.randn(400, 24, generator=generator(0))
+    x[:240, 0] += 40  # by chance all known ones lie in it with probability 0.6^2 and 0.6^6
+    result = neighbours(x, torch.zeros(400, dtype=torch.int64), of(torch.arange(count), 400))
+    if rule:
+        assert int(result.found[:240].sum()) >= 220
+        assert not result.found[240:].any()
+    else:
+        nobody(result)
+
+
 @pytest.mark.parametrize("count", [6, 30, 100])
 def test_labels_at_random_name_nobody(count: int) -> None:
     for seed in range(3):
