@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from expunge.data.examples import Examples
 from expunge.data.joined import in_memory
 from expunge.methods import feature_neighbours as module
-from expunge.methods.feature_neighbours import feature_neighbours, two_means
+from expunge.methods.feature_neighbours import Neighbours, feature_neighbours, two_means
 from expunge.methods.relearn import Relearn
 from expunge.seeding import generator
 from expunge.training.numerics import Numerics
@@ -39,10 +40,17 @@ def of(positions: Tensor, count: int) -> Tensor:
     return mask
 
 
-def neighbours(x: Tensor, labels: Tensor, known: Tensor, share: float = 0.9, n_classes: int = 2) -> Tensor:
+def neighbours(
+    x: Tensor, labels: Tensor, known: Tensor, share: float = 0.9, n_classes: int = 2
+) -> Neighbours:
     train = in_memory(x, labels, n_classes)
     model = Slice(x.shape[1], n_classes)
     return feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=share)
+
+
+def nobody(result: Neighbours) -> None:
+    assert not result.found.any()
+    assert not result.good
 
 
 def planted(seed: int = 0, strength: float = 8.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,22 +112,33 @@ def test_equal_values_are_not_separated() -> None:
 # ---- likeness
 
 
-def slow_likeness(x: Tensor, members: list[int], base: list[int]) -> list[list[float]]:
+def slow_whitening(x: Tensor, labels: Tensor) -> Tensor:
+    """The inverse square root of the covariance of rows (N, D) within their labels, with its ridge; float64."""
+    x = x.double()
+    zero = torch.zeros(x.shape[1], dtype=torch.float64)
+    covariance = torch.outer(zero, zero)
+    for row, label in zip(x, labels.tolist(), strict=True):
+        mine = x[labels == label]
+        deviation = row - sum(mine, zero) / len(mine)
+        covariance += torch.outer(deviation, deviation) / len(x)
+    ridge = module._RIDGE * float(covariance.trace()) / x.shape[1]
+    values, vectors = torch.linalg.eigh(covariance + ridge * torch.eye(x.shape[1]))
+    root: Tensor = torch.linalg.inv(vectors @ values.sqrt().diag() @ vectors.T)
+    return root
+
+
+def slow_likeness(
+    x: Tensor, members: list[int], base: list[int], whitening: Tensor | None
+) -> list[list[float]]:
     """Cosine of each row with the sum of the other members, plain and whitened; float64, one example at a time.
 
-    Means and the covariance are those of the rows ``base``.
+    The mean is that of the rows ``base``.
     """
     x = x.double()
     mean = sum((x[i] for i in base), torch.zeros(x.shape[1], dtype=torch.float64)) / len(base)
     centred = [row - mean for row in x]
-    covariance = sum(
-        (torch.outer(centred[i], centred[i]) for i in base),
-        torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64),
-    ) / len(base)
-    ridge = module._RIDGE * float(covariance.trace()) / x.shape[1]
-    whitener = torch.linalg.cholesky(torch.linalg.inv(covariance + ridge * torch.eye(x.shape[1])))
     found = []
-    for mapped in (centred, [row @ whitener for row in centred]):
+    for mapped in (centred, *([[row @ whitening for row in centred]] if whitening is not None else [])):
         unit = [row / row.norm() for row in mapped]
         values = []
         for i, row in enumerate(unit):
@@ -138,18 +157,51 @@ def combined(columns: list[list[float]], member: Tensor, base: list[int]) -> Ten
     return views @ gap.clamp(min=0).square()
 
 
-def likeness_of(examples: Examples, known: Tensor) -> Any:
-    return module._Likeness(Slice(6, 3), examples, known, ["layer"], NUMERICS)
+@dataclass(frozen=True)
+class OneLabel:
+    """Features (150, 6) of three labels about means of their own, and the 90 examples with label 0."""
+
+    train: Examples
+    x: Tensor
+    maps: dict[str, Tensor]
+    slow: Tensor | None
+
+    @classmethod
+    def drawn(cls, x: Tensor | None = None) -> OneLabel:
+        features = torch.randn(150, 6, generator=generator(0)) @ torch.randn(6, 6, generator=generator(1)) + 5
+        labels = torch.tensor([0] * 90 + [1] * 40 + [2] * 20)
+        features[:, 0] += 10.0 * labels
+        if x is not None:
+            features[:90] = x
+        train = in_memory(features, labels, 3)
+        maps = module._whitenings(Slice(6, 3), train, ["layer"], NUMERICS)
+        slow = slow_whitening(features, labels) if maps else None
+        return cls(train, features[:90], maps, slow)
+
+    def likeness(self, known: Tensor) -> Any:
+        examples = self.train.select(torch.arange(90))
+        return module._Likeness(Slice(6, 3), examples, known, ["layer"], self.maps, NUMERICS)
 
 
+def test_whitening_is_by_the_covariance_within_the_labels() -> None:
+    case = OneLabel.drawn()
+    assert case.slow is not None
+    assert torch.allclose(case.maps["layer"].double(), case.slow, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("members", [2, 7])
-def test_likeness_equals_a_slow_loop_over_examples(members: int) -> None:
-    x = torch.randn(90, 6, generator=generator(0)) @ torch.randn(6, 6, generator=generator(1)) + 5
+def test_likeness_equals_a_slow_loop_over_examples(
+    members: int, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_WIDEST", 5 if wide else 6)
+    case = OneLabel.drawn()
+    assert bool(case.maps) is not wide  # a wide layer is taken plain only
     member = of(torch.randperm(90, generator=generator(2))[:members], 90)
-    likeness = likeness_of(in_memory(x, torch.zeros(90, dtype=torch.int64), 3), member)
+    likeness = case.likeness(member)
     sample = likeness._sample
     assert sorted(sample.tolist()) == list(range(90))
-    expected = slow_likeness(x, member.nonzero().flatten().tolist(), list(range(90)))
+    expected = slow_likeness(case.x, member.nonzero().flatten().tolist(), list(range(90)), case.slow)
     for view, values in zip(likeness._views, expected, strict=True):
         assert view.of_sample(member[sample]).tolist() == pytest.approx(
             [values[i] for i in sample.tolist()], abs=2e-4
@@ -158,30 +210,40 @@ def test_likeness_equals_a_slow_loop_over_examples(members: int) -> None:
     assert likeness(member).tolist() == pytest.approx(total.tolist(), rel=5e-3, abs=5e-3)
 
 
+def test_likeness_to_an_only_member_is_that_of_the_plain_layer() -> None:
+    case, member = OneLabel.drawn(), of(torch.tensor([4]), 90)
+    centred = case.x - case.x.mean(0)
+    cosine = torch.cosine_similarity(centred, centred[4:5])[~member]
+    values = case.likeness(member)(member)[~member]
+    assert ((values - values.mean()) / values.std()).tolist() == pytest.approx(
+        ((cosine - cosine.mean()) / cosine.std()).tolist(), abs=1e-3
+    )
+
+
 def test_rows_beyond_the_sample_get_the_value_they_have_by_the_sample_s_statistics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_SAMPLE", 60)
-    x = torch.randn(90, 6, generator=generator(0)) + 5
+    case = OneLabel.drawn()
     member = of(torch.arange(8) * 3, 90)
-    likeness = likeness_of(in_memory(x, torch.zeros(90, dtype=torch.int64), 3), member)
+    likeness = case.likeness(member)
     base = likeness._sample.tolist()
     assert len(base) == 60
     assert set(member.nonzero().flatten().tolist()) <= set(base)
-    total = combined(slow_likeness(x, (torch.arange(8) * 3).tolist(), base), member, base)
+    slow = slow_likeness(case.x, (torch.arange(8) * 3).tolist(), base, case.slow)
+    total = combined(slow, member, base)
     assert likeness(member).tolist() == pytest.approx(total.tolist(), rel=5e-3, abs=5e-3)
 
 
 def test_a_row_beyond_the_sample_has_the_value_of_its_twin_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SAMPLE", 60)
     x = torch.randn(90, 6, generator=generator(0))
-    zeros = torch.zeros(90, dtype=torch.int64)
     member = of(torch.arange(8), 90)
-    base = likeness_of(in_memory(x, zeros, 3), member)._sample
+    base = OneLabel.drawn(x).likeness(member)._sample
     inside = base[~member[base]]
     outside = of(base, 90).logical_not().nonzero().flatten()
     x[outside] = x[inside[: len(outside)]]  # which rows are drawn does not depend on their values
-    values = likeness_of(in_memory(x, zeros, 3), member)(member)
+    values = OneLabel.drawn(x).likeness(member)(member)
     assert values[outside].tolist() == pytest.approx(values[inside[: len(outside)]].tolist(), abs=1e-4)
 
 
@@ -191,12 +253,16 @@ def test_a_row_beyond_the_sample_has_the_value_of_its_twin_inside(monkeypatch: p
 @pytest.mark.parametrize(("count", "strength"), [(3, 20.0), (10, 8.0)])
 def test_a_planted_trigger_is_found_among_good_examples(count: int, strength: float) -> None:
     x, labels, bad = planted(strength=strength)
-    found = neighbours(x, labels, of(bad[:count], 600))
+    result = neighbours(x, labels, of(bad[:count], 600))
+    found = result.found
     assert found.dtype == torch.bool
     assert not found[bad[:count]].any()
     assert int(found[bad].sum()) >= 0.9 * (60 - count)
-    assert int(found.sum()) - int(found[bad].sum()) <= 3
+    good = int(found.sum()) - int(found[bad].sum())
+    assert good <= 3
     assert not found[labels == 1].any()
+    assert set(result.good) == {0}
+    assert 0 <= result.good[0] <= 0.05
 
 
 def test_a_planted_trigger_is_found_where_a_label_is_larger_than_the_sample(
@@ -204,9 +270,40 @@ def test_a_planted_trigger_is_found_where_a_label_is_larger_than_the_sample(
 ) -> None:
     monkeypatch.setattr(module, "_SAMPLE", 150)
     x, labels, bad = planted()
-    found = neighbours(x, labels, of(bad[:10], 600))
+    found = neighbours(x, labels, of(bad[:10], 600)).found
     assert int(found[bad].sum()) >= 45
     assert int(found.sum()) - int(found[bad].sum()) <= 3
+
+
+@pytest.mark.parametrize(("strength", "separated"), [(4.0, False), (7.0, True)])
+def test_parts_that_do_not_lie_apart_are_a_beginning_and_no_more(strength: float, separated: bool) -> None:
+    x, labels, bad = planted(strength=strength)
+    known = of(bad[:10], 600)
+    rows, model, train = (labels == 0).nonzero().flatten(), Slice(24, 2), in_memory(x, labels, 2)
+    maps = module._whitenings(model, train, ["layer"], NUMERICS)
+    likeness = module._Likeness(model, train.select(rows), known[rows], ["layer"], maps, NUMERICS)
+    assert two_means(likeness(known[rows])).separation < SEPARATION - 0.2
+    # All known ones have this label: more of them above a cut than of the others is enough to begin with.
+    assert module._first_cut(likeness, True, SEPARATION) is not None
+    assert module._first_cut(likeness, False, SEPARATION) is None
+    result = neighbours(x, labels, known)
+    if separated:
+        assert int(result.found[bad].sum()) >= 45
+        assert int(result.found.sum()) - int(result.found[bad].sum()) <= 4
+    else:
+        nobody(result)
+
+
+@pytest.mark.parametrize(("count", "rule"), [(2, False), (6, True)])
+def test_a_part_that_holds_known_examples_by_chance_is_no_rule(count: int, rule: bool) -> None:
+    x = torch.randn(400, 24, generator=generator(0))
+    x[:240, 0] += 40  # by chance all known ones lie in it with probability 0.6^2 and 0.6^6
+    result = neighbours(x, torch.zeros(400, dtype=torch.int64), of(torch.arange(count), 400))
+    if rule:
+        assert int(result.found[:240].sum()) >= 220
+        assert not result.found[240:].any()
+    else:
+        nobody(result)
 
 
 @pytest.mark.parametrize("count", [6, 30, 100])
@@ -216,7 +313,7 @@ def test_labels_at_random_name_nobody(count: int) -> None:
         labels = torch.arange(600) % 3
         x[torch.arange(600), labels] += 6  # a network that has learned a wrong label sees that label
         known = torch.randperm(600, generator=generator(seed, "known"))[:count]
-        assert not neighbours(x, labels, of(known, 600), n_classes=3).any()
+        nobody(neighbours(x, labels, of(known, 600), n_classes=3))
 
 
 @pytest.mark.parametrize(("unlisted", "searched"), [(9, False), (10, True)])
@@ -224,16 +321,19 @@ def test_nobody_is_found_of_a_label_with_fewer_than_ten_unlisted_examples(
     unlisted: int, searched: bool
 ) -> None:
     x = torch.randn(3 + unlisted, 8, generator=generator(0))
-    x[:8, 0] += 40
+    x[:6, 0] += 40
     found = neighbours(
         x, torch.zeros(3 + unlisted, dtype=torch.int64), of(torch.arange(3), 3 + unlisted), 1.0
-    )
+    ).found
     assert bool(found.any()) is searched
 
 
 def test_more_than_the_share_does_not_count() -> None:
     x, labels, bad = planted()
-    assert not neighbours(x, labels, of(bad[:10], 600), share=0.1).any()
+    known = of(bad[:10], 600)
+    found = int(neighbours(x, labels, known).found.sum())
+    nobody(neighbours(x, labels, known, share=(found - 0.5) / 290))
+    assert int(neighbours(x, labels, known, share=(found + 0.5) / 290).found.sum()) == found
 
 
 def test_model_and_generators_stay_as_they_are() -> None:
@@ -254,6 +354,6 @@ def test_layers_that_do_not_run_and_networks_without_layers_are_no_error() -> No
     known, train = of(bad[:10], 600), in_memory(x, labels, 2)
     model = Slice(24, 2)
     model.unused = nn.Linear(3, 3)
-    assert feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=0.5).any()
+    assert feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=0.5).found.any()
     alone = nn.Linear(24, 2)
-    assert not feature_neighbours(alone, train, known, NUMERICS, separation=SEPARATION, share=0.5).any()
+    nobody(feature_neighbours(alone, train, known, NUMERICS, separation=SEPARATION, share=0.5))
