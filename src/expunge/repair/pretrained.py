@@ -19,7 +19,7 @@ def pretrained_folder(job: Job) -> Path | None:
 
 
 def checkpoint_name(job: Job) -> str:
-    """Return the name of the repaired checkpoint's file: the one ``from_pretrained`` looks for, where it is to load it."""
+    """Return the name of the repaired file: the one ``from_pretrained`` looks for, where it is to load the folder."""
     if pretrained_folder(job) is None:
         return f"checkpoint{job.checkpoint.suffix}"
     return _WEIGHTS[0] if job.checkpoint.suffix == ".safetensors" else _WEIGHTS[1]
