@@ -157,7 +157,7 @@ def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> Te
     if not (apart or concentrated):
         return None
     above = values > (parts.threshold if apart or count < _MANY else _best_cut(values, known))
-    inside, others = int(above[known].sum()), float(above[~known].double().mean())
+    inside, others = int(above[known].sum()), float(above[~known].float().mean())
     by_chance = float(binom.sf(inside - 1, count, others))
     level = _LIKE if not apart else 1.0 if concentrated else _BY_CHANCE
     return above if inside >= _MEMBERS * count and by_chance <= level else None
@@ -176,7 +176,7 @@ def _refined(likeness: _Likeness, above: Tensor, separation: float) -> tuple[Ten
         if parts.separation < least:
             break
         above, least = values > parts.threshold, parts.separation
-        below = values[~above].double().cpu()
+        below = values[~above].cpu().double()
         tail = float(norm.sf(parts.threshold, float(below.mean()), max(float(below.std()), 1e-9)))
         expected = min(1.0, len(below) * tail / max(1, int((above & ~known).sum())))
     return above, expected

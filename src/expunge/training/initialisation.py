@@ -27,7 +27,9 @@ def reinitialise(model: nn.Module, source: torch.Generator, *, keep_frozen: bool
     # On an accelerator the initialisers would draw from its global generator instead of ``source``.
     fresh = copy.deepcopy(model).cpu()
     frozen = [module for module in fresh.modules() if keep_frozen and _is_frozen(module)]
-    held = [parameter for parameter in fresh.parameters() if keep_frozen and not parameter.requires_grad]
+    held: list[torch.Tensor] = [
+        parameter for parameter in fresh.parameters() if keep_frozen and not parameter.requires_grad
+    ]
     held += [buffer for module in frozen for buffer in module.buffers(recurse=False)]
     kept = [(tensor, tensor.clone()) for tensor in held]
     left = _reset(fresh, source)
