@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from expunge.benchmark.preset import Preset
     from expunge.methods.base import Method
 
-DEFAULT_METHODS = (
-    "none,retrain,retrain_corrected,finetune,gradient_ascent,npo,"
-    "rem,rem_without_redirection,rem_without_removal,relearn"
-)
+DEFAULT_METHODS = "none,retrain,finetune,npo,delete,scrub,rem,relearn"
 
 
 def map_command(
