@@ -6,6 +6,8 @@ import os
 import uuid
 from pathlib import Path
 
+from expunge.errors import StoreError
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` beside ``path``, flush it to the disk, then move it into place.
@@ -34,3 +36,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_output(path: str | Path, content: bytes, what: str) -> Path:
+    """Write a file that a user asked for, and return its path; ``what`` it is, for the message.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:
+        raise StoreError(
+            f"{what} {path} cannot be written: {error}; choose a path that can be written"
+        ) from error
+    return Path(path)
