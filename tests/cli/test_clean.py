@@ -472,7 +472,7 @@ def test_a_network_without_a_place_to_attach(tmp_path: Path) -> None:
     vectors(tmp_path, inputs, network, lambda: nn.Linear(40, 3))
     with pytest.raises(
         InvalidInput,
-        match=r"Linear has no layer beside which they could stand: .*Methods that add none: .*npo",
+        match=r"Linear has no Conv2d, and no Linear beside its head, .*choose a method that adds none, such as 'npo'",
     ):
         own(tmp_path, "--method", "rem")
     said = run(tmp_path, "--data", str(tmp_path / "rows.npz"), "--forget", "column:is_bad",
