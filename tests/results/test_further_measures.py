@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_records import make
+from rich.console import Console
 
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
-from expunge.results.summary import further_measures
-from expunge.results.tables import write_tables
+from expunge.results.summary import further_measures, summarise
+from expunge.results.tables import further_table, write_tables
 from expunge.store.record import Record
 
 
@@ -76,3 +78,29 @@ def test_page_and_tables(tmp_path: Path) -> None:
     text = (tmp_path / "references-digits-resnet9.csv").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "measure,method,mean,half_width,retrained,gap,floor,oracle,runs"
     assert len(text.splitlines()) == 5  # near and far, distance and alone
+
+
+def test_the_terminal_shows_them_too() -> None:
+    found = records("[b]near", {(0, 0): 0.11, (1, 0): 0.08}) + records("far", TWO)
+    table = further_table(found)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table)
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["distance", "[b]near", "0.095", "±0.19", "0.1", "0.015", "0.03"] in lines
+    assert ["far", "0.4", "±1.3", "0.1", "0.267", "0.0267"] in lines
+    assert further_table([make(uxh=0.5)]) is None
+
+
+def test_accuracies_on_the_map_are_further_measures() -> None:
+    corruption = make(uxh=0.5, metrics={"retain_accuracy": 0.9})
+    forgetting = make(task="classes", regularity=None, discovery=None, metrics={"retain_accuracy": 0.9})
+    assert [row.measure for row in rows_of([corruption])] == ["retain_accuracy"]
+    assert rows_of([forgetting]) == []
+
+
+def test_a_measure_named_like_a_column_breaks_nothing() -> None:
+    odd = make(uxh=0.5, metrics={"mean": 0.9, "failed": 0.1, "p": 0.2})
+    assert [row.measure for row in rows_of([odd])] == ["failed", "mean", "p"]
+    summary = summarise(measurements([odd]))
+    assert (summary.method["rem"]["failed"], summary.method["rem"]["mean"]) == (0, 0.5)
+    assert "Further measures" in build_page([odd], {})

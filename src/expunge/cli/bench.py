@@ -190,7 +190,7 @@ def _exists(out: Path, url: str | None) -> bool:
 
 def _tables(console: Console, records: list[Record]) -> None:
     from expunge.results.sweeps import sort_into_sweeps
-    from expunge.results.tables import cost_table, forgetting_tables, map_table, spread_tables
+    from expunge.results.tables import cost_table, forgetting_tables, further_table, map_table, spread_tables
 
     sweeps = sort_into_sweeps(records)
     for sweep in sweeps:
@@ -207,6 +207,7 @@ def _tables(console: Console, records: list[Record]) -> None:
             for table in forgetting_tables(sweep.forgetting):
                 console.print(table)
                 console.print()
-        for table in spread_tables(sweep.records):
+        further = further_table(sweep.records)
+        for table in (*spread_tables(sweep.records), *([] if further is None else [further])):
             console.print()
             console.print(table)

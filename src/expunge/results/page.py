@@ -32,6 +32,7 @@ from expunge.results.summary import (
     BASELINE,
     GAP,
     GAPS,
+    LEVEL,
     REFERENCE,
     SHOWN,
     Summary,
@@ -123,6 +124,7 @@ def build_page(
         .get_template("sweep.html.j2")
         .render(
             title=title,
+            level=LEVEL,
             # In a function of its own: the names of a script are otherwise those of the window.
             policy=_policy(scripts),
             style=Markup(_file("report", "page.css")),

@@ -46,6 +46,22 @@ LEVEL = 0.05
 
 _PLACE = ["regularity", "discovery"]
 _CELL = ["method", *_PLACE]
+_COLUMNS = {
+    "oracle",
+    "seeds",
+    "failed",
+    "best",
+    "rank",
+    "ranked",
+    "cells",
+    "mean",
+    "n",
+    "half_width",
+    "mark",
+    "p",
+    "tied",
+}
+"""Columns of a summary that a measure of this name would take the place of; it stands under further measures alone."""
 _TIE = 1e-9
 
 
@@ -129,7 +145,7 @@ def summarise(table: pd.DataFrame) -> Summary:
     """
     runs = table.drop_duplicates("run")
     _check(runs)
-    measured = [*ON_MAP, *sorted(set(table["measure"]) - {*ON_MAP, *METRICS, ""})]
+    measured = [*ON_MAP, *sorted(set(table["measure"]) - {*ON_MAP, *METRICS, *_COLUMNS, ""})]
     by_cell = runs.groupby(_CELL)
     values = over_seeds(table[table["measure"] != ""], [*_CELL, "measure"]).unstack("measure")
     cells = pd.DataFrame(
@@ -426,12 +442,13 @@ def larger_spread(training: float | None, unlearning: float | None) -> str:
 
 
 def further_measures(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each method and measure that neither the map nor the forgetting tables show, by rising gap.
+    """Return a row for each method and measure that neither map nor forgetting tables show: by name, then rising gap.
 
     ``mean`` with ``half_width`` over the training seeds; the means of ``retrained``, ``floor`` and ``oracle``, NaN
     where there are none; ``gap``: mean of |value - retrained|, run by run; ``runs``: how many have the number.
     """
-    rows = table[~table["measure"].isin(["", *METRICS, *COSTS, *SHOWN])]
+    shown = table["measure"].isin(SHOWN) & (table["task"] != "corruption")
+    rows = table[~table["measure"].isin(["", *METRICS, *COSTS]) & ~shown]
     by = rows.assign(gap=(rows["value"] - rows["retrained"]).abs()).groupby(["measure", "method"])
     found = over_seeds(rows, ["measure", "method"])[["mean", "half_width"]].join(
         by[["retrained", "gap", "floor", "oracle"]].mean()

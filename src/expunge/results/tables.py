@@ -185,7 +185,7 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
     tables = []
     for task, found in summarise_forgetting(measurements(records)).items():
         table = Table(
-            title=f"Forget {printable(task)}, %",
+            title=Text(f"Forget {printable(task)}, %", style="table.title"),
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
@@ -204,7 +204,7 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
             between = "\n" if len(names) > 6 else ""
             cells = [with_interval(row[name, "mean"], row[name, "half_width"], between) for name in names]
             failed = f" ({row['failed', '']:.0f} failed)" if row["failed", ""] else ""
-            table.add_row(printable(method) + failed, *cells, number(row["seconds", "mean"], ".1f"))
+            table.add_row(Text(printable(method) + failed), *cells, number(row["seconds", "mean"], ".1f"))
         tables.append(table)
     return tables
 
@@ -222,7 +222,7 @@ def spread_tables(records: Sequence[Record]) -> list[Table]:
         table.add_column("\nin words", ratio=1)
         for row in found.itertuples():
             table.add_row(
-                printable(row.method),
+                Text(printable(row.method)),
                 with_interval(row.mean, row.half_width),
                 percent(row.sd_training),
                 percent(row.sd_unlearning),
@@ -230,6 +230,33 @@ def spread_tables(records: Sequence[Record]) -> list[Table]:
             )
         tables.append(table)
     return tables
+
+
+def further_table(records: Iterable[Record]) -> Table | None:
+    """Return the measures that no other table shows, beside the retrained model's; None where there are none."""
+    found = further_measures(measurements(records))
+    if not len(found):
+        return None
+    table = plain_table(
+        "Further measures",
+        "In the unit of the metric; ±: 95 % t-interval over the training seeds. Retrained: of a model trained on the "
+        "retain set. Gap: mean of |value - retrained|. Floor: the gap of a second retrained model; a gap that is not "
+        "above it is no larger than the noise of retraining.",
+    )
+    table.add_column("measure", overflow="fold")
+    table.add_column("method", overflow="fold")
+    beside = [name for name in ("retrained", "gap", "floor", "oracle") if found[name].notna().any()]
+    for name in ("value", *beside):
+        table.add_column(name, justify="right", no_wrap=True)
+    for measure, rows in found.groupby("measure"):
+        for position, row in enumerate(rows.itertuples()):
+            value = number(row.mean, ".3g") + (f" ±{row.half_width:.2g}" if is_known(row.half_width) else "")
+            cells = [number(getattr(row, name), ".3g") for name in beside]
+            table.add_row(
+                Text("" if position else printable(measure)), Text(printable(row.method)), value, *cells
+            )
+        table.add_section()
+    return table
 
 
 def shown_measures(found: pd.DataFrame) -> list[str]:

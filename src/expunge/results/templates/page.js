@@ -96,7 +96,7 @@
   // ---- tooltip ----
 
   const tooltip = document.getElementById("tooltip");
-  let told = null;
+  let described = null;
 
   function tell(number, place, button) {
     const cell = data.cells[number];
@@ -106,17 +106,17 @@
     const under = place.bottom + 6 + size.height < innerHeight;
     tooltip.style.top = `${Math.max(4, under ? place.bottom + 6 : place.top - size.height - 6)}px`;
     tooltip.style.left = `${Math.max(4, Math.min(place.left, innerWidth - size.width - 8))}px`;
-    if (told) told.removeAttribute("aria-describedby");
-    told = button || null;
-    if (told) told.setAttribute("aria-describedby", "tooltip");
+    if (described) described.removeAttribute("aria-describedby");
+    described = button || null;
+    if (described) described.setAttribute("aria-describedby", "tooltip");
   }
 
   const tellTile = (tile) => tell(Number(tile.dataset.cell), tile.getBoundingClientRect(), tile);
 
   function hush() {
     tooltip.hidden = true;
-    if (told) told.removeAttribute("aria-describedby");
-    told = null;
+    if (described) described.removeAttribute("aria-describedby");
+    described = null;
   }
 
   const tileOf = (event) => event.target.closest(".tile[data-cell]");
@@ -124,7 +124,7 @@
     if (event.pointerType === "touch") return;
     const tile = tileOf(event);
     if (tile) tellTile(tile);
-    else if (told && !event.target.closest("#tooltip")) hush();
+    else if (described && !event.target.closest("#tooltip")) hush();
   });
   document.addEventListener("focusin", (event) => {
     const tile = tileOf(event);
