@@ -69,7 +69,7 @@ TEN_STEPS = {
     "batch_size": 32, "forget_batch_size": 32, "max_examples": 64, "flush_passes": 3,
 }  # fmt: skip
 _LAST_BIT = 2.0**-23
-_PLACES = 6
+_PLACES = 12
 """Places at which a method waits for the device that are named, the most frequent first."""
 
 
@@ -186,12 +186,12 @@ def _exact_products() -> Iterator[None]:
 
 
 @contextmanager
-def waits(bench: Bench) -> Iterator[Counter[str]]:
-    """Count by place how often the host waits for the device; nothing where torch cannot tell."""
-    places: Counter[str] = Counter()
+def waits(bench: Bench) -> Iterator[Counter[str] | None]:
+    """Count by place how often the host waits for the device; ``None`` where torch cannot tell."""
     if not bench.accelerated:
-        yield places
+        yield None
         return
+    places: Counter[str] = Counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -224,13 +224,14 @@ def counted_steps() -> Iterator[list[int]]:
 class Outcome:
     weights: Tensor
     logits: Tensor
+    measured: Tensor
     seconds: float
     steps: int
-    waits: Counter[str]
+    waits: Counter[str] | None
 
     def apart(self, other: Outcome) -> dict[str, float]:
-        """Distance to ``other``, as shares of the other's norm and of its largest entry."""
-        return {
+        """Distance to ``other``, as shares of the other's norm and of its largest entry; of metrics the largest."""
+        return {"metrics": float((self.measured - other.measured).abs().max())} | {
             f"{name}_{kind}": measure(mine, theirs)
             for name, mine, theirs in (
                 ("weights", self.weights, other.weights),
@@ -265,10 +266,13 @@ def carry_out(
     )  # fmt: skip
     with waits(bench) as places, counted_steps() as steps:
         unlearned = method(model, request)
+    measured = evaluate(unlearned.model, problem, numerics)
+    numbers = [measured[name] for name in ("utility", "healed", "asr", "corruption_learned")]
     state = [tensor for tensor in unlearned.model.state_dict().values() if tensor.is_floating_point()]
     return Outcome(
         torch.cat([tensor.detach().cpu().double().flatten() for tensor in state]),
         predict(unlearned.model, problem.truth.sets["test"], numerics).cpu().double(),
+        torch.tensor([0.0 if number is None else number for number in numbers]),
         unlearned.cost.seconds, steps[0], places,
     )  # fmt: skip
 
@@ -298,14 +302,15 @@ def equality(bench: Bench) -> None:
             reference = carry_out(bench, method, model, here, recipe, seed, cpu)
             other = carry_out(bench, method, nudged, here, recipe, seed, cpu)
             ours = carry_out(bench, method, model, there, recipe, seed, device)
-        total = sum(ours.waits.values())
+        seen = ours.waits or Counter()
+        total = sum(seen.values())
         return {
             **ours.apart(reference),
             "floor": other.apart(reference),
             "steps": ours.steps,
-            "waits": total if bench.accelerated else None,
-            "waits_a_step": round(total / ours.steps, 2) if bench.accelerated and ours.steps else None,
-            "places": dict(ours.waits.most_common(_PLACES)),
+            "waits": None if ours.waits is None else total,
+            "waits_a_step": round(total / ours.steps, 2) if ours.waits is not None and ours.steps else None,
+            "places": dict(seen.most_common(_PLACES)),
             "seconds": ours.seconds,
             "cpu_seconds": reference.seconds,
         }
@@ -508,8 +513,14 @@ def speed(bench: Bench) -> None:
                 "speed", f"training, {engine}", seconds, lambda w=width, b=batch: speed.plain(w, b, engine)
             )
 
-    def methods(width: int, seconds: float, compiled: bool, short: bool = True) -> None:
-        for name in ("relearn", "rem"):
+    def methods(
+        width: int,
+        seconds: float,
+        compiled: bool,
+        short: bool = True,
+        names: Sequence[str] = ("relearn", "rem"),
+    ) -> None:
+        for name in names:
             if name in METHODS.names() and name in (bench.options.methods or METHODS.names()):
                 bench.attempt("speed", name, seconds, lambda n=name: speed.method(n, width, compiled, short))
 
@@ -522,7 +533,7 @@ def speed(bench: Bench) -> None:
         methods(64, 30, compiled=False)
         methods(64, 60, compiled=False, short=False)
         plain("compiled", 75, sizes[:2])
-        methods(64, 120, compiled=True)
+        methods(64, 120, compiled=True, names=("rem",))  # relearn works on a copy, which is not compiled
         plain("compiled", 75, sizes[2:])
 
 
@@ -538,6 +549,8 @@ class Cells:
     queue: list[Training | Cell] = field(default_factory=list)
     pace: float = 0.0
     """Seconds for one epoch of work, the most that a job of this process took."""
+    not_begun: int = 0
+    """Jobs for which this process has no time left, or whose first model failed."""
 
     def __post_init__(self) -> None:
         self.folder = Path(self.bench.options.out).with_suffix(".work")
@@ -582,6 +595,7 @@ class Cells:
             too_long = job.work * self.pace > self.bench.left
             if too_long or self._marked(first.key, "failed"):
                 self.queue.remove(job)
+                self.not_begun += not self._marked(job.key, "begun")
             elif job is first or self.weights.has(first.key):
                 self.queue.remove(job)
                 if self._mark(job.key, "begun"):
@@ -653,7 +667,7 @@ class Cells:
         lines = Path(self.bench.options.out).read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if row["part"] == "grid" and "work" in row]
         if not rows:
-            return {"cells": 0}
+            return {"cells": 0, "not_begun": self.not_begun}
         hours = (max(row["at"] for row in rows) - min(row["at"] - row["took"] for row in rows)) / 3600
         cells = [row for row in rows if row["what"] != "first model" and "error" not in row]
         grid, recipe = self.grid, self.setup.recipe
@@ -665,6 +679,7 @@ class Cells:
         return {
             "processes": len({row["process"] for row in rows}),
             "cells": len(cells),
+            "not_begun": self.not_begun,
             "hours": round(hours, 4),
             "cells_an_hour": round(len(cells) / hours, 1),
             "grid_cells": len(grid.seeds) * len(grid.tasks) * len(self.setup.methods),

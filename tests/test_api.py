@@ -232,7 +232,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         DataError,
         r"inputs must have one shape, but row \d+ has \(1, 6, \d\) and row \d+ has \(1, 6, \d\); resize them in the",
     ),
-    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, "row 0 has label tensor"),
+    "no pairs": ({"train_set": torch.zeros(40, 3, 6)}, DataError, r"items of the dataset must be \(input, label\)"),
     "a stream": ({"train_set": Stream()}, DataError, "a map-style dataset .* is expected, got Stream; the examples"),
     "no data": ({"train_set": [], "forget": [0]}, DataError, "the training set is empty"),
     "wrong input": (

@@ -45,9 +45,10 @@ ALLOWED: dict[str, set[str]] = {
     "repair": LIBRARY | {"store", "audit", "statistics", "report"},
     "detection": LIBRARY | {"store"},
     "audit": LIBRARY | {"store", "statistics"},
-    "report": {"errors", "registry", "choice", "tasks", "store", "benchmark", "statistics"},
+    "report": {"results"},
+    "results": {"errors", "registry", "choice", "tasks", "store", "statistics"},
     "grids": set(),
-    "cli": LIBRARY | {"store", "benchmark", "report", "grids", "repair", "detection", "audit", "statistics"},
+    "cli": LIBRARY | {"store", "benchmark", "results", "grids", "repair", "detection", "audit", "statistics"},
     "__main__": {"cli"},
 }
 
@@ -105,7 +106,7 @@ def test_the_order_has_no_cycle() -> None:
 
 def test_every_part_is_there() -> None:
     assert {part_of(path) for path in FILES} <= set(ALLOWED)
-    assert {"errors", "data", "methods", "store", "report"} <= {part_of(path) for path in FILES}
+    assert {"errors", "data", "methods", "store", "results"} <= {part_of(path) for path in FILES}
 
 
 def test_methods_know_no_metric() -> None:
@@ -114,26 +115,39 @@ def test_methods_know_no_metric() -> None:
         assert not ALLOWED[part] & {"metrics", "evaluation"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
+def test_results_need_no_torch() -> None:
+    results = [
+        f"expunge.results.{path.stem}"
+        for path in FILES
+        if part_of(path) == "results" and path.stem != "__init__"
+    ]
+    modules = [
         "expunge",
         "expunge.errors",
         "expunge.registry",
         "expunge.choice",
         "expunge.store.database",
         "expunge.store.record",
-        *(
-            f"expunge.report.{path.stem}"
-            for path in FILES
-            if part_of(path) == "report" and path.stem != "__init__"
-        ),
-    ],
-)
-def test_no_torch_is_needed(module: str) -> None:
-    code = f"import sys, {module}; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+        *results,
+    ]
+    assert loaded(modules, ("torch",)) == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["report", "--help"]])
+def test_what_answers_at_once_loads_nothing_large(words: list[str]) -> None:
+    code = f"import sys\nfrom expunge.cli import main\nsys.argv = ['expunge', *{words}]\n"
+    code += "try: main()\nexcept SystemExit: pass"
+    assert loaded([], ("torch", "pandas", "altair", "jinja2"), code) == set()
+
+
+def loaded(modules: list[str], wanted: tuple[str, ...], code: str = "") -> set[str]:
+    """Which of ``wanted`` a new interpreter has loaded after importing ``modules`` and running ``code``."""
+    lines = [*(f"import {module}" for module in modules), code, "import sys"]
+    lines.append(f"print('loaded', *(name for name in {wanted} if name in sys.modules))")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.strip().splitlines()[-1].split()[1:])
 
 
 def test_the_truth_is_read_by_evaluation_and_oracles_alone() -> None:

@@ -302,7 +302,7 @@ def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
 
     def look(x: torch.Tensor, row: int) -> None:  # a bad input is found now, not after an hour
         nonlocal shape
-        shape = shape or x.shape
+        shape = x.shape if shape is None else shape
         check_input(x, row, shape)
 
     source = MappedSource(train_set, numerics.device)

@@ -295,3 +295,14 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
         "relearn-fashion-vit": 9,
         "rem-ablation": 6,
     }.get(name, 3)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_the_text_of_a_grid_reads_back_as_the_grid(name: str) -> None:
+    grid = Grid.read(name)
+    text = grid.text()
+    assert Grid.parse(text, "its text") == dataclasses.replace(
+        grid, data=dataclasses.replace(grid.data, root=None)
+    )
+    assert "settings =" not in text.partition("[")[0]  # it stands by itself
+    assert Grid.parse(text, "its text").text() == text

@@ -647,7 +647,7 @@ def test_a_network_without_a_place_to_attach(tmp_path: Path) -> None:
     vectors(tmp_path, inputs, network, lambda: nn.Linear(40, 3))
     with pytest.raises(
         InvalidInput,
-        match=r"Linear has no layer beside which they could stand: .*Methods that add none: .*npo",
+        match=r"Linear has no Conv2d, and no Linear beside its head, .*choose a method that adds none, such as 'npo'",
     ):
         own(tmp_path, "--method", "rem")
     assert "Next best: rem_without_redirection" in own(tmp_path, code=None).replace("\n          ", " ")

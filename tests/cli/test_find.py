@@ -214,7 +214,7 @@ def test_a_model_that_cannot_read_the_data(data: Path) -> None:
     with pytest.raises(InvalidInput, match=r"the model cannot read inputs of shape \(1, 8, 8\)"):
         run(data, "--arch", f"{data.parent / 'net.py'}:net")
     (data.parent / "flat.py").write_text("from torch import nn\ndef net(): return nn.Flatten(0)\n")
-    with pytest.raises(InvalidInput, match=r"the model returns \(128,\) for 2 inputs"):
+    with pytest.raises(InvalidInput, match=r"the model returns \(192,\) for 3 inputs"):
         run(data, "--arch", f"{data.parent / 'flat.py'}:net")
 
 

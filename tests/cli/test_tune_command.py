@@ -197,10 +197,13 @@ def test_a_later_pattern_does_not_win() -> None:
 
 def test_an_array_over_lines_is_part_of_the_table() -> None:
     text = "[methods.npo]\nparts = [\n  [1, 2],\n  [3]\n]\nlr = 1\n\n[data]\nname = 'digits'\n"
-    with pytest.raises(InvalidInput, match="cannot be replaced"):
-        # a row of one entry looks like a table's header: refused rather than guessed
-        replace_table(text, "npo", {"lr": 3}, "")
-    assert "parts" not in replace_table(text.replace("[3]", "[3],"), "npo", {"lr": 3}, "")
+    after = replace_table(text, "npo", {"lr": 3}, "")
+    assert after == "[methods.npo]\nlr = 3\n\n[data]\nname = 'digits'\n"
+
+
+def test_tables_that_other_tables_part_stay_where_they_are() -> None:
+    text = "[methods.npo]\nlr = 1\n[data]\nx = 1\n[methods.rem]\nlr = 2  # why\n"
+    assert replace_table(text, "npo", {"lr": 3}, "") == text.replace("lr = 1", "lr = 3")
 
 
 @pytest.mark.parametrize("text", ["methods = { npo = { lr = 1 } }\n", "[methods]\nnpo.lr = 1\n"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from expunge.data.digits import load_digits
-from expunge.errors import DataError
+from expunge.errors import DataError, InvalidInput
 from expunge.repair.sources import load_training_data, load_validation_data
 from expunge.repair.training_data import IMAGENET, DataOptions
 
@@ -77,3 +78,25 @@ def test_normalisation_as_given(folder: Path) -> None:
 def test_no_such_data(text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         load_training_data(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"label": "kind"}, "--label says nothing about .*images, which is read without it; leave it out"),
+        ({"tokenizer": "x"}, "--tokenizer says nothing about"),
+        ({"split": "test"}, "--split says nothing about"),
+        ({"root": Path("x")}, "--data-root says nothing about"),
+    ],
+)
+def test_options_that_say_nothing_are_errors(folder: Path, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        load_training_data(str(folder), DataOptions(**options))
+
+
+def test_what_the_models_own_pipeline_says_may_go_unused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", inputs=np.zeros((3, 2)), labels=np.arange(3))
+    own = DataOptions(size=8, mean=(0.5,), std=(0.5,), defaults=("size", "mean", "std"))
+    assert len(load_training_data(str(tmp_path / "a.npz"), own)) == 3
+    with pytest.raises(InvalidInput, match="--size says nothing about"):
+        load_training_data(str(tmp_path / "a.npz"), DataOptions(size=8))

@@ -77,10 +77,24 @@ def test_columns_are_real_and_version_is_kept(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_sqlite_settings(tmp_path: Path) -> None:
-    with Database(tmp_path / "a.sqlite") as database, database._transaction("read") as connection:
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30000
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+def test_grids_are_kept_once_and_survive(tmp_path: Path) -> None:
+    with Database(tmp_path / "a.sqlite") as database:
+        assert database.grids() == []
+        for text in ("run = ['rem']\n", "run = ['npo']\n", "run = ['rem']\n"):
+            database.add_grid(text)
+    with Database(tmp_path / "a.sqlite") as database:
+        assert database.grids() == ["run = ['npo']\n", "run = ['rem']\n"]
+        assert database.records() == []
+
+
+def test_a_store_of_the_same_schema_without_grids_still_reads(tmp_path: Path) -> None:
+    with Database(tmp_path / "a.sqlite") as database:
+        database.add(make())
+    connection = sqlite3.connect(tmp_path / "a.sqlite")
+    assert [name for (name,) in connection.execute("SELECT name FROM meta")] == ["schema_version"]
+    connection.close()
+    with Database(tmp_path / "a.sqlite") as database:
+        assert (database.records(), database.grids()) == ([make()], [])
 
 
 def test_url_and_strange_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,17 @@ def test_only_seconds_inside_the_block_add_up(monkeypatch: pytest.MonkeyPatch) -
     assert meter.seconds == 1.75
 
 
+def test_an_accelerator_is_waited_for_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[str] = []
+    monkeypatch.setattr(torch.xpu, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    with Meter("xpu:1"):
+        assert waited == ["xpu:1"]
+    with Meter("mps"):
+        pass
+    assert waited == ["xpu:1", "xpu:1", "mps", "mps"]
+
+
 def test_counts_and_rows() -> None:
     meter = Meter()
     with meter:

@@ -40,6 +40,12 @@ def test_processor_without_the_queries_counts_as_without(monkeypatch: pytest.Mon
     assert not numerics._multiplies_bfloat16("cpu")
 
 
+def test_other_accelerators_are_not_judged_by_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert numerics._multiplies_bfloat16("cpu")
+    assert not numerics._multiplies_bfloat16("mps")
+
+
 @pytest.mark.parametrize(("size", "last"), [(8, False), (9, True), (32, True)])
 def test_memory_format_follows_the_image_size(size: int, last: bool) -> None:
     assert Numerics.choose("cpu", size).channels_last is last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tomlkit
+
 from expunge.benchmark.metric_choice import load_metrics
 from expunge.benchmark.plan import DataChoice, Plan, make_plan
 from expunge.benchmark.preset import SETTINGS, SWEEP, Preset, packaged_presets
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.methods.base import Method
+from expunge.registry import METHODS
 from expunge.settings import make_settings
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask
@@ -100,6 +104,37 @@ class Grid:
             )
             for setup in self.setups
         )
+
+    def text(self) -> str:
+        """Return TOML that :meth:`parse` reads as this grid, whatever packaged settings come to be.
+
+        Every setting is written out; the folder of the data is not, since it differs between machines. A setting
+        without a value is left out, as TOML has none.
+        """
+        setups = [
+            {
+                **_plain(dataclasses.asdict(setup.recipe)),
+                "methods": {_path(method): _plain(method.settings()) for method in setup.methods},
+            }
+            for setup in self.setups
+        ]
+        content: dict[str, Any] = {
+            "run": list(map(_path, self.setups[0].methods)),
+            "seeds": list(self.seeds),
+            "unlearning_seeds": list(self.unlearning_seeds),
+            "metrics": list(self.metrics),
+            "data": _plain(dataclasses.asdict(dataclasses.replace(self.data, root=None))),
+            "tasks": [
+                {"kind": task.kind, **_plain(dataclasses.asdict(task), but="seed")}  # type: ignore[call-overload]
+                for task in self.tasks
+            ],
+        }
+        if len(setups) == 1:
+            content["methods"] = setups[0].pop("methods")
+            content["recipe"] = setups[0]
+        else:
+            content["recipes"] = setups
+        return tomlkit.dumps({name: value for name, value in content.items() if value})
 
     @classmethod
     def read(cls, path: str | Path) -> Grid:
@@ -200,6 +235,24 @@ class _Faults:
                 f"{origin} has {len(self.found)} fault{'s' if len(self.found) > 1 else ''}:\n"
                 + "\n".join(f"- {fault}" for fault in self.found)
             )
+
+
+def _plain(settings: Mapping[str, Any], but: str = "") -> dict[str, Any]:
+    """Settings as they stand in a file: lists for tuples, no entry without a value."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: kept(entry) for key, entry in value.items() if entry is not None}
+        return value
+
+    return {name: kept(value) for name, value in plain.items() if value is not None and name != but}
+
+
+def _path(method: Method) -> str:
+    """The name of a method, or the path of a class that is not in the table."""
+    kind = type(method)
+    return method.name if method.name in METHODS.targets else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _data(content: Any) -> DataChoice:

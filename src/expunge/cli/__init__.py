@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -39,6 +40,9 @@ app.command("audit")(audit_command)
 app.command("list")(list_names)
 app.command("describe")(describe)
 
+_LONGEST = 1600
+"""Characters of an error that are shown: a screen."""
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -56,13 +60,17 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; errors of expunge become one line and exit code 1."""
+    """Run the command line; errors of expunge and of the system become a few lines and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the terminal cannot show
     try:
         app()
-    except ExpungeError as error:
-        Console(stderr=True).print(
-            f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
-        )
+    except (ExpungeError, OSError) as error:
+        said = str(error)
+        if len(said) > _LONGEST:
+            said = f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
         for note in getattr(error, "__notes__", ()):
             Console(stderr=True).print(escape(note), highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -14,8 +14,8 @@ from rich.table import Table
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.report.advise import Advice, Candidate
-    from expunge.report.method_facts import MethodFacts
+    from expunge.results.advice import Advice, Candidate
+    from expunge.results.method_facts import MethodFacts
 
 UNKNOWN = "unknown"
 _SHOWN = 3
@@ -40,9 +40,8 @@ def advise_command(
     """Say which method to use, why, and what the advice rests on."""
     from expunge.choice import Situation
     from expunge.cli.report import read_store
-    from expunge.report.advise import advise
-    from expunge.report.evidence import Evidence, packaged_evidence
-    from expunge.report.method_facts import method_facts
+    from expunge.results.advice import Evidence, advise, packaged_evidence
+    from expunge.results.method_facts import method_facts
     from expunge.tasks.regularity import regularity_value
 
     situation = Situation(
@@ -55,7 +54,7 @@ def advise_command(
     evidence = (
         packaged_evidence()
         if store is None
-        else Evidence(source=f"store {store}", records=read_store(store)[0])
+        else Evidence(source=f"store {store}", records=read_store(store).records)
     )
     advice = advise(situation, evidence, method_facts)
     console = Console(highlight=False)
@@ -77,7 +76,7 @@ def _share(text: str) -> float | None:
 
 
 def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> None:
-    from expunge.report.advise import WORKS, tied
+    from expunge.results.advice import WORKS
 
     choice, figures, other = advice.choice, advice.figures, advice.other
     console.print(f"[bold]Use[/] [bold cyan]{escape(choice.method)}[/]: {escape(choice.why)}.")
@@ -104,7 +103,7 @@ def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> Non
                 False: f"Over the seeds the difference to {escape(other.method)} holds",
                 None: f"With these records no test can say whether the difference to {escape(other.method)} is more "
                 "than chance.",
-            }[tied(advice)]
+            }[advice.tied]
             + ("" if advice.p is None else f" (paired t-test, p = {advice.p:.2g}).")
         )
     if advice.cheaper is not None:
@@ -119,6 +118,8 @@ def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> Non
 
 
 def _cells(console: Console, advice: Advice) -> None:
+    from expunge.results.advice import place_text
+
     first = [] if advice.figures is None else [advice.figures]
     shown = [*first, *(found for found in advice.ranking if found not in first)][:_SHOWN]
     if advice.retrain is not None and advice.retrain not in shown:
@@ -134,10 +135,11 @@ def _cells(console: Console, advice: Advice) -> None:
     table.add_column("cell", no_wrap=True)
     for candidate in shown:
         table.add_column(escape(candidate.method), justify="right", overflow="fold")
-    several = len({spot.sweep for spot in shown[0].spots}) > 1
-    for number, spot in enumerate(shown[0].spots):
-        name = f"{spot.sweep}: {spot}" if several else str(spot)
-        table.add_row(escape(name), *(_percent(candidate.spots[number].uxh) for candidate in shown))
+    several = len(shown[0].cells.index.unique("sweep")) > 1
+    for sweep, regularity, discovery in shown[0].cells.index:
+        name = place_text(regularity, discovery)
+        values = (_percent(candidate.cells[sweep, regularity, discovery]) for candidate in shown)
+        table.add_row(escape(f"{sweep}: {name}" if several else name), *values)
     table.add_section()
     table.add_row("mean", *(_percent(candidate.mean) for candidate in shown))
     table.add_row("cost, % of retrain", *(_cost_number(candidate) for candidate in shown))
@@ -155,11 +157,11 @@ def _excluded(console: Console, advice: Advice) -> None:
 
 
 def _standing(candidate: Candidate) -> str:
-    if len(candidate.spots) == 1:
-        return f"{_percent(candidate.mean)} % Utility x Healed at {escape(str(candidate.worst))}"
+    if len(candidate.cells) == 1:
+        return f"{_percent(candidate.mean)} % Utility x Healed at {escape(candidate.worst_place)}"
     return (
-        f"{_percent(candidate.mean)} % Utility x Healed on average over {len(candidate.spots)} cells, at worst "
-        f"{_percent(candidate.worst.uxh)} % ({escape(str(candidate.worst))})"
+        f"{_percent(candidate.mean)} % Utility x Healed on average over {len(candidate.cells)} cells, at worst "
+        f"{_percent(candidate.worst)} % ({escape(candidate.worst_place)})"
     )
 
 

@@ -141,6 +141,7 @@ def bench(
             limit=limit,
             trackers=trackers,
             engine=engine,
+            grid=chosen,
         )
     finally:
         if opened is not None:
@@ -188,10 +189,8 @@ def _exists(out: Path, url: str | None) -> bool:
 
 
 def _tables(console: Console, records: list[Record]) -> None:
-    from expunge.report.forgetting import forgetting_tables
-    from expunge.report.seed_spread import spread_tables
-    from expunge.report.sweeps import sort_into_sweeps
-    from expunge.report.table import cost_table, map_table
+    from expunge.results.sweeps import sort_into_sweeps
+    from expunge.results.tables import cost_table, forgetting_tables, further_table, map_table, spread_tables
 
     sweeps = sort_into_sweeps(records)
     for sweep in sweeps:
@@ -208,6 +207,7 @@ def _tables(console: Console, records: list[Record]) -> None:
             for table in forgetting_tables(sweep.forgetting):
                 console.print(table)
                 console.print()
-        for table in spread_tables(sweep.records):
+        further = further_table(sweep.records)
+        for table in (*spread_tables(sweep.records), *([] if further is None else [further])):
             console.print()
             console.print(table)

@@ -97,8 +97,10 @@ def data_options(
 
     own = preprocessing_of(arch)
     means, stds = _numbers("--mean", mean), _numbers("--std", std)
+    defaults = ["size"] if size is None else []
     if means is None and stds is None and normalise is None:
         means, stds = own.mean, own.std
+        defaults += ["mean", "std"]
     return DataOptions(
         normalise=normalise or "auto",
         mean=means,
@@ -116,6 +118,7 @@ def data_options(
         max_length=max_length,
         root=data_root,
         device=device,
+        defaults=tuple(defaults),
     )
 
 

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from expunge.benchmark.preset import Preset
     from expunge.methods.base import Method
 
-DEFAULT_METHODS = (
-    "none,retrain,retrain_corrected,finetune,gradient_ascent,npo,"
-    "rem,rem_without_redirection,rem_without_removal,relearn"
-)
+DEFAULT_METHODS = "none,retrain,finetune,npo,delete,scrub,rem,relearn"
 
 
 def map_command(
@@ -77,10 +74,11 @@ def map_command(
     check_workers(workers)
     choices = choose_trackers(log)
 
-    from expunge.benchmark.plan import DataChoice, make_plan
+    from expunge.benchmark.grid import Grid, Setup
+    from expunge.benchmark.plan import DataChoice
     from expunge.benchmark.preset import Preset
-    from expunge.report.figure import write_map
-    from expunge.report.table import cost_table, map_table
+    from expunge.results.charts import write_map
+    from expunge.results.tables import cost_table, map_table
     from expunge.store.store import Store
     from expunge.training.numerics import Numerics
 
@@ -103,7 +101,8 @@ def map_command(
     choice = DataChoice(data, str(data_root) if data_root else None, n_train, n_unseen, imbalance)
     images = choice.load("cpu")
     numerics = Numerics.choose(device, images.shape[1])
-    plan = make_plan(choice, tasks, recipe, built, numbers, numerics)
+    grid = Grid(choice, tuple(tasks), (Setup(recipe, tuple(built)),), tuple(numbers))
+    (plan,) = grid.plans(numerics)
     workers = default_workers(workers, numerics.device)
     console.print(
         f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {recipe.model}, "
@@ -121,6 +120,7 @@ def map_command(
             keep_weights=keep_weights,
             retry_failed=retry_failed,
             trackers=trackers,
+            grid=grid,
         )
     write_map(swept.records, out / "map.svg")
     console.print()

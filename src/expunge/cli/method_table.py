@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
-import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import Comment, InlineTable, Table, Whitespace
+
 from expunge.errors import InvalidInput
-from expunge.report.toml import toml_key, toml_value
 
 
 def table_text(name: str, values: Mapping[str, Any], comment: str) -> str:
@@ -19,11 +19,7 @@ def table_text(name: str, values: Mapping[str, Any], comment: str) -> str:
     Raises:
         InvalidInput: a value that TOML has no form for.
     """
-    lines = [f"[methods.{toml_key(name)}]"]
-    if comment:
-        lines.append(f"# {comment}")
-    lines += [f"{toml_key(key)} = {toml_value(value)}" for key, value in values.items()]
-    return "\n".join(lines) + "\n"
+    return replace_table("", name, values, comment)
 
 
 def replace_table(text: str, name: str, values: Mapping[str, Any], comment: str) -> str:
@@ -33,62 +29,63 @@ def replace_table(text: str, name: str, values: Mapping[str, Any], comment: str)
     one that matches the method comes after it.
 
     Raises:
-        InvalidInput: text that is not TOML, or the method's settings in another form than such a table.
+        InvalidInput: text that is not TOML, the method's settings in another form than such a table, or a value
+            that TOML has no form for.
     """
-    before = _parsed(text)
-    lines = text.splitlines(keepends=True)
-    forms = "|".join({re.escape(form) for form in (name, json.dumps(name), f"'{name}'")})
-    wanted = re.compile(rf"\s*\[\s*methods\s*\.\s*(?:{forms})\s*\]\s*(?:#.*)?$")
-    header = re.compile(r"\s*\[\[?[^\[\],=]+\]\]?\s*(?:#.*)?$")
-    first = next((number for number, line in enumerate(lines) if wanted.match(line)), None)
-    table = table_text(name, values, comment)
-    if first is None or _overruled(before, name):
-        if first is not None:
-            end = _end(lines, first, header)
-            del lines[first:end]
-        kept = "".join(lines).rstrip("\n")
-        after = f"{kept}\n\n{table}" if kept else table
-    else:
-        lines[first : _end(lines, first, header)] = [table]
-        after = "".join(lines)
     try:
-        same = _without(_parsed(after), name) == _without(before, name)
-    except InvalidInput:
-        same = False
-    if not same:
-        raise InvalidInput(
-            f"the settings of {name!r} in that file are not a plain table [methods.{toml_key(name)}], so they "
-            "cannot be replaced without touching the rest; write them as such a table, or leave out --write"
-        )
-    return after
-
-
-def _end(lines: list[str], first: int, header: re.Pattern[str]) -> int:
-    """Return where a table ends; comments above the next header belong to that one."""
-    following = (number for number in range(first + 1, len(lines)) if header.match(lines[number]))
-    end = next(following, len(lines))
-    while end > first + 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
-        end -= 1
-    return end
-
-
-def _overruled(content: Mapping[str, Any], name: str) -> bool:
-    patterns = list(content.get("methods", {}))
-    later = patterns[patterns.index(name) + 1 :] if name in patterns else []
-    return any(fnmatchcase(name, pattern) for pattern in later)
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
         raise InvalidInput(
             f"the file to be written to is not valid TOML: {error}; correct it first"
         ) from error
+    methods = document.get("methods", {})
+    made = _table(values, comment)
+    there = methods.get(name)
+    if isinstance(methods, InlineTable) or not (
+        there is None or (isinstance(there, Table) and not there.is_super_table())
+    ):
+        raise InvalidInput(
+            f"the settings of {name!r} in that file are not a plain table [methods.{name}], so they cannot be "
+            "replaced without touching the rest; write them as such a table, or leave out --write"
+        )
+    if there is not None and not _overruled(list(methods), name):
+        body = there.value.body
+        last = max((place for place, (key, _) in enumerate(body) if key is not None), default=-1)
+        # What follows the last setting are comments of the next table.
+        for _, item in body[last + 1 :]:
+            if isinstance(item, Comment | Whitespace):
+                made.add(item)
+        made.add(tomlkit.ws(""))  # else a blank line is added, which parts a comment from its table
+        methods[name] = made
+        return tomlkit.dumps(document)
+    if there is not None:
+        del methods[name]
+    alone = tomlkit.table(is_super_table=True).append(name, made)
+    added = tomlkit.dumps(tomlkit.document().append("methods", alone))
+    kept = tomlkit.dumps(document).rstrip("\n")
+    return f"{kept}\n\n{added}" if kept else added
 
 
-def _without(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return all but one method's settings."""
-    methods = {key: value for key, value in content.get("methods", {}).items() if key != name}
-    rest = {key: value for key, value in content.items() if key != "methods"}
-    return {**rest, "methods": methods}
+def _table(values: Mapping[str, Any], comment: str) -> Table:
+    made = tomlkit.table()
+    if comment:
+        made.add(tomlkit.comment(comment))
+    for key, value in values.items():
+        try:
+            made.append(key, _item(value))
+        except TOMLKitError as error:
+            raise InvalidInput(f"{value!r} has no form in TOML; set it in the file by hand") from error
+    return made
+
+
+def _item(value: Any) -> Any:
+    """A value on one line; entries of a table that are ``None`` are left out, since TOML has no such value."""
+    if isinstance(value, Mapping):
+        made = tomlkit.inline_table()
+        made.update({key: _item(entry) for key, entry in value.items() if entry is not None})
+        return made
+    return tomlkit.item(list(value) if isinstance(value, tuple) else value)
+
+
+def _overruled(patterns: list[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns[patterns.index(name) + 1 :])

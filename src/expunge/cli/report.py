@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 from rich.console import Console
@@ -35,24 +35,22 @@ def report_command(
     The page opens without a server and sends no request. It is built from the store alone; nothing is run.
     """
     console = Console()
-    records, weights = read_store(store)
+    found = read_store(store)
+    records = found.records
 
-    from expunge.report.export_figures import write_figures
-    from expunge.report.export_tables import write_tables
-    from expunge.report.first_models import learned_shares
-    from expunge.report.method_facts import method_facts
-    from expunge.report.page import build_page
-    from expunge.store.atomic import write_atomically
+    from expunge.results.charts import write_figures
+    from expunge.results.first_models import learned_shares
+    from expunge.results.method_facts import method_facts
+    from expunge.results.page import build_page
+    from expunge.results.tables import write_tables
+    from expunge.store.atomic import write_output
 
-    learned = learned_shares(records, weights)
+    learned = learned_shares(records, found.weights)
     facts = {name: method_facts(name) for name in sorted({record.method for record in records})}
-    page = build_page(records, facts, learned=learned, title=title, against=against).encode("utf-8")
-    try:
-        write_atomically(out, page)
-    except OSError as error:
-        raise StoreError(
-            f"report {out} cannot be written: {error}; choose a path that can be written"
-        ) from error
+    page = build_page(
+        records, facts, learned=learned, grids=found.grids, title=title, against=against
+    ).encode("utf-8")
+    write_output(out, page, "report")
     console.print(
         f"wrote {escape(str(out))}: {len(records)} records, {len(page) / 1e6:.1f} MB", highlight=False
     )
@@ -68,8 +66,16 @@ def report_command(
             )
 
 
-def read_store(store: str) -> tuple[list[Record], WeightStore | None]:
-    """Return the records of a store, and its weights where it is a folder that has some.
+class Found(NamedTuple):
+    """What a store holds: its records, the grids that were run into it, and its weights where there are some."""
+
+    records: list[Record]
+    grids: list[str]
+    weights: WeightStore | None
+
+
+def read_store(store: str) -> Found:
+    """Return what a store holds; weights only of one that is a folder.
 
     Raises:
         StoreError: there is no such store, or it cannot be read.
@@ -93,4 +99,4 @@ def read_store(store: str) -> tuple[list[Record], WeightStore | None]:
 
             weights = WeightStore(folder)
     with Database(place) as database:
-        return database.records(), weights
+        return Found(database.records(), database.grids(), weights)

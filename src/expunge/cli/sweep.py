@@ -18,6 +18,7 @@ from expunge.errors import InvalidInput
 if TYPE_CHECKING:
     from expunge.benchmark.engine import Engine
     from expunge.benchmark.execute import Status
+    from expunge.benchmark.grid import Grid
     from expunge.benchmark.plan import Plan
     from expunge.benchmark.trackers import Choice, Trackers
     from expunge.store.record import Record
@@ -85,13 +86,18 @@ def run_sweep(
     keep_weights: bool,
     retry_failed: bool,
     trackers: Trackers,
+    grid: Grid,
     limit: int | None = None,
     engine: Engine | None = None,
 ) -> Swept:
-    """Run what is missing of ``plan``, at most ``limit`` cells, and write results.csv; ``engine`` by default local."""
-    from expunge.benchmark.execute import execute
-    from expunge.report.results_csv import write_csv
+    """Run what is missing of ``plan``, at most ``limit`` cells, and write results.csv; ``engine`` by default local.
 
+    The ``grid`` that the plan is of is kept in the store, for a report to say how its cells are run again.
+    """
+    from expunge.benchmark.execute import execute
+    from expunge.results.tables import write_csv
+
+    store.database.add_grid(grid.text())
     status = run_with_progress(
         console,
         lambda report: execute(

@@ -281,6 +281,8 @@ def item_labels(
 
 def _label(item: Any, where: str, row: int) -> int | str:
     try:
+        if hasattr(item, "shape"):
+            raise TypeError("a row of numbers is no pair")
         label = item[1]
     except (TypeError, LookupError, ValueError) as error:
         raise DataError(

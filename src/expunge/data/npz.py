@@ -143,7 +143,11 @@ def _array(file: IO[bytes], size: int, packed: int | None = None) -> _Array:
     """Return the array in ``file``, of ``size`` bytes; what its header claims is checked before it is asked for."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    # It is parsed as Python, and fails as that does.
+    except Exception as error:
+        raise ValueError(f"its header cannot be read: {error}") from error
     wanted = math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and wanted > size - file.tell():
         raise ValueError(

@@ -69,9 +69,9 @@ def fresh_copies(model: nn.Module) -> FreshModel:
     """
 
     def make(source: torch.Generator) -> nn.Module:
-        made = copy.deepcopy(model).requires_grad_(True)
+        made = copy.deepcopy(model)
         reinitialise(made, source)
-        return made
+        return made.requires_grad_(True)
 
     return make
 

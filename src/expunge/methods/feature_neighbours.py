@@ -39,6 +39,8 @@ _LIKE = 1e-3
 """Level of the test whether known examples lie above the cut more often than the others, where they do."""
 _BY_CHANCE = 0.1
 """Level of that test where they are not concentrated and the values fall into two parts."""
+_BEGINNING = 0.9
+"""Times the separation from which parts are a beginning."""
 _ELSEWHERE = 1.2
 """Times the separation that a label needs where they do not."""
 _ROUNDS = 3
@@ -97,19 +99,19 @@ def feature_neighbours(
     :class:`_Likeness`). Corruption that follows a rule (a trigger, two exchanged classes) lies high; good examples
     and labels at random do not.
 
-    The values are cut by two means. Three in four known ones must lie above, and the parts ``separation`` pooled
-    standard deviations apart. Classes have parts by nature too: where the known ones do not have the label more often
-    than chance would (binomial test at 1 %), the parts must lie a fifth farther apart, and several known ones above
-    more often than the others (at 10 %). Where they do have it more often, parts that do not lie apart yet are a
-    beginning as well, if more of them lie above than of the others (at 0.1 %); of ten known ones or more, the cut is
-    then that with the largest r^2 / q, r the share of them above it and q that of the others (Lee and Liu, ICML 2003:
-    proportional to F1 squared).
+    The values are cut by two means. Parts that lie nearly ``separation`` pooled standard deviations apart are a
+    beginning, if three in four known ones lie above, and more of them than of the others, where they do not have the
+    label more often than chance would (binomial tests at 10 and 1 %). Where they do have it more often, parts that do
+    not lie apart are a beginning as well, if more of them lie above than of the others (at 0.1 %); of ten known
+    ones or more, the cut is then that with the largest r^2 / q, r the share of them above it and q that of the others
+    (Lee and Liu, ICML 2003: proportional to F1 squared).
 
     Then those above are taken for known, the likeness is computed from all of them, and the values are cut by two means
-    again, three times at most and as long as the parts lie far enough apart, and farther each time; a label whose parts
-    never do has no neighbours. With 10 of 1,000 triggered images of CIFAR-10 known, the last cut has 922 of the
-    others among 928. The share of good ones among them is read off the tail of a normal distribution fitted to those
-    below.
+    again, three times at most and as long as the parts lie ``separation`` apart, and farther each time. Classes have
+    parts by nature too: where the known ones do not have the label more often than chance would, it is a fifth more. A
+    label whose parts never lie so far apart has no neighbours. With 10 of 1,000 triggered images of CIFAR-10 known,
+    the last cut has 922 of the others among 928. The share of good ones among them is read off the tail of a normal
+    distribution fitted to those below.
 
     Args:
         model: in place for ``numerics``; it is left as it is.
@@ -135,7 +137,7 @@ def feature_neighbours(
         above = _first_cut(likeness, bool(concentrated), separation)
         if above is None:
             continue
-        above, expected = _refined(likeness, above, separation)
+        above, expected = _refined(likeness, above, separation * (1.0 if concentrated else _ELSEWHERE))
         others = above & ~likeness.known
         if expected is not None and int(others.sum()) <= share * int((~likeness.known).sum()):
             found[rows] = others
@@ -149,15 +151,15 @@ def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> Te
     count, values = int(known.sum()), likeness(known)
     # The likeness of an only member is to nothing.
     parts = two_means(values if count > 1 else values[~known])
-    apart = parts.separation >= separation * (1.0 if concentrated else _ELSEWHERE)
+    if count == 1:
+        return values > parts.threshold if parts.separation >= separation * _ELSEWHERE else None
+    apart = parts.separation >= separation * _BEGINNING
     if not (apart or concentrated):
         return None
     above = values > (parts.threshold if apart or count < _MANY else _best_cut(values, known))
-    if count == 1:
-        return above
-    inside, others = int(above[known].sum()), float(above[~known].double().mean())
+    inside, others = int(above[known].sum()), float(above[~known].float().mean())
     by_chance = float(binom.sf(inside - 1, count, others))
-    level = _BY_CHANCE if not concentrated else 1.0 if apart else _LIKE
+    level = _LIKE if not apart else 1.0 if concentrated else _BY_CHANCE
     return above if inside >= _MEMBERS * count and by_chance <= level else None
 
 
@@ -174,7 +176,7 @@ def _refined(likeness: _Likeness, above: Tensor, separation: float) -> tuple[Ten
         if parts.separation < least:
             break
         above, least = values > parts.threshold, parts.separation
-        below = values[~above].double().cpu()
+        below = values[~above].cpu().double()
         tail = float(norm.sf(parts.threshold, float(below.mean()), max(float(below.std()), 1e-9)))
         expected = min(1.0, len(below) * tail / max(1, int((above & ~known).sum())))
     return above, expected

@@ -12,6 +12,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
 from expunge.methods.importance import trainable
 from expunge.training.loop import training_mode
+from expunge.training.numerics import has_float64
 
 _FLOOR = 1e-16
 
@@ -155,7 +156,7 @@ def _mean_square_gradients(
 
 def _wide(tensor: Tensor) -> Tensor:
     """Return ``tensor`` in float64, so that squares of small gradients do not vanish; on the CPU if need be."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).detach().double()
+    return (tensor if has_float64(tensor.device) else tensor.cpu()).detach().double()
 
 
 @torch.no_grad()
@@ -166,7 +167,7 @@ def _move(
     sign: int,
 ) -> None:
     for name, parameter in parameters.items():
-        parameter.copy_(_wide(start[name]) + sign * steps[name])
+        parameter.copy_((_wide(start[name]) + sign * steps[name]).to(parameter.dtype))
 
 
 @torch.no_grad()

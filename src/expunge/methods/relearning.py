@@ -27,8 +27,8 @@ _SMALLEST_BATCH = 8
 """That a batch is halved to: batch normalisation makes little of fewer."""
 _WARM_UP = 0.1
 """Share of the steps over which the learning rate rises."""
-_RETRIES = 3
-"""Times a pass that diverges is made again at half the rate."""
+_TRIES = 3
+"""Times a pass is made, each at half the learning rate, where it diverges."""
 _CAME_BACK = 0.5
 """Share of its accuracy on trusted examples that the network must have again in the last pass."""
 _PROBE = 2048
@@ -87,7 +87,7 @@ class Run:
         """Whether the network gives few of the known ones their given label; said if so."""
         known = self.train.select(self.known)
         given = predict(self.model, known, self.request.numerics).argmax(1) == known.labels
-        share = float(given.double().mean())
+        share = float(given.float().mean())
         if len(known) < _FEW or share > self.method.least_learned:
             return False
         self.request.note(
@@ -113,12 +113,12 @@ class Run:
             right = self.margin < 0
             request.meter.write(
                 epoch=number + 1, keep=self.keep, lr=self.how.optimiser.lr * factor, loss=loss,
-                retain_accuracy=float(right[self.trusted].double().mean()),
-                forget_accuracy=float(right[self.known].double().mean()), flagged=int(self.flagged.sum()),
+                retain_accuracy=float(right[self.trusted].float().mean()),
+                forget_accuracy=float(right[self.known].float().mean()), flagged=int(self.flagged.sum()),
             )  # fmt: skip
             if number + 1 == self.passes // 2:
                 self._judge()
-        return float((self.margin < 0)[self.trusted].double().mean()) >= _CAME_BACK * before
+        return float((self.margin < 0)[self.trusted].float().mean()) >= _CAME_BACK * before
 
     def finished(self) -> nn.Module:
         """Estimate the statistics, hand over who was flagged, and return the network."""
@@ -169,9 +169,17 @@ class Run:
     def _pass(self, optimizer: torch.optim.Optimizer, factor: float) -> tuple[float, float]:
         """Make one pass; return its mean loss and the factor on the learning rate that it took."""
         request, share = self.request, 1 / self.passes
-        for _ in range(_RETRIES):
+        rate = self.how.optimiser.lr
+        tried: list[str] = []
+        while len(tried) < _TRIES:
             weights, state = copy.deepcopy(self.model.state_dict()), copy.deepcopy(optimizer.state_dict())
             average = self.average.clone()
+            if tried:
+                request.note(
+                    f"pass {self.number + 1} diverged; made again from its start at half the learning rate "
+                    f"({rate * factor:g})"
+                )
+            tried.append(f"{rate * factor:g}")
             try:
                 loss = fit(
                     self.model,
@@ -189,15 +197,11 @@ class Run:
                 optimizer.load_state_dict(state)
                 self.average = average
                 factor /= 2
-                request.note(
-                    f"pass {self.number + 1} diverged; made again from its start at half the learning rate "
-                    f"({self.how.optimiser.lr * factor:g})"
-                )
             else:
                 return loss, factor
         raise Diverged(
-            f"pass {self.number + 1} diverged at learning rates down to {2 * self.how.optimiser.lr * factor:g} "
-            f"({self.how.why}); give a lower one, or the optimiser of the first training"
+            f"pass {self.number + 1} diverged at the learning rates {', '.join(tried)} ({self.how.why}); give a lower "
+            "one, or the optimiser of the first training"
         )
 
     def _schedule(self, step: int, steps: int, factor: float) -> float:
@@ -251,8 +255,8 @@ class Run:
             mine, beside = found & (labels == label), self.control & (labels == label)
             if not bool(mine.any()):
                 continue
-            usual = float(disagrees[beside].double().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
-            if float(disagrees[mine].double().mean()) > usual + _CLEARLY:
+            usual = float(disagrees[beside].float().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
+            if float(disagrees[mine].float().mean()) > usual + _CLEARLY:
                 self.flagged |= mine
                 expected += good * int(mine.sum())
         count = int((self.flagged & ~self.known).sum())
@@ -302,4 +306,4 @@ def _usual_share(model: nn.Module) -> float:
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
     if len(labels) == 0:
         raise InvalidInput("there is no retained example to relearn from; leave some out of the list")
-    return float((logits.argmax(1) == labels).double().mean())
+    return float((logits.argmax(1) == labels).float().mean())

@@ -42,15 +42,18 @@ class Retrain(Method):
 
 
 def train_anew(model: nn.Module, examples: Examples, request: Request) -> nn.Module:
-    """Draw every parameter of ``model`` anew, train them on ``examples`` by the request's recipe; in place.
+    """Draw the parameters of ``model`` anew, train them on ``examples`` by the request's recipe; in place.
+
+    Frozen layers stay, as they did in the first training; a model that is frozen as a whole is trained as a whole.
 
     Raises:
         InvalidInput: a module owns parameters and cannot reset them.
         Diverged: the loss of an epoch is not finite.
     """
-    reinitialise(model, request.generator("initialisation"))
-    # What the caller froze has been drawn anew too: if it stayed frozen, it would stay random.
-    model.requires_grad_(True)
+    in_part = any(parameter.requires_grad for parameter in model.parameters())
+    reinitialise(model, request.generator("initialisation"), keep_frozen=in_part)
+    if not in_part:
+        model.requires_grad_(True)
     return request.recipe.train(
         model, examples, request.seed, request.numerics, request.meter, request.progress
     )

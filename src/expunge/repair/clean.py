@@ -17,6 +17,7 @@ from expunge.repair.checkpoint import read_checkpoint, write_checkpoint
 from expunge.repair.measure import Damage, Measured, damages, measure
 from expunge.repair.memory import enough_memory, smaller
 from expunge.repair.prepare import Prepared
+from expunge.repair.pretrained import checkpoint_name
 from expunge.repair.provenance import Provenance, file_hash, provenance
 from expunge.repair.weights import load_weights, state_to_write
 from expunge.training.cost import Meter
@@ -114,7 +115,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         compared = measured(reference)
     result = _unlearn(prepared, report)
     report(_UNLEARNED, "measuring")
-    out = folder / f"checkpoint{job.checkpoint.suffix}"
+    out = folder / checkpoint_name(job)
     write_checkpoint(prepared.checkpoint, state_to_write(result.model, prepared.checkpoint), out)
     # What is measured is the file: in the stored precision, read as its user will read it.
     cleaned = copy.deepcopy(original)

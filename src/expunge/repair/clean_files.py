@@ -17,6 +17,7 @@ from expunge.errors import StoreError
 from expunge.repair.clean import Cleaned
 from expunge.repair.measure import Damage, Measured, Share
 from expunge.repair.prepare import Prepared
+from expunge.repair.pretrained import pretrained_files
 from expunge.store.atomic import write_atomically
 from expunge.store.spreadsheet import csv_text
 
@@ -25,6 +26,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -
     """Write the report and the tables that have rows; return the files' names.
 
     - report.html and report.json;
+    - for a model of ``transformers``, what ``from_pretrained`` needs beside the weights, and a model card;
     - found.csv: rows outside the list that the method named;
     - disagree.csv: rows outside the list that are no longer given their stored label, where bad rows were to be
       healed.
@@ -42,9 +44,14 @@ def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -
         content["found.csv"] = row_table(prepared, cleaned, cleaned.found.positions, cleaned.found.scores)
     if prepared.job.purpose == "heal" and len(cleaned.disagreeing):
         content["disagree.csv"] = row_table(prepared, cleaned, cleaned.disagreeing)
-    for name, text in content.items():
+    files = {name: text.encode("utf-8", "backslashreplace") for name, text in content.items()}
+    done = (
+        f"{len(prepared.forget.positions)} of {len(prepared.data)} training rows were taken out of this model with "
+        f"method {prepared.method.name!r}; verdict: {cleaned.audit.verdict.grade}."
+    )
+    for name, raw in {**pretrained_files(prepared.job, done), **files}.items():
         try:
-            write_atomically(folder / name, text.encode("utf-8", "backslashreplace"))
+            write_atomically(folder / name, raw)
         except OSError as error:
             raise StoreError(
                 f"{folder / name} cannot be written: {error}; check the folder's free space"

@@ -97,7 +97,7 @@ def read_settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals and value):
-            raise InvalidInput(f"{option} takes FIELD=VALUE, such as batch_size=64; got {text!r}")
+            raise InvalidInput(f"{option} takes FIELD=VALUE, such as batch_size=64; got {text!r:.100}")
         if name in found:
             raise InvalidInput(f"{option}: {name!r} is given twice; give it once")
         found[name] = plain_value(value)

@@ -35,7 +35,7 @@ def load_dataset_object(dataset: Any, options: DataOptions) -> TrainingData:
 
     def look(x: Tensor, row: int) -> None:
         nonlocal shape
-        shape = shape or x.shape
+        shape = x.shape if shape is None else shape
         if (
             len(tokens) == row
             and x.ndim == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,31 +48,50 @@ def load_training_data(text: str, options: DataOptions | None = None, part: Part
         InvalidInput: a package that is not installed, or a setting that does not fit.
     """
     options = options or DataOptions()
+    found, used = _load(text, options, part)
+    # Validation data is read as the training data was, whatever it is.
+    if part == "train":
+        options.check_used(text, used)
+    return found
+
+
+_PIXELS = ("normalise", "mean", "std", "pad", "flip")
+_FILES = (*_PIXELS, "size", "crop", "channels")
+
+
+def _load(text: str, options: DataOptions, part: Part) -> tuple[TrainingData, tuple[str, ...]]:
+    """The data, and the options that were looked at."""
     specification = Specification.parse(text)
     target, settings = specification.target, dict(specification.settings)
     path = Path(target).expanduser()
     check_regular(path)
+    saved = path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    table: Any = None
     if target.startswith("datasets:"):
-        name = target.removeprefix("datasets:")
-        return load_table(open_table(name, settings, options, part), options, name)
-    if ":" in target and not path.exists():
-        found = call_factory(target, settings, "a map-style dataset")
-        if hasattr(found, "column_names") and hasattr(found, "features"):
-            return load_table(found, options, target)
-        return load_dataset_object(found, options)
-    if path.suffix in FORMATS and path.is_file():
-        return load_table(open_table(target, settings, options, part), options, target)
+        table = open_table(target.removeprefix("datasets:"), settings, options, part)
+    elif ":" in target and not path.exists():
+        made = call_factory(target, settings, "a map-style dataset")
+        if not (hasattr(made, "column_names") and hasattr(made, "features")):
+            return load_dataset_object(made, options), ("inputs", "label")
+        table = made
+    elif (path.suffix in FORMATS and path.is_file()) or (saved and not settings):
+        table = open_table(target, settings, options, part)
+    if table is not None:
+        found = load_table(table, options, target.removeprefix("datasets:"))
+        kind = _FILES if found.mean else ("tokenizer", "max_length") if found.sequences else ()
+        return found, ("inputs", "label", "split", *kind)
     if settings:
         raise DataError(f"{text!r}: {target} takes no settings after a question mark; use the options")
     if path.suffix == ".npz":
-        return load_arrays(path, options, part)
+        found = load_arrays(path, options, part)
+        return found, _PIXELS if found.mean else ()
     if path.is_dir():
-        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            return load_table(open_table(target, {}, options, part), options, target)
-        return load_image_folder(path, options)
+        return load_image_folder(path, options), _FILES
     if target in DATASETS.names():
-        return _of_images(load_data(target, options.root), options, part)
-    raise DataError(f"there is no data {target!r}{near_miss(target, DATASETS.names())}; expected {FORMS}")
+        return _of_images(load_data(target, options.root), options, part), (*_PIXELS, "root")
+    raise DataError(
+        f"there is no data {target!r:.200}{near_miss(target, DATASETS.names())}; expected {FORMS}"
+    )
 
 
 def load_validation_data(text: str, options: DataOptions, training: TrainingData) -> Examples:

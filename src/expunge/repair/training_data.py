@@ -26,7 +26,7 @@ NORMALISATIONS = ("auto", "data", "imagenet", "half", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """How training data is read; what does not concern a source is not looked at.
+    """How training data is read; what does not concern the source is an error.
 
     Args:
         normalise: of uint8 images: "data" (mean and standard deviation per channel of the training images),
@@ -49,6 +49,7 @@ class DataOptions:
         root: folder of the named data sets; by default $EXPUNGE_DATA.
         memory: bytes of images at most that are kept in memory; beyond, each is decoded when it is read.
         device: torch device the batches live on.
+        defaults: names of those options that nobody asked for, but the model's own pipeline says.
 
     Raises:
         InvalidInput: a value outside its range, or ``mean`` without ``std``.
@@ -71,6 +72,7 @@ class DataOptions:
     root: Path | None = None
     memory: int = 4 * 2**30
     device: str = "cpu"
+    defaults: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.normalise not in NORMALISATIONS:
@@ -102,6 +104,16 @@ class DataOptions:
         if self.pad < 0 or self.memory < 0:
             raise InvalidInput(f"pad and memory must be at least 0, got {self.pad} and {self.memory}")
 
+    def check_used(self, text: str, used: Collection[str]) -> None:
+        """Raise :class:`InvalidInput` for an option that was given and that reading ``text`` does not look at."""
+        known = {*used, "classes", "memory", "device", "defaults", *self.defaults}
+        for entry in fields(self):
+            if entry.name not in known and getattr(self, entry.name) != entry.default:
+                option = "data-root" if entry.name == "root" else entry.name.replace("_", "-")
+                raise InvalidInput(
+                    f"--{option} says nothing about {text}, which is read without it; leave it out"
+                )
+
     @property
     def open(self) -> bool:
         """Whether nobody said how images are normalised."""
@@ -110,7 +122,7 @@ class DataOptions:
     @property
     def reading(self) -> dict[str, Any]:
         """The options that decide what the model reads; where data lies and is kept is not among them."""
-        elsewhere = ("root", "memory", "device")
+        elsewhere = ("root", "memory", "device", "defaults")
         return {
             entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere
         }

@@ -1,1 +1,1 @@
-"""Tables and figures made from stored records; needs no torch."""
+"""What the pages of :mod:`expunge.repair` are still built from."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable
-from typing import Any
 
-from expunge.report.summary import printable
+from expunge.results.wording import printable
 
 _VOID = ("br", "col", "hr", "input", "meta")
 
@@ -48,14 +46,6 @@ def escape(text: str) -> str:
     """Return ``text`` for use between tags or in a quoted attribute; line breaks stay."""
     lines = text.splitlines()
     return html.escape("\n".join(printable(line) for line in lines), quote=True)
-
-
-def embedded_json(value: Any) -> Html:
-    """Return JSON that cannot end the ``<script>`` element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return Html(text)
 
 
 def _attribute(name: str) -> str:

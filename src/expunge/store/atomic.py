@@ -12,6 +12,8 @@ import uuid
 from functools import cache
 from pathlib import Path
 
+from expunge.errors import StoreError
+
 _PARTIAL = re.compile(r"[.].*[.]partial-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}")
 
 
@@ -78,3 +80,18 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_output(path: str | Path, content: bytes, what: str) -> Path:
+    """Write a file that a user asked for, and return its path; ``what`` it is, for the message.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:
+        raise StoreError(
+            f"{what} {path} cannot be written: {error}; choose a path that can be written"
+        ) from error
+    return Path(path)

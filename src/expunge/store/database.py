@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import os
 import sys
@@ -20,7 +21,7 @@ from expunge.errors import InvalidInput, StoreError, near_miss
 from expunge.store import layout, sqlite
 from expunge.store.failures import advice, is_damage, is_locked, is_lost
 from expunge.store.record import KINDS, STATUSES, Record
-from expunge.store.tables import CLAIMS, RECORDS
+from expunge.store.tables import CLAIMS, GRID, META, RECORDS
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "str": str,
@@ -199,6 +200,34 @@ class Database:
             found,
             key=lambda item: (item.method, item.regularity or 0, item.discovery or 0, item.seed, item.key),
         )
+
+    def add_grid(self, text: str) -> None:
+        """Keep the text of a grid that is run into this store; one that is kept already is not kept twice.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        name = GRID + hashlib.sha256(text.encode()).hexdigest()[:32]
+        there = select(META.c.name).where(META.c.name == name)
+
+        def write(connection: Connection) -> None:
+            if connection.scalar(there) is None:
+                connection.execute(insert(META).values(name=name, value=text))
+
+        try:
+            self.transact("written", write)
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):  # another process was faster
+                raise
+
+    def grids(self) -> list[str]:
+        """Return the texts of the grids that were run into this store, sorted.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        query = select(META.c.value).where(META.c.name.startswith(GRID, autoescape=True))
+        return self.transact("read", lambda connection: sorted(connection.scalars(query)))
 
     def transact(self, doing: str, work: Callable[[Connection], _T], *, patience: float | None = None) -> _T:
         """Return ``work(connection)``, all of which happens or nothing.

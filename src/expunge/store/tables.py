@@ -32,6 +32,8 @@ RECORDS = Table(
 META = Table(
     "meta", TABLES, Column("name", String(64), primary_key=True), Column("value", Text, nullable=False)
 )
+GRID = "grid:"
+"""What the names of grids in ``meta`` begin with."""
 CLAIMS = Table(
     "claims",
     TABLES,

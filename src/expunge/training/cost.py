@@ -35,13 +35,13 @@ class Meter:
     log: list[dict[str, float]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        synchronise(self.device)  # what was asked for before is not this meter's
         self._base = self._reset_peak()
         self._started = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
+        synchronise(self.device)
         self.seconds += time.perf_counter() - self._started
         peak = self._peak()
         if peak is not None and self._base is not None:
@@ -70,6 +70,14 @@ class Meter:
         if self.device.startswith("cuda"):
             return torch.cuda.max_memory_allocated(self.device)
         return _resident("VmHWM")
+
+
+def synchronise(device: str) -> None:
+    """Wait until ``device`` has done all that it was asked to do; the CPU has."""
+    kind = torch.device(device).type
+    wait = getattr(getattr(torch, kind, None), "synchronize", None)
+    if kind != "cpu" and wait is not None:
+        wait() if kind == "mps" else wait(device)
 
 
 def _resident(name: str) -> int | None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from expunge.data.examples import Batch
 from expunge.training.loop import Loss
+from expunge.training.numerics import has_float64
 from expunge.training.team import current_team
 
 
@@ -20,8 +21,7 @@ class LossRecorder:
     """
 
     def __init__(self, rows: int, device: torch.device | str) -> None:
-        # MPS has no float64
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        dtype = torch.float64 if has_float64(device) else torch.float32
         self._sums = torch.zeros(rows, dtype=dtype, device=device)
         self._visits = torch.zeros(rows, dtype=dtype, device=device)
 

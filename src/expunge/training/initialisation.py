@@ -14,23 +14,24 @@ from expunge.seeding import global_generator
 _STAYING = (nn.Embedding, nn.EmbeddingBag, nn.LayerNorm, nn.GroupNorm)
 
 
-def reinitialise(model: nn.Module, source: torch.Generator) -> None:
+def reinitialise(model: nn.Module, source: torch.Generator, *, keep_frozen: bool = False) -> None:
     """Reset every parameter and running statistic of ``model`` in place, drawing from ``source``.
 
-    Layers that are frozen stay as they are, running statistics included: the first training found them so. A network
-    with ``reset_parameters`` of its own is reset by it, else every module that has one is.
+    A network with ``reset_parameters`` of its own is reset by it, else every module that has one is. With
+    ``keep_frozen`` parameters that are frozen stay as they are, with the running statistics of their layers: the first
+    training found them so.
 
     Raises:
         InvalidInput: a module owns parameters and cannot reset them; the message names it.
     """
     # On an accelerator the initialisers would draw from its global generator instead of ``source``.
     fresh = copy.deepcopy(model).cpu()
-    frozen = [module for module in fresh.modules() if _is_frozen(module)]
-    kept = [
-        (tensor, tensor.clone())
-        for module in frozen
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    frozen = [module for module in fresh.modules() if keep_frozen and _is_frozen(module)]
+    held: list[torch.Tensor] = [
+        parameter for parameter in fresh.parameters() if keep_frozen and not parameter.requires_grad
     ]
+    held += [buffer for module in frozen for buffer in module.buffers(recurse=False)]
+    kept = [(tensor, tensor.clone()) for tensor in held]
     left = _reset(fresh, source)
     with torch.no_grad():
         for tensor, value in kept:

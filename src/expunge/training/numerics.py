@@ -93,9 +93,16 @@ class Numerics:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16)
 
 
+def has_float64(device: torch.device | str) -> bool:
+    """Whether float64 can be computed on ``device``: not on MPS, and not on every other accelerator."""
+    return torch.device(device).type in ("cpu", "cuda")
+
+
 def _multiplies_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu":
+        return False
     # Public names for these two do not exist; a torch without them counts as a processor without them.
     return any(
         getattr(torch.cpu, name, lambda: False)()

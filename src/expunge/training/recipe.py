@@ -42,7 +42,7 @@ class Optimiser:
 
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "adam", "adamw"):
-            raise InvalidInput(f"optimiser must be 'sgd', 'adam' or 'adamw', got {self.name!r}")
+            raise InvalidInput(f"optimiser must be 'sgd', 'adam' or 'adamw', got {self.name!r:.100}")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise InvalidInput(f"the learning rate must be positive and finite, got {self.lr}")
         if not 0 <= self.momentum < 1 or self.weight_decay < 0:

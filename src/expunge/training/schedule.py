@@ -49,5 +49,5 @@ SCHEDULES: dict[str, Schedule] = {"constant": constant, "warmup_decay": warmup_d
 def schedule_named(name: str) -> Schedule:
     """Return the schedule of that name, or raise :class:`UnknownName`."""
     if name not in SCHEDULES:
-        raise UnknownName(f"unknown schedule {name!r} (known: {', '.join(SCHEDULES)})")
+        raise UnknownName(f"unknown schedule {name!r:.100} (known: {', '.join(SCHEDULES)})")
     return SCHEDULES[name]

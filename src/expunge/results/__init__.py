@@ -1,0 +1,1 @@
+"""What is said, drawn and written about the records of a store."""

@@ -1,0 +1,80 @@
+"""The table of measurements: one row for each number of each run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from expunge.store.record import METRICS, Record
+
+COSTS = ("seconds", "sample_gradients", "peak_memory")
+"""Measures that say what a run cost: seconds, a count, bytes."""
+BESIDE = ("low", "high", "retrained", "floor", "oracle")
+"""What a number may have beside it; a record keeps it under the number's name with this ending."""
+RUN = (
+    "run", "key", "sweep", "data", "model", "task", "regularity", "discovery", "method", "is_oracle", "seed",
+    "unlearning_seed", "status",
+)  # fmt: skip
+"""Columns that say which run a number comes from."""
+COLUMNS = (*RUN, "measure", "value", *BESIDE)
+
+
+def measurements(records: Iterable[Record], sweep: str = "") -> pd.DataFrame:
+    """Return the numbers of ``records`` as one long table, in their order.
+
+    Columns: those of :data:`RUN`; ``measure`` and its ``value``; ``low`` and ``high``, its interval; ``retrained`` and
+    ``oracle``, the same number of a retrained model and of one trained on the true labels; ``floor``, the difference
+    of two retrained models. Fractions are in [0, 1], ``seconds`` in s, ``peak_memory`` in bytes. A run that failed,
+    was skipped or measured nothing has one row, whose measure is empty. ``task`` leaves the seed out; ``regularity``
+    and ``discovery`` are NaN where good data is forgotten.
+
+    Args:
+        records: of one sweep.
+        sweep: its title.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for number, record in enumerate(records):
+        run = (
+            number, record.key, sweep, record.data, record.model, task_text(record), record.regularity,
+            record.discovery, record.method, record.oracle, record.seed, record.unlearning_seed, record.status,
+        )  # fmt: skip
+        found = _numbers(record) if record.status == "done" else []
+        rows += [(*run, *numbers) for numbers in found or [("", *[None] * (1 + len(BESIDE)))]]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    numeric = ["regularity", "discovery", "value", *BESIDE]
+    return table.astype(dict.fromkeys(numeric, float))
+
+
+def _numbers(record: Record) -> list[tuple[Any, ...]]:
+    """Measure, value and what stands beside it, for all that is defined."""
+    plain = {name: getattr(record, name) for name in (*METRICS, *COSTS)}
+    named = {name: value for name, value in record.metrics.items() if not _is_beside(name, record)}
+    return [
+        (name, value, *(record.metrics.get(f"{name}_{ending}") for ending in BESIDE))
+        for name, value in (plain | named).items()
+        if value is not None
+    ]
+
+
+def _is_beside(name: str, record: Record) -> bool:
+    stem, _, ending = name.rpartition("_")
+    return ending in BESIDE and stem in record.metrics
+
+
+def task_text(record: Record) -> str:
+    """Return kind and settings of a record's task, seed apart, on one line; "corruption" on the map."""
+    if record.task == "corruption":
+        return record.task
+    settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
+    shown = ", ".join(
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in settings.items()
+    )
+    return f"{record.task} {shown}" if len(shown) < 80 else f"{record.task} ({record.task_key[:8]})"
+
+
+def forgets(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of tasks that forget good data."""
+    return table[table["task"] != "corruption"]

@@ -1,0 +1,67 @@
+"""The terminal, the page and the files say the same numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from expunge.results.advice import packaged_evidence
+from expunge.results.frame import measurements
+from expunge.results.page import build_page
+from expunge.results.summary import summarise
+from expunge.results.tables import cost_table, map_table, write_tables
+from expunge.store.record import Record
+
+STORED = Path(__file__).with_name("digits_all_tables.txt")
+"""What the terminal showed of the packaged figures before there was one table of measurements."""
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    return list(packaged_evidence().records)
+
+
+def test_the_terminal_shows_what_it_showed(records: list[Record]) -> None:
+    console = Console(file=io.StringIO(), width=110)
+    console.print("digits, convnet", ())
+    console.print(map_table(records))
+    console.print(cost_table(records))
+    assert console.file.getvalue() == STORED.read_text(encoding="utf-8")  # type: ignore[attr-defined]
+
+
+def test_page_and_files_agree_with_the_terminal(records: list[Record], tmp_path: Path) -> None:
+    shown = {}
+    for line in STORED.read_text(encoding="utf-8").partition("Quality and cost")[2].splitlines():
+        if found := re.match(r"(\w+)(?: \(oracle\))? +([\d.]+) +([\d.]+) +([\d.]+) ", line):
+            shown[found[1]] = found.groups()[1:]
+    methods = summarise(measurements(records)).methods
+    assert list(shown) == list(methods.index)
+
+    page = build_page(records, {})
+    table = page.partition('aria-label="Methods of this sweep"')[2].partition("</table>")[0]
+    rows = re.findall(r'<th scope="row" data-value="(\w+)">(.*?)</tr>', table, re.DOTALL)
+    assert [name for name, _ in rows] == list(shown)
+    for name, row in rows:
+        values = [text.split(" ")[0] for text in re.findall("<td[^>]*>([^<]*)", row)]
+        # mean, one for each regularity, healed of the known and of the unknown, utility
+        assert (values[0], values[6]) == (shown[name][0], shown[name][2])
+
+    write_tables(records, tmp_path)
+    with (tmp_path / "cells-digits-convnet.csv").open(encoding="utf-8") as file:
+        cells_of: dict[str, list[float]] = {}
+        for line in csv.DictReader(file):
+            cells_of.setdefault(line["method"], []).append(float(line["uxh"]))
+    means = {name: f"{100 * sum(values) / len(values):.1f}" for name, values in cells_of.items()}
+    assert means == {name: values[0] for name, values in shown.items()}
+    tex = (tmp_path / "map-digits-convnet.tex").read_text(encoding="utf-8")
+    last = {
+        row.split(" & ")[0].replace("\\_", "_"): row.split(" & ")[-1]
+        for row in tex.splitlines()
+        if " & " in row
+    }
+    assert all(values[0] in last[name] for name, values in shown.items())
