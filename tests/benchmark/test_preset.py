@@ -206,7 +206,10 @@ def test_a_grid_is_read_as_a_preset() -> None:
 
 
 def test_unknown_settings_list_the_known_ones() -> None:
-    with pytest.raises(UnknownName, match=r"Recipe has no setting 'epoch' \(settings: model, .*epochs, "):
+    with pytest.raises(
+        UnknownName,
+        match=r"Recipe has no setting 'epoch'; did you mean 'epochs'\? \(settings: model, .*epochs, ",
+    ):
         parse("[recipe]\nepoch = 3").make_recipe()
     with pytest.raises(UnknownName, match=r"CorruptionTask has no setting 'n_corrupt' .*n_corrupted"):
         parse("[task]\nn_corrupt = 3").make_task()
@@ -244,7 +247,7 @@ def test_preparations_are_tables() -> None:
         (lambda: parse("[recipe]\nepochs = true").make_recipe(), "epochs takes a whole number, got True"),
         (lambda: parse("[recipe]\nmodel = 3").make_recipe(), "model takes text, got 3"),
         (lambda: Preset().make_task(n_corrupted=1.5), "n_corrupted takes a whole number, got 1.5"),
-        (lambda: Preset().make_task(discovery="half"), "could not convert string to float: 'half'"),
+        (lambda: Preset().make_task(discovery="half"), "discovery takes a number, got 'half'"),
         (lambda: Preset().make_task(regularity=[0.5]), "CorruptionTask cannot be made with .*wrong type"),
         (lambda: Preset().make_method("rem", {"rounds": 1.5}), "rounds takes a whole number, got 1.5"),
         (lambda: Preset().make_method("potion", {"tries": "x"}), "tries takes a whole number, got 'x'"),
@@ -262,7 +265,9 @@ def test_none_is_a_value_where_it_is_declared() -> None:
 def test_values_of_the_wrong_type() -> None:
     with pytest.raises(InvalidInput, match=r"Recipe cannot be made with \{'epochs': 'ten'\}: .*wrong type"):
         parse("[recipe]\nepochs = 'ten'").make_recipe()
-    with pytest.raises(InvalidInput, match=r"finetune cannot be made with \{'lr': 'fast'\}: .*wrong type"):
+    with pytest.raises(
+        InvalidInput, match=r"method 'finetune' cannot be made with \{'lr': 'fast'\}: .*wrong type"
+    ):
         Preset().make_method("finetune", {"lr": "fast"})
     # text would count as true
     with pytest.raises(InvalidInput, match=r"finetune: augment must be true or false, got 'False'"):
@@ -276,7 +281,7 @@ def test_a_path_that_leads_to_no_method() -> None:
         Preset().make_method("expunge.fingerprint:fingerprint")
     demanding = f"{__name__}:Demanding"
     assert settings(Preset(), demanding, strength=2.0) == {"strength": 2.0}
-    with pytest.raises(InvalidInput, match=r"Demanding cannot be made with \{\}: .*'strength'"):
+    with pytest.raises(InvalidInput, match=r"method 'demanding' cannot be made with \{\}: .*'strength'"):
         Preset().make_method(demanding)
 
 

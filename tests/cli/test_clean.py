@@ -354,8 +354,8 @@ def test_little_to_repair_by_force(small: Path) -> None:
 
 
 def test_a_rate_that_diverges_names_what_was_tried(small: Path) -> None:
-    with pytest.raises(Diverged, match=r"diverged at learning rates down to 2.5e\+36"):
-        quick(small, "--recipe", "optimiser.lr=1e37", "--recipe", "optimiser.name=sgd")
+    with pytest.raises(Diverged, match=r"diverged at the learning rates 1e\+18, 5e\+17, 2.5e\+17"):
+        quick(small, "--recipe", "optimiser.lr=1e18", "--recipe", "optimiser.name=sgd")
     assert not (small / "out").exists()
 
 
@@ -521,7 +521,10 @@ def test_out_of_memory_while_measuring(small: Path, monkeypatch: pytest.MonkeyPa
         (("--purpose", "mend"), r"--purpose takes heal or forget, got 'mend'"),
         (("--discovery", "2"), r"in \(0, 1\], got 2"),
         (("--recipe", "epoch=3"), r"--recipe has no field 'epoch'; did you mean 'epochs'"),
-        (("--recipe", "epochs=many"), r"--recipe epochs='many' cannot be used"),
+        (
+            ("--recipe", "epochs=many"),
+            r"--recipe cannot be made .* \(epochs takes a whole number, got 'many'\)",
+        ),
         (("--measure-batch", "0"), r"at least 1, got 0"),
         (("--method", "lotus"), r"'lotus' needs what is not there: .*--unseen"),
         (("--method", "retrain"), r"'retrain' needs what is not there: .*--recipe epochs="),

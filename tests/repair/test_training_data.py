@@ -13,7 +13,7 @@ from expunge.repair.training_data import DataOptions, TrainingData, given_names,
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"normalise": "cifar"}, "normalise must be one of data, imagenet, half, none, got 'cifar'"),
+        ({"normalise": "cifar"}, "normalise must be one of auto, data, imagenet, half, none, got 'cifar'"),
         ({"mean": (0.5,)}, "mean and std belong together"),
         ({"mean": (0.5,) * 2, "std": (0.5,) * 2}, "take 1 or 3 numbers each, got 2 and 2"),
         ({"mean": (0.5,), "std": (0.5,) * 3}, "take 1 or 3 numbers each, got 1 and 3"),

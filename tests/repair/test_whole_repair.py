@@ -49,12 +49,12 @@ def repair(arch: str, data: TrainingData, forget: str, path: Path, **settings: A
     assert {n: (t.shape, t.dtype) for n, t in before.state.items()} == {
         n: (t.shape, t.dtype) for n, t in after.state.items()
     }
+    again = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
+    before, after = load_weights(again, before), load_weights(again, after)
     # The file holds the repaired model to the last bit of the stored dtype, and not the one that came in.
     repaired = result.model.state_dict()
     assert all(torch.equal(after.state[n], repaired[n].to(t.dtype)) for n, t in before.state.items())
     assert any(not torch.equal(after.state[n], t) for n, t in before.state.items())
-    again = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
-    load_weights(again, read_checkpoint(out))
     assert preflight(again, data, bad.positions, Numerics("cpu")).numbers["n_logits"] == len(data.classes)
     return found.numbers
 
