@@ -211,11 +211,13 @@ def test_unknown_settings_list_the_known_ones() -> None:
         match=r"Recipe has no setting 'epoch'; did you mean 'epochs'\? \(settings: model, .*epochs, ",
     ):
         parse("[recipe]\nepoch = 3").make_recipe()
-    with pytest.raises(UnknownName, match=r"CorruptionTask has no setting 'n_corrupt' .*n_corrupted"):
+    with pytest.raises(
+        UnknownName, match=r"CorruptionTask has no setting 'n_corrupt'; did you mean 'n_corrupted'\?"
+    ):
         parse("[task]\nn_corrupt = 3").make_task()
     with pytest.raises(UnknownName, match=r"CorruptionTask has no setting 'rate'"):
         Preset().make_task(rate=0.5)
-    with pytest.raises(UnknownName, match=r"Optimiser has no setting 'rate' \(settings: name, lr"):
+    with pytest.raises(UnknownName, match=r"Optimiser has no setting 'rate'.* \(settings: name, lr"):
         parse("[recipe]\noptimiser = { rate = 0.1 }").make_recipe()
     with pytest.raises(UnknownName, match=r"method 'npo' has no setting 'rounds' .*passes"):
         Preset().make_method("npo", {"rounds": 1})
@@ -270,7 +272,7 @@ def test_values_of_the_wrong_type() -> None:
     ):
         Preset().make_method("finetune", {"lr": "fast"})
     # text would count as true
-    with pytest.raises(InvalidInput, match=r"finetune: augment must be true or false, got 'False'"):
+    with pytest.raises(InvalidInput, match=r"method 'finetune': augment must be true or false, got 'False'"):
         Preset().make_method("finetune", {"augment": "False"})
     with pytest.raises(InvalidInput, match=r"Recipe: augment must be true or false, got 0"):
         parse("[recipe]\naugment = 0").make_recipe()

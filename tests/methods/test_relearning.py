@@ -238,7 +238,7 @@ def test_a_pass_that_goes_on_diverging_is_given_up(monkeypatch: pytest.MonkeyPat
     factors = failing(monkeypatch, lambda call: True)
     with pytest.raises(
         Diverged,
-        match=r"pass 1 diverged at the learning rates 0.05, 0.025, 0.0125.* \(.*\); give a lower one, or the",
+        match=r"pass 1 diverged at the learning rates 0.05, 0.025, 0.0125 \(.*\); give a lower one, or the",
     ):
         unlearned(Relearn(**QUICK), vector_case())
     assert factors == [0.5**number for number in range(len(factors))]
