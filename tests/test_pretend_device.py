@@ -44,7 +44,9 @@ def check(row: dict[str, Any]) -> None:
     assert "error" not in row, "\n".join(row["traceback"])
     assert (row["weights_max"], row["logits_max"], row["metrics"]) == (0, 0, 0), "not what the CPU gives"
     in_steps = {place: count for place, count in row["places"].items() if place.startswith("step ")}
-    assert sum(in_steps.values()) <= MOST_WAITS * row["steps"], f"waits in {row['steps']} steps: {in_steps}"
+    assert sum(in_steps.values()) <= MOST_WAITS * max(1, row["steps"]), (
+        f"waits in {row['steps']} steps: {in_steps}"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(BY_HAND))

@@ -50,8 +50,8 @@ def test_steps_are_the_hand_formula(beta: float) -> None:
 
 def test_every_step_has_a_forget_batch_and_the_forget_set_is_passed_over_evenly() -> None:
     outcome = method(beta=0.9, epochs=2, batch_size=4)(nn.Linear(4, 3), request())
-    # 19 retained examples are 5 steps; batches of the 5 forgotten ones alternate between 4 and 1.
-    assert outcome.cost.sample_gradients == 2 * 19 + 5 * (4 + 1)
+    # 19 retained examples are 5 steps; the 5 forgotten ones are one batch, since 4 would leave one alone.
+    assert outcome.cost.sample_gradients == 2 * 19 + 2 * 5 * 5
     counted = torch.zeros(24)
     source = method(batch_size=4)._endless(request().grant("neggrad_plus", NegGradPlus.needs))
     for _ in range(10):

@@ -113,7 +113,7 @@ def test_a_max_step_on_one_example_leaves_running_statistics_alone() -> None:
     [
         ({"alpha": -1.0}, "alpha and gamma must be at least 0"),
         ({"alpha": 0.0, "gamma": 0.0}, "not both 0"),
-        ({"alpha": math.nan}, "alpha and gamma"),
+        ({"alpha": math.nan}, "alpha takes a number, got nan"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"epochs": 0}, "epochs must be positive"),
         ({"max_epochs": 0}, "max_epochs must be positive"),

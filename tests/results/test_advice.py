@@ -11,6 +11,7 @@ from scipy import stats
 
 from expunge.choice import Situation, choose
 from expunge.errors import InvalidInput
+from expunge.registry import METHODS
 from expunge.results.advice import Advice, Evidence, advise, packaged_evidence
 from expunge.results.method_facts import MethodFacts, method_facts
 
@@ -246,7 +247,8 @@ def test_evidence_without_a_map() -> None:
 
 def test_the_packaged_figures_are_those_of_the_results_page() -> None:
     with RESULTS.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        # A method that is gone has rows there and none here.
+        rows = [row for row in csv.DictReader(file) if row["method"] in METHODS.names()]
     evidence = packaged_evidence()
     assert len(evidence.records) == len(rows)
     for record, row in zip(evidence.records, rows, strict=True):
