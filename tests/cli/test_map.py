@@ -234,7 +234,7 @@ def test_a_weak_first_model_is_warned_of(common: list[str], tmp_path: Path, thre
             "the discovery rate is the share of corrupted examples that is known",
         ),
         ("--discovery 1.5", InvalidInput, "must lie in (0, 1], got 1.5"),
-        ("--discovery nan", InvalidInput, "must lie in (0, 1], got nan"),
+        ("--discovery nan", InvalidInput, "discovery takes a number, got nan"),
         ("--discovery half", InvalidInput, "--discovery takes a number, got 'half'"),
         ("--discovery ,", InvalidInput, "--discovery is empty; give at least one value"),
         ("--data digit", UnknownName, "unknown data set 'digit'; did you mean 'digits'?"),
