@@ -53,7 +53,7 @@ def test_every_step_has_a_forget_batch_and_the_forget_set_is_passed_over_evenly(
     # 19 retained examples are 5 steps; the 5 forgotten ones are one batch, since 4 would leave one alone.
     assert outcome.cost.sample_gradients == 2 * 19 + 2 * 5 * 5
     counted = torch.zeros(24)
-    source = method(batch_size=4)._endless(request().grant("neggrad_plus", NegGradPlus.needs))
+    source = method(batch_size=2)._endless(request().grant("neggrad_plus", NegGradPlus.needs))
     for _ in range(10):
         counted[next(source).index] += 1
     assert counted[FORGET].tolist() == [5] * 5

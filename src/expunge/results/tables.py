@@ -33,6 +33,7 @@ from expunge.results.sweeps import sort_into_sweeps
 from expunge.results.wording import MISSING, counted, is_known, number, percent, printable, with_interval
 from expunge.store.atomic import write_output
 from expunge.store.record import Record
+from expunge.store.spreadsheet import as_text
 
 BEST, PARTLY = "•", "!"
 """Marks behind the best value, and behind one with failed seeds."""
@@ -551,7 +552,7 @@ def _forgetting_rows(found: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, An
 def _write_frame(frame: pd.DataFrame, stem: Path) -> list[Path]:
     if not len(frame):
         return []
-    text = frame.to_csv(index=False, lineterminator="\n")
+    text = frame.map(as_text).to_csv(index=False, lineterminator="\n")
     written = [write_output(stem.with_name(f"{stem.name}.csv"), text.encode(), "table")]
     if importlib.util.find_spec("pyarrow") is not None:
         packed = io.BytesIO()
@@ -583,7 +584,7 @@ def write_csv(records: Iterable[Record], path: str | Path) -> None:
         columns=[*CSV_FIELDS, *measured],
         dtype=object,
     )
-    text = table.map(_csv_cell).to_csv(index=False, lineterminator="\n")
+    text = table.map(lambda cell: as_text(_csv_cell(cell))).to_csv(index=False, lineterminator="\n")
     write_output(path, text.encode("utf-8"), "results")
 
 
