@@ -77,9 +77,9 @@ def test_read_back(tmp_path: Path) -> None:
 
 def test_text_that_a_spreadsheet_would_run_is_written_as_text(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    write_csv([make(error="=1+1", metrics={"gap": -0.5})], path)
+    write_csv([make(method="=1+1", metrics={"gap": -0.5})], path)
     (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-    assert (row["error"], row["gap"]) == ("'=1+1", "-0.5")
+    assert (row["method"], row["gap"]) == ("'=1+1", "-0.5")
 
 
 def test_replaced_whole_and_nothing_left_beside(tmp_path: Path) -> None:
