@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -120,17 +119,8 @@ class Relearn(Method):
         for name in ("lr", "batch_size"):
             if (value := getattr(self, name)) is not None:
                 positive(**{name: value})
-        shares: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in (
-                "memory",
-                "neighbour_cap",
-                "least_learned",
-                *(["keep"] if self.keep is not None else []),
-            )
-        }
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
+        for name in ("memory", "neighbour_cap", "least_learned", "keep"):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
                 raise InvalidInput(f"{name} must lie in [0, 1], got {value}")
         for name in ("early_learning", "not_label", "own_label"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -155,7 +145,7 @@ class Relearn(Method):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Relearn; again with less shrinking if the network does not come back."""
         how = continued(
-            model, request.train.select(~request.forget_mask), request.numerics, request.known_recipe,
+            model, request.retain, request.numerics, request.known_recipe,
             optimiser=self.optimiser, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay,
             batch_size=self.batch_size, augment=self.augment, generator=request.generator("rate"),
             meter=request.meter,

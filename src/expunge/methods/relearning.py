@@ -99,8 +99,8 @@ class Run:
     def relearn(self) -> bool:
         """Make steps 1 to 3; return whether the network has come back."""
         method, request = self.method, self.request
-        trusted = self.train.select(~self.known)
-        probe = trusted.select(torch.randperm(len(trusted), generator=request.generator("probe"))[:_PROBE])
+        retained = request.retain
+        probe = retained.select(torch.randperm(len(retained), generator=request.generator("probe"))[:_PROBE])
         before = _accuracy(predict(self.model, probe, request.numerics), probe.labels)
         if method.neighbours:
             self._quarantine()
@@ -161,7 +161,7 @@ class Run:
         keep, rate = _usual_share(self.model), 1.0
         if self.request.start is not None:
             keep = 0.0
-        if self.request.start is None and self.how.augment and before < _MEMORISED:
+        elif self.how.augment and before < _MEMORISED:
             keep, rate = max(keep, _KEPT_UNMEMORISED), _RATE_UNMEMORISED
         self.keep = 1 - 0.5**self.attempt * (1 - (keep if method.keep is None else method.keep))
         return 0.5**self.attempt * (rate if method.lr is None else 1.0)

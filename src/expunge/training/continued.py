@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from expunge.data.examples import Batch, Examples
+from expunge.data.examples import Examples
 from expunge.errors import Diverged, InvalidInput
 from expunge.training.batchnorm import batch_norms
 from expunge.training.cost import Meter
-from expunge.training.loop import cross_entropy, fit, training_mode
+from expunge.training.loop import accuracy, cross_entropy, fit
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
 
@@ -21,6 +21,8 @@ _DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}
 _BATCH = 64
 _STEPS = 12
 """Of a trial of one rate."""
+_PROBE = 256
+"""Examples on which its accuracy is measured."""
 _STAYS = 0.8
 """Share of its accuracy that a network must keep for a rate to be taken."""
 
@@ -126,21 +128,14 @@ def _highest(
 ) -> float:
     size = min(size, max(2, len(examples) // 2))
     batches = [examples.sample(size, generator) for _ in range(_STEPS)]
-    probe = examples.sample(min(256, len(examples)), generator)
-    before = _accuracy(model, probe, numerics)
+    probe = examples.select(torch.randperm(len(examples), generator=generator)[:_PROBE])
+    before = accuracy(model, probe, numerics)
     for optimiser in optimisers:
         trial = copy.deepcopy(model)
         try:
             fit(trial, [batches], cross_entropy, optimiser.over(trial), numerics, meter)
         except Diverged:
             continue
-        if _accuracy(trial, probe, numerics) >= _STAYS * before:
+        if accuracy(trial, probe, numerics) >= _STAYS * before:
             return optimiser.lr
     return optimisers[-1].lr
-
-
-@torch.no_grad()
-def _accuracy(model: nn.Module, batch: Batch, numerics: Numerics) -> float:
-    with training_mode(model, False), numerics.autocast():
-        logits = model(numerics.place_inputs(batch.x))
-    return float((logits.argmax(1) == batch.y).double().mean())
