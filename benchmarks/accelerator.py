@@ -36,19 +36,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from expunge.benchmark.grid import Grid
-from expunge.benchmark.plan import Cell, Training, build_problem, evaluation_epochs, make_plan
-from expunge.benchmark.preset import Preset
-from expunge.benchmark.run import load_trained, run_cell, run_training
 from expunge.data.examples import Batch, Examples
 from expunge.data.images import Augmentation, ImageData
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
-from expunge.evaluation import evaluate
+from expunge.evaluation.evaluate import evaluate
 from expunge.methods.base import Method, Needs, Request
 from expunge.registry import METHODS
 from expunge.seeding import generator
 from expunge.store.weights import WeightStore
+from expunge.sweep.grid import Grid
+from expunge.sweep.plan import Cell, Training, build_problem, evaluation_epochs, make_plan
+from expunge.sweep.preset import Preset
+from expunge.sweep.run import load_trained, run_cell, run_training
 from expunge.tasks.base import Problem
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import ForgetClasses

@@ -27,7 +27,7 @@ from torch import nn
 
 from expunge.api import load_method
 from expunge.data.cifar import load_cifar10
-from expunge.evaluation import evaluate
+from expunge.evaluation.evaluate import evaluate
 from expunge.methods.base import Request
 from expunge.seeding import generator
 from expunge.tasks.base import Problem

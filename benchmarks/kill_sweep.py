@@ -27,16 +27,16 @@ from pathlib import Path
 import torch
 from sqlalchemy import select
 
-from expunge.benchmark.execute import execute
-from expunge.benchmark.plan import DataChoice, Plan, make_plan
 from expunge.methods.finetune import FineTune
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.no_unlearning import NoUnlearning
 from expunge.methods.npo import NPO
 from expunge.store.owner import Owner
 from expunge.store.record import KINDS
+from expunge.store.schema import CLAIMS
 from expunge.store.store import Store
-from expunge.store.tables import CLAIMS
+from expunge.sweep.execute import execute
+from expunge.sweep.plan import DataChoice, Plan, make_plan
 from expunge.tasks.corruption import CorruptionTask
 from expunge.testing.postgresql import Server, temporary_server
 from expunge.training.numerics import Numerics

@@ -46,9 +46,9 @@ from expunge.data.cifar import load_cifar10
 from expunge.data.examples import Batch, Examples
 from expunge.data.idx import load_fashion_mnist
 from expunge.data.joined import in_memory
+from expunge.inputs.architecture import build_architecture
 from expunge.methods.base import Found, Method, Needs, Request
 from expunge.methods.gradient import GradientMethod
-from expunge.repair.architecture import build_architecture
 from expunge.seeding import generator
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from expunge.benchmark.execute import execute
-from expunge.benchmark.plan import DataChoice, Plan, make_plan
-from expunge.benchmark.ray_engine import RayEngine
 from expunge.methods.base import Method
 from expunge.registry import METHODS
 from expunge.store.record import KINDS
 from expunge.store.store import Store
+from expunge.sweep.execute import execute
+from expunge.sweep.plan import DataChoice, Plan, make_plan
+from expunge.sweep.ray_engine import RayEngine
 from expunge.tasks.corruption import CorruptionTask
 from expunge.testing.postgresql import Server, temporary_server
 from expunge.training.numerics import Numerics

@@ -12,11 +12,11 @@ import argparse
 
 import torch
 
-from expunge.benchmark.first_model import train_first
-from expunge.benchmark.preset import Preset
 from expunge.data.loading import load_data
-from expunge.evaluation import evaluate
+from expunge.evaluation.evaluate import evaluate
 from expunge.methods.base import Request
+from expunge.sweep.original_model import train_first
+from expunge.sweep.preset import Preset
 from expunge.tasks.base import Split
 from expunge.training.numerics import Numerics
 

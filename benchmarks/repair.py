@@ -38,12 +38,12 @@ from expunge.data.digits import load_digits
 from expunge.data.examples import Examples
 from expunge.data.idx import load_mnist
 from expunge.data.images import ImageSource
-from expunge.repair.architecture import build_architecture
-from expunge.repair.checkpoint import read_checkpoint
-from expunge.repair.measure import Measured, Share, Yardstick, measure
-from expunge.repair.sources import load_training_data, load_validation_data
-from expunge.repair.training_data import DataOptions, TrainingData
-from expunge.repair.weights import load_weights
+from expunge.evaluation.before_after import Measured, Share, Yardstick, measure
+from expunge.inputs.architecture import build_architecture
+from expunge.inputs.checkpoint import read_checkpoint
+from expunge.inputs.checkpoint_weights import load_weights
+from expunge.inputs.sources import load_training_data, load_validation_data
+from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.training.cost import Meter
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from expunge.testing.postgresql import NoServer, Server, temporary_server
+
+# The libraries read it when they are imported; a test must not wait for an answer from the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -27,7 +27,7 @@ ARITHMETICS = {
 }
 QUICK = ("ATen default", "all avx2")
 QUICK_TESTS = (
-    "tests/audit/test_audit_known_answers.py",
+    "tests/evaluation/test_audit_known_answers.py",
     "tests/cli/test_clean.py::test_a_text_classifier",
     "tests/metrics",
     "tests/training",

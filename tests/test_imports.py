@@ -16,7 +16,7 @@ ROOT = Path(expunge.__file__).parent
 
 CORE = {"errors", "seeding", "fingerprint", "registry", "settings"}
 BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity", "objectives"}
-LIBRARY = BELOW_METHODS | {"choice", "methods", "metrics", "evaluation", "api"}
+LIBRARY = BELOW_METHODS | {"choice", "methods", "metrics", "api"}
 
 # part -> the other parts it may import
 ALLOWED: dict[str, set[str]] = {
@@ -36,19 +36,19 @@ ALLOWED: dict[str, set[str]] = {
     "methods": BELOW_METHODS,
     "statistics": {"errors"},
     "metrics": {"errors", "seeding", "data", "models", "tasks", "training"},
-    "evaluation": {"metrics", "tasks", "training"},
     "api": BELOW_METHODS | {"choice", "methods"},
     "testing": BELOW_METHODS | {"methods"},
     "store": {"errors"},
-    "benchmark": LIBRARY | {"store", "grids"},
-    "populations": LIBRARY | {"store", "benchmark"},
-    "repair": LIBRARY | {"store", "audit", "statistics", "report"},
+    "evaluation": LIBRARY | {"store", "statistics"},
+    "sweep": LIBRARY | {"store", "evaluation", "grids"},
+    "populations": LIBRARY | {"store", "sweep"},
     "detection": LIBRARY | {"store"},
-    "audit": LIBRARY | {"store", "statistics"},
+    "inputs": LIBRARY | {"store"},
+    "repair": LIBRARY | {"store", "inputs", "detection", "evaluation", "report"},
     "report": {"results"},
     "results": {"errors", "registry", "choice", "tasks", "store", "statistics"},
     "grids": set(),
-    "cli": LIBRARY | {"store", "benchmark", "results", "grids", "repair", "detection", "audit", "statistics"},
+    "cli": LIBRARY | {"store", "sweep", "results", "grids", "inputs", "repair", "detection", "evaluation"},
     "__main__": {"cli"},
 }
 

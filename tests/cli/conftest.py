@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import expunge.benchmark.execute as execution
+import expunge.sweep.execute as execution
 
 
 class OneThread:

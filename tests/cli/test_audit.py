@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from expunge.api import unlearn
 from expunge.cli.audit import audit_command
 from expunge.errors import DataError, ExpungeError, InvalidInput
+from expunge.inputs.sources import load_training_data
 from expunge.models.mlp import MLP
-from expunge.repair.sources import load_training_data
 
 pytestmark = pytest.mark.trains
 
@@ -165,7 +165,7 @@ def test_an_interruption_ends_it_in_words(folder: Path, monkeypatch: pytest.Monk
     def stop(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("expunge.cli.audit_work.measure", stop)
+    monkeypatch.setattr("expunge.repair.audit.measure", stop)
     shown = run(folder, "--out", str(folder / "out"), code=130)
     assert "references that are finished are kept" in shown
     assert not (folder / "out").exists()

@@ -21,11 +21,11 @@ import expunge.cli.clean as clean_module
 import expunge.repair.clean as repairing
 from expunge.cli.clean import clean_command
 from expunge.errors import DataError, Diverged, ExpungeError, InvalidInput, StoreError
+from expunge.inputs.architecture import return_logits
+from expunge.inputs.sources import load_training_data
 from expunge.methods.npo import NPO
 from expunge.methods.request import Found
 from expunge.models.mlp import MLP
-from expunge.repair.architecture import return_logits
-from expunge.repair.sources import load_training_data
 
 app = typer.Typer()
 app.command()(clean_command)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from expunge.cli.find import find_command
 from expunge.errors import ExpungeError, InvalidInput, StoreError, UnknownName
+from expunge.inputs.forget_list import read_forget_list
+from expunge.inputs.sources import load_training_data
 from expunge.models.mlp import MLP
-from expunge.repair.forget_list import read_forget_list
-from expunge.repair.sources import load_training_data
 
 pytest.importorskip("cleanlab")
 app = typer.Typer()

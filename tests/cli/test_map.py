@@ -18,14 +18,14 @@ import torch
 from typer.testing import CliRunner, Result
 
 import expunge
-import expunge.benchmark.execute as execution
-from expunge.benchmark.run import run_cell
+import expunge.sweep.execute as execution
 from expunge.cli import app
 from expunge.data.synthetic import learnable_images
 from expunge.errors import DataError, ExpungeError, InvalidInput, StoreError, UnknownName
 from expunge.registry import METHODS
 from expunge.store.record import Record
 from expunge.store.store import Store
+from expunge.sweep.run import run_cell
 
 HEADER = (
     "method,regularity,discovery,seed,healed,healed_known,healed_unknown,utility,uxh,asr,seconds,"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-import expunge.benchmark.estimate as estimate
+import expunge.sweep.estimate as estimate
 from expunge.cli import app
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput, UnknownName

@@ -9,13 +9,13 @@ import pytest
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from expunge.benchmark.grid import Grid
-from expunge.benchmark.preset import Preset
 from expunge.cli import app
 from expunge.cli.method_table import replace_table, table_text
 from expunge.data.synthetic import learnable_images
 from expunge.errors import ExpungeError, InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, searched
+from expunge.sweep.grid import Grid
+from expunge.sweep.preset import Preset
 
 TOY = f"{__name__}:Toy"
 GRID = """# a grid of mine

@@ -10,8 +10,8 @@ from expunge.data.joined import in_memory
 from expunge.detection.issue_table import write_issue_table
 from expunge.detection.result import Detection, combine
 from expunge.errors import DataError, InvalidInput, StoreError
-from expunge.repair.forget_list import read_forget_list
-from expunge.repair.training_data import TrainingData
+from expunge.inputs.forget_list import read_forget_list
+from expunge.inputs.training_data import TrainingData
 
 LABELS = torch.tensor([0, 1, 1, 0])
 CLASSES = ("cat, small", "dog")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.data.synthetic import learnable_images
-from expunge.evaluation import evaluate
+from expunge.evaluation.evaluate import evaluate
 from expunge.metrics.attack_success import AttackSuccess
 from expunge.metrics.base import Evaluated, Measurement, NotDefined, Value, defined, measure
 from expunge.metrics.healed import Healed

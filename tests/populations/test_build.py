@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.benchmark.engine import WorkerLost
 from expunge.data.synthetic import learnable_images
 from expunge.errors import Diverged, ExpungeError, StoreError
 from expunge.methods.base import Method
@@ -20,6 +19,7 @@ from expunge.populations.build import Crew, Setting, train_members, unlearn_memb
 from expunge.populations.population import Member, PopulationSettings, draw_halves, draw_retrained
 from expunge.populations.scores import Scores
 from expunge.seeding import derive_seed, generator
+from expunge.sweep.engine import WorkerLost
 from expunge.tasks.base import Split
 from expunge.tasks.forgetting import ForgetRandom
 from expunge.training.cost import Meter

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.audit.verdict import CAVEAT
-from expunge.repair.architecture import build_architecture
+from expunge.evaluation.verdict import CAVEAT
+from expunge.inputs.architecture import build_architecture
+from expunge.inputs.sources import load_training_data
 from expunge.repair.clean import Cleaned, clean
 from expunge.repair.clean_files import write_files
 from expunge.repair.clean_page import clean_page
 from expunge.repair.job import Job
 from expunge.repair.prepare import prepare
-from expunge.repair.sources import load_training_data
 from expunge.training.recipe import Optimiser, Recipe
 
 pytestmark = pytest.mark.trains

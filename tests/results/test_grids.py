@@ -9,15 +9,15 @@ import pytest
 from report_records import make
 from typer.testing import CliRunner
 
-import expunge.benchmark.execute as execution
-from expunge.benchmark.grid import Grid, Setup
-from expunge.benchmark.plan import DataChoice, Plan
-from expunge.benchmark.preset import Preset
-from expunge.benchmark.run import failed_record
+import expunge.sweep.execute as execution
 from expunge.cli import app
 from expunge.data.synthetic import learnable_images
 from expunge.results.grids import Grids
 from expunge.store.record import Record
+from expunge.sweep.grid import Grid, Setup
+from expunge.sweep.plan import DataChoice, Plan
+from expunge.sweep.preset import Preset
+from expunge.sweep.run import failed_record
 from expunge.tasks.forgetting import FORGET_TASKS
 from expunge.training.numerics import Numerics
 

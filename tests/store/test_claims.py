@@ -18,7 +18,7 @@ from expunge.store.claims import Claims
 from expunge.store.database import Database
 from expunge.store.owner import Owner
 from expunge.store.record import Record
-from expunge.store.tables import CLAIMS
+from expunge.store.schema import CLAIMS
 from expunge.testing.postgresql import Server
 
 SPAWN = multiprocessing.get_context("spawn")

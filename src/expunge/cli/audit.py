@@ -14,7 +14,7 @@ from expunge.cli.progress import ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.audit.facts import Labels
+    from expunge.evaluation.facts import Labels
     from expunge.training.loop import Progress
 
 Result = TypeVar("Result")
@@ -137,7 +137,7 @@ def audit_command(
         raise InvalidInput(f"--out: {written} is there already; choose another folder, or move it away")
 
     from expunge.cli.audit_report import print_audit, write_audit
-    from expunge.cli.audit_work import Models, describe, measure, prepare, train
+    from expunge.repair.audit import Models, describe, measure, prepare, train
     from expunge.training.numerics import Numerics
 
     console = Console()

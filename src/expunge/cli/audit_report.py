@@ -12,18 +12,18 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from expunge.audit.document import as_document
-from expunge.audit.reading import reading
-from expunge.audit.rows import ROLES
-from expunge.audit.table import AIMS, figure, is_main, legend, undefined
-from expunge.audit.verdict import CAVEAT
 from expunge.errors import StoreError
+from expunge.evaluation.audit_table import AIMS, figure, is_main, legend, undefined
+from expunge.evaluation.document import as_document
+from expunge.evaluation.reading import reading
+from expunge.evaluation.rows import ROLES
+from expunge.evaluation.verdict import CAVEAT
 from expunge.store.atomic import write_atomically
 
 if TYPE_CHECKING:
-    from expunge.audit.audit import Audit
-    from expunge.audit.references import References
-    from expunge.audit.rows import Row
+    from expunge.evaluation.evidence import Audit
+    from expunge.evaluation.references import References
+    from expunge.evaluation.rows import Row
 
 _SLOWEST = 3
 

@@ -22,8 +22,8 @@ from expunge.cli.sweep import (
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.benchmark.engine import Engine
     from expunge.store.record import Record
+    from expunge.sweep.engine import Engine
 
 GRIDS = (
     "cifar10-forgetting",
@@ -103,10 +103,10 @@ def bench(
 
     from dataclasses import replace
 
-    from expunge.benchmark.grid import Grid
-    from expunge.benchmark.plan import Plan
-    from expunge.benchmark.select import select
     from expunge.store.store import Store
+    from expunge.sweep.grid import Grid
+    from expunge.sweep.plan import Plan
+    from expunge.sweep.select import select
     from expunge.training.devices import Devices
     from expunge.training.numerics import Numerics
 
@@ -169,7 +169,7 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
 def _ray_engine(address: str | None, cpus: float, gpus: float) -> Engine | None:
     if address is None:
         return None
-    from expunge.benchmark.ray_engine import RayEngine
+    from expunge.sweep.ray_engine import RayEngine
 
     return RayEngine(address, cpus=cpus, gpus=gpus)
 

@@ -15,8 +15,8 @@ from expunge.cli.progress import INTERRUPTED, progress_bar
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from expunge.inputs.training_data import DataOptions
     from expunge.repair.clean import Cleaned, Report
-    from expunge.repair.training_data import DataOptions
 
 DID_NOT_WORK = 3
 """Exit code of a repair that was made and did not work, or for which there is little to do."""

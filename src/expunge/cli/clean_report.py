@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from expunge.inputs.findings import Finding
     from expunge.repair.clean import Cleaned
-    from expunge.repair.findings import Finding
     from expunge.repair.prepare import Prepared
 
 _CLASSES = 5
@@ -70,7 +70,7 @@ def print_result(
     console: Console, out: Path, prepared: Prepared, cleaned: Cleaned, files: Sequence[str]
 ) -> None:
     """Print the measurements, the verdict, the cost and what was written."""
-    from expunge.audit.verdict import CAVEAT
+    from expunge.evaluation.verdict import CAVEAT
     from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

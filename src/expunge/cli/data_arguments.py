@@ -10,7 +10,7 @@ import typer
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.repair.training_data import DataOptions
+    from expunge.inputs.training_data import DataOptions
 
 _PANEL = "How the data is read"
 
@@ -92,8 +92,8 @@ def data_options(
     Raises:
         InvalidInput: a value that is not understood or out of range.
     """
-    from expunge.repair.architecture import preprocessing_of
-    from expunge.repair.training_data import DataOptions
+    from expunge.inputs.architecture import preprocessing_of
+    from expunge.inputs.training_data import DataOptions
 
     own = preprocessing_of(arch)
     means, stds = _numbers("--mean", mean), _numbers("--std", std)

@@ -81,13 +81,13 @@ def find_command(
         raise InvalidInput(f"--out: expected a .csv file, got {out}")
 
     from expunge.cli.find_report import print_findings, write_summary
-    from expunge.cli.find_work import load_model, poison, read_features, wrong_labels, wrong_labels_fast
     from expunge.detection.issue_table import write_issue_table
     from expunge.detection.label_errors import check_cleanlab
     from expunge.detection.out_of_sample import short_training
     from expunge.detection.result import combine
-    from expunge.repair.known_truth import read_truth
-    from expunge.repair.sources import load_training_data
+    from expunge.inputs.known_truth import read_truth
+    from expunge.inputs.sources import load_training_data
+    from expunge.repair.find import load_model, poison, read_features, wrong_labels, wrong_labels_fast
     from expunge.training.numerics import Numerics
 
     if "labels" in chosen:

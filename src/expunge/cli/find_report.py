@@ -20,8 +20,8 @@ from expunge.store.atomic import write_atomically
 if TYPE_CHECKING:
     from expunge.detection.agreement import Agreement
     from expunge.detection.result import Detection
-    from expunge.repair.known_truth import KnownTruth
-    from expunge.repair.training_data import TrainingData
+    from expunge.inputs.known_truth import KnownTruth
+    from expunge.inputs.training_data import TrainingData
 
 _SHOWN = 10
 

@@ -22,8 +22,8 @@ from expunge.cli.sweep import (
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.benchmark.preset import Preset
     from expunge.methods.base import Method
+    from expunge.sweep.preset import Preset
 
 DEFAULT_METHODS = "none,retrain,finetune,npo,delete,scrub,rem,relearn"
 
@@ -74,12 +74,12 @@ def map_command(
     check_workers(workers)
     choices = choose_trackers(log)
 
-    from expunge.benchmark.grid import Grid, Setup
-    from expunge.benchmark.plan import DataChoice
-    from expunge.benchmark.preset import Preset
     from expunge.results.charts import write_map
     from expunge.results.tables import cost_table, map_table
     from expunge.store.store import Store
+    from expunge.sweep.grid import Grid, Setup
+    from expunge.sweep.plan import DataChoice
+    from expunge.sweep.preset import Preset
     from expunge.training.numerics import Numerics
 
     chosen = Preset.named(preset) if preset else Preset.of(data)

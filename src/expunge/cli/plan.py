@@ -15,9 +15,9 @@ from rich.table import Table
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.benchmark.grid import Grid
-    from expunge.benchmark.plan import Plan, Reference, Training
     from expunge.store.store import Store
+    from expunge.sweep.grid import Grid
+    from expunge.sweep.plan import Plan, Reference, Training
     from expunge.training.numerics import Numerics
 
 REFERENCE = "retrain"
@@ -138,8 +138,8 @@ class Outlook:
         return {job.key for job in shared if weights.has(job.key)}
 
     def _seconds(self) -> float:
-        from expunge.benchmark.estimate import estimate_seconds
-        from expunge.benchmark.threads import worker_threads
+        from expunge.sweep.estimate import estimate_seconds
+        from expunge.sweep.threads import worker_threads
 
         threads = worker_threads(self.to_run, self.workers)
         return estimate_seconds(self.to_run, self._trained(), self.workers, threads)

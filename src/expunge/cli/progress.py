@@ -21,7 +21,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from expunge.benchmark.execute import Status
+    from expunge.sweep.execute import Status
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""

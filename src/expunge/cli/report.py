@@ -39,8 +39,8 @@ def report_command(
     records = found.records
 
     from expunge.results.charts import write_figures
-    from expunge.results.first_models import learned_shares
     from expunge.results.method_facts import method_facts
+    from expunge.results.original_models import learned_shares
     from expunge.results.page import build_page
     from expunge.results.tables import write_tables
     from expunge.store.atomic import write_output

@@ -16,13 +16,13 @@ from expunge.cli.progress import run_with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.benchmark.engine import Engine
-    from expunge.benchmark.execute import Status
-    from expunge.benchmark.grid import Grid
-    from expunge.benchmark.plan import Plan
-    from expunge.benchmark.trackers import Choice, Trackers
     from expunge.store.record import Record
     from expunge.store.store import Store
+    from expunge.sweep.engine import Engine
+    from expunge.sweep.execute import Status
+    from expunge.sweep.grid import Grid
+    from expunge.sweep.plan import Plan
+    from expunge.sweep.trackers import Choice, Trackers
 
 SOME_FAILED = 3
 """Exit code of a sweep some of whose cells have failed."""
@@ -64,14 +64,14 @@ def default_workers(workers: int | None, device: str) -> int:
 
 def choose_trackers(texts: list[str]) -> list[Choice]:
     """Read what ``--log`` names; nothing is opened yet."""
-    from expunge.benchmark.trackers import Choice
+    from expunge.sweep.trackers import Choice
 
     return [Choice(text) for text in texts]
 
 
 def open_trackers(console: Console, choices: list[Choice], out: Path) -> Trackers:
     """Open trackers before any work, so that a missing package costs none."""
-    from expunge.benchmark.trackers import Trackers
+    from expunge.sweep.trackers import Trackers
 
     return Trackers(choices, out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}"))
 
@@ -94,8 +94,8 @@ def run_sweep(
 
     The ``grid`` that the plan is of is kept in the store, for a report to say how its cells are run again.
     """
-    from expunge.benchmark.execute import execute
     from expunge.results.tables import write_csv
+    from expunge.sweep.execute import execute
 
     store.database.add_grid(grid.text())
     status = run_with_progress(

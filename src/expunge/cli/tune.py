@@ -17,8 +17,8 @@ from expunge.cli.progress import INTERRUPTED, ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
-    from expunge.benchmark.tune import Tuned
-    from expunge.benchmark.tuning.progress import TuneStatus
+    from expunge.sweep.tune import Tuned
+    from expunge.sweep.tuning.trials import TuneStatus
 
 
 def tune_command(
@@ -41,9 +41,9 @@ def tune_command(
 
     from dataclasses import replace
 
-    from expunge.benchmark.grid import Grid, Setup
-    from expunge.benchmark.preset import Preset
-    from expunge.benchmark.tune import tune
+    from expunge.sweep.grid import Grid, Setup
+    from expunge.sweep.preset import Preset
+    from expunge.sweep.tune import tune
     from expunge.training.numerics import Numerics
 
     chosen = Grid.read(grid)

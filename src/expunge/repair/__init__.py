@@ -1,1 +1,1 @@
-"""What repairs a model of one's own: its checkpoint, its training data, the list of bad examples."""
+"""Three jobs on a model of one's own: find its bad examples, clean it of them, audit the result."""

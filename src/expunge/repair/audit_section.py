@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from expunge.audit.audit import Audit
-from expunge.audit.reading import reading
-from expunge.audit.rows import ROLES
-from expunge.audit.table import AIMS, figure, is_main, legend, undefined
-from expunge.audit.verdict import CAVEAT
+from expunge.evaluation.audit_table import AIMS, figure, is_main, legend, undefined
+from expunge.evaluation.evidence import Audit
+from expunge.evaluation.reading import reading
+from expunge.evaluation.rows import ROLES
+from expunge.evaluation.verdict import CAVEAT
 from expunge.report.html import Html, element
 
 _NAMES = {"original": "before", "unlearned": "after", "retrained": "reference"}

@@ -10,16 +10,16 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from expunge.api import unlearn
-from expunge.audit.audit import Audit, audit
-from expunge.audit.findings import Finding
+from expunge.evaluation.before_after import Damage, Measured, damages, measure
+from expunge.evaluation.evidence import Audit, audit
+from expunge.evaluation.judgements import Finding
+from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
+from expunge.inputs.checkpoint_weights import load_weights, state_to_write
+from expunge.inputs.provenance import Provenance, file_hash, provenance
 from expunge.methods.base import Needs, Unlearned
-from expunge.repair.checkpoint import read_checkpoint, write_checkpoint
-from expunge.repair.measure import Damage, Measured, damages, measure
 from expunge.repair.memory import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import checkpoint_name
-from expunge.repair.provenance import Provenance, file_hash, provenance
-from expunge.repair.weights import load_weights, state_to_write
 from expunge.training.cost import Meter
 
 HIDING = ("logit_mask",)

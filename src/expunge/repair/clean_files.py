@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 import expunge
-from expunge.audit.document import as_document
 from expunge.errors import StoreError
+from expunge.evaluation.before_after import Damage, Measured, Share
+from expunge.evaluation.document import as_document
 from expunge.repair.clean import Cleaned
-from expunge.repair.measure import Damage, Measured, Share
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import pretrained_files
 from expunge.store.atomic import write_atomically

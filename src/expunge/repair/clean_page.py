@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from expunge.audit.verdict import CAVEAT
+from expunge.evaluation.before_after import Share
+from expunge.evaluation.verdict import CAVEAT
 from expunge.repair.audit_section import audit_section, plain_table
 from expunge.repair.clean import Cleaned
-from expunge.repair.measure import Share
 from expunge.repair.prepare import Prepared
 from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
 from expunge.report.html import Content, Html, element, joined

@@ -10,9 +10,9 @@ from typing import Any
 from expunge.api import load_method
 from expunge.choice import Purpose
 from expunge.errors import InvalidInput, UnknownName, near_miss
+from expunge.inputs.specification import plain_value
+from expunge.inputs.training_data import DataOptions
 from expunge.registry import METHODS
-from expunge.repair.specification import plain_value
-from expunge.repair.training_data import DataOptions
 from expunge.settings import make_settings
 from expunge.training.recipe import Optimiser, Recipe
 

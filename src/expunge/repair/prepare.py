@@ -14,22 +14,22 @@ from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
 from expunge.errors import InvalidInput, UnknownName
+from expunge.evaluation.before_after import Yardstick
+from expunge.inputs.architecture import build_architecture
+from expunge.inputs.checkpoint import Checkpoint, read_checkpoint
+from expunge.inputs.checkpoint_weights import load_weights
+from expunge.inputs.findings import Finding
+from expunge.inputs.first_training import FirstTraining, first_training, trained_on
+from expunge.inputs.forget_list import ForgetList, read_forget_list
+from expunge.inputs.known_truth import UNKNOWN, read_true_labels
+from expunge.inputs.preflight import Preflight, preflight
+from expunge.inputs.sources import load_training_data, load_validation_data
+from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
-from expunge.repair.architecture import build_architecture
-from expunge.repair.checkpoint import Checkpoint, read_checkpoint
-from expunge.repair.findings import Finding
-from expunge.repair.first_training import FirstTraining, first_training, trained_on
-from expunge.repair.forget_list import ForgetList, read_forget_list
 from expunge.repair.job import Job
-from expunge.repair.known_truth import UNKNOWN, read_true_labels
-from expunge.repair.measure import Yardstick
 from expunge.repair.memory import enough_memory
-from expunge.repair.preflight import Preflight, preflight
-from expunge.repair.sources import load_training_data, load_validation_data
-from expunge.repair.training_data import TrainingData
-from expunge.repair.weights import load_weights
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
@@ -149,7 +149,9 @@ def prepare(job: Job) -> Prepared:
             f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows "
             "their stored label: there is little to repair. Nothing was written; --force repairs it all the same"
         )
-    first = first_training(job, model)
+    first = first_training(
+        model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
+    )
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
     true_labels = None if job.truth is None else read_true_labels(job.truth, data)

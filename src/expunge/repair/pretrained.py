@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import expunge
+from expunge.inputs.specification import Specification
 from expunge.repair.job import Job
-from expunge.repair.specification import Specification
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 

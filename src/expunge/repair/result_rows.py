@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from expunge.evaluation.before_after import Measured, Share
 from expunge.repair.clean import Cleaned
-from expunge.repair.measure import Measured, Share
 from expunge.repair.prepare import Prepared
 from expunge.report.wording import MISSING, count, duration, megabytes
 

@@ -23,10 +23,10 @@ from markupsafe import Markup
 
 from expunge.errors import InvalidInput
 from expunge.results.charts import COSTS, UNLEARNED, curves_chart, front, front_chart, map_chart, not_learned
-from expunge.results.first_models import learned_shares
 from expunge.results.frame import measurements, task_text
 from expunge.results.grids import Grids
 from expunge.results.method_facts import MethodFacts
+from expunge.results.original_models import learned_shares
 from expunge.results.panel import MAP_COLUMNS, Asked, Cells
 from expunge.results.summary import (
     BASELINE,

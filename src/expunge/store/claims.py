@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from expunge.errors import StoreError
 from expunge.store.database import Database
 from expunge.store.owner import Owner
-from expunge.store.tables import CLAIMS
+from expunge.store.schema import CLAIMS
 
 
 class Claims:

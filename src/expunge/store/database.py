@@ -21,7 +21,7 @@ from expunge.errors import InvalidInput, StoreError, near_miss
 from expunge.store import layout, sqlite
 from expunge.store.failures import advice, is_damage, is_locked, is_lost
 from expunge.store.record import KINDS, STATUSES, Record
-from expunge.store.tables import CLAIMS, GRID, META, RECORDS
+from expunge.store.schema import CLAIMS, GRID, META, RECORDS
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "str": str,

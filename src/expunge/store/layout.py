@@ -7,7 +7,7 @@ from sqlalchemy.schema import CreateColumn
 
 from expunge.errors import StoreError
 from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION
-from expunge.store.tables import META, RECORDS, TABLES
+from expunge.store.schema import META, RECORDS, TABLES
 
 _VERSION = "schema_version"
 

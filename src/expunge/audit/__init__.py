@@ -1,1 +1,0 @@
-"""Evidence about an unlearned model: measurements beside its references, and a verdict in words."""

@@ -1,1 +1,0 @@
-"""From a grid of settings to finished records."""

@@ -1,0 +1,45 @@
+"""The metrics that every record of a sweep holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from expunge.metrics.accuracies import Accuracies
+from expunge.metrics.attack_success import AttackSuccess
+from expunge.metrics.base import Evaluated, Metric, defined, measure
+from expunge.metrics.class_mean_probe import ClassMeanProbe
+from expunge.metrics.healed import Healed
+from expunge.metrics.membership import EntropyAttack
+from expunge.metrics.per_class import PerClassAccuracy
+from expunge.metrics.utility import Utility
+from expunge.metrics.utility_healed import UtilityHealed
+from expunge.tasks.base import Problem
+from expunge.training.numerics import Numerics
+
+
+def evaluate(model: nn.Module, problem: Problem, numerics: Numerics) -> dict[str, Any]:
+    """Return the record's metric fields for ``model``: fractions in [0, 1], ``None`` where not defined."""
+    evaluated = Evaluated(model, problem, numerics)
+    healed = Healed()
+    return {
+        "healed": defined(healed, evaluated),
+        "healed_known": defined(healed.known, evaluated),
+        "healed_unknown": defined(healed.unknown, evaluated),
+        "utility": defined(Utility(), evaluated),
+        "uxh": defined(UtilityHealed(), evaluated),
+        "asr": defined(AttackSuccess(), evaluated),
+        "per_class": PerClassAccuracy().classes(evaluated),
+        "corruption_learned": evaluated.corruption_learned,
+        "metrics": _of_forgetting(evaluated),
+    }
+
+
+def _of_forgetting(evaluated: Evaluated) -> dict[str, float | None]:
+    if not evaluated.has("forget"):
+        return {}
+    metrics: list[Metric] = [Accuracies(), EntropyAttack()]
+    if evaluated.has("forget_test"):
+        metrics.append(ClassMeanProbe())
+    return {found.name: found.value for metric in metrics for found in measure(metric, evaluated)}

@@ -1,0 +1,170 @@
+"""The audit: measure every model on one problem, and judge."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+from expunge.evaluation.audit_metrics import audit_metrics
+from expunge.evaluation.facts import Facts, Labels
+from expunge.evaluation.judgements import Finding
+from expunge.evaluation.part_accuracies import ForgetAccuracy, KeptAccuracy
+from expunge.evaluation.problem import Audited, audit_problem
+from expunge.evaluation.retrained import SECOND
+from expunge.evaluation.rows import Row, measure_rows
+from expunge.evaluation.thresholds import Thresholds
+from expunge.evaluation.verdict import Verdict, judge
+from expunge.metrics.base import Evaluated, Metric
+from expunge.tasks.base import Problem
+from expunge.training.logits import check_logits
+from expunge.training.loop import Progress, silent
+from expunge.training.numerics import Numerics
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was measured, and what it says.
+
+    Args:
+        verdict: in words.
+        rows: the numbers, in the order of the table.
+        facts: what the verdict was read from.
+        thresholds: when a difference counted.
+        seconds: metric -> wall time, of all models together.
+    """
+
+    verdict: Verdict
+    rows: tuple[Row, ...]
+    facts: Facts
+    thresholds: Thresholds
+    seconds: Mapping[str, float]
+
+    @property
+    def total_seconds(self) -> float:
+        """Wall time of all measurements."""
+        return sum(self.seconds.values())
+
+
+def audit(
+    original: nn.Module,
+    unlearned: nn.Module,
+    train: Examples,
+    forget: Tensor,
+    test: Examples | None,
+    *,
+    retrained: nn.Module | None = None,
+    second_retrained: nn.Module | None = None,
+    oracle: nn.Module | None = None,
+    true_labels: Tensor | None = None,
+    labels: Labels | None = None,
+    known: Sequence[Finding] = (),
+    classes: Sequence[str] = (),
+    numerics: Numerics | None = None,
+    metrics: Sequence[Metric] | None = None,
+    quick: bool = False,
+    thresholds: Thresholds | None = None,
+    progress: Progress = silent,
+) -> Audit:
+    """Measure an unlearned model beside the original and its references, and say what it comes to.
+
+    A measurement, not a certificate. Copies of the models are used; they and the data stay as they are.
+
+    Args:
+        original: the model before unlearning.
+        unlearned: the model in question.
+        train: what the original was trained on, stored labels.
+        forget: positions in ``train`` (integers, or a boolean mask) of what was to be forgotten.
+        test: examples that no model was trained on, chosen by no one for a model's sake. Without them what they are
+            needed for is not defined, and loss of utility is read from the retain set.
+        retrained: a model trained without the forget set, by the original's recipe. Without it the claims are weaker,
+            and say so.
+        second_retrained: another one, of another seed: how far the two lie apart is the noise floor of every number.
+        oracle: a model trained on everything with the true labels.
+        true_labels: int64 (N,), of ``train``, negative where they are not known.
+        labels: whether the stored labels of the forget set are right, where that is known without the true ones.
+            By default "right" if ``true_labels`` says so of every one, else "unknown". A wrong one among the
+            ``true_labels`` makes "wrong" in any case.
+        known: what is known without measuring, such as a method that only hides; it enters the verdict.
+        classes: their names, for the sentences of the verdict.
+        numerics: where to compute; by default the device of ``train``, float32.
+        metrics: what to measure, by default :func:`~expunge.evaluation.audit_metrics.audit_metrics`; the accuracies
+            are always measured. The rules of the verdict that lack their number are left out. Settings and seeds are
+            the metrics' own.
+        quick: leave out the metrics that take long, such as relearning.
+        thresholds: when a difference counts.
+        progress: called with the share of the work that is done.
+
+    Raises:
+        InvalidInput: positions or labels that do not fit, a model without logits for the classes of the data, a
+            second retrained model without a first.
+    """
+    if second_retrained is not None and retrained is None:
+        raise InvalidInput(
+            "a second retrained model gives the noise floor of the first: give retrained too, or only retrained"
+        )
+    problem = audit_problem(train, forget, test, true_labels)
+    numerics = numerics or Numerics(str(train.device), channels_last=False)
+    given = {
+        "original": original,
+        "unlearned": unlearned,
+        "retrained": retrained,
+        "oracle": oracle,
+        SECOND: second_retrained,
+    }
+    models = {role: _copy(model, numerics) for role, model in given.items() if model is not None}
+    for role, model in models.items():
+        _check_logits(role, model, train, numerics)
+    # One object for each model, whoever compares with it: its predictions are made once.
+    evaluated: dict[str, Evaluated] = {}
+    for role, model in models.items():
+        evaluated[role] = Audited(model, problem, numerics, evaluated)
+    said = _labels(problem, true_labels, labels)
+    if metrics is None:
+        metrics = audit_metrics(models["original"], problem, quick=quick, wrong=said == "wrong")
+    chosen = tuple(metrics)
+    names = {metric.name for metric in chosen}
+    always = tuple(metric for metric in (ForgetAccuracy(), KeptAccuracy()) if metric.name not in names)
+    chosen = (*always, *chosen)
+    finished = 0
+
+    def done() -> None:
+        nonlocal finished
+        finished += 1
+        progress(finished / (len(chosen) * len(evaluated)))
+
+    rows, seconds = measure_rows(chosen, evaluated, done)
+    facts = Facts.of(rows, problem, models, said, classes)
+    thresholds = thresholds or Thresholds()
+    return Audit(judge(facts, thresholds, known), rows, facts, thresholds, seconds)
+
+
+def _labels(problem: Problem, true_labels: Tensor | None, said: Labels | None) -> Labels:
+    if len(problem.truth.known):
+        return "wrong"
+    if said is not None:
+        return said
+    listed = problem.split.forget_positions.cpu()
+    right = true_labels is not None and bool((true_labels.cpu()[listed] >= 0).all())
+    return "right" if right else "unknown"
+
+
+def _copy(model: nn.Module, numerics: Numerics) -> nn.Module:
+    return numerics.place(copy.deepcopy(model)).eval()
+
+
+def _check_logits(role: str, model: nn.Module, train: Examples, numerics: Numerics) -> None:
+    role = role.replace("_", " ")
+    try:
+        found = check_logits(model, next(train.batches(3)).x, numerics)
+    except InvalidInput as error:
+        raise InvalidInput(f"{role}: {error}") from error
+    if found.n_logits != train.n_classes:
+        raise InvalidInput(
+            f"the {role} model returns {found.n_logits} logits, but the data has {train.n_classes} classes; give "
+            "models of one task"
+        )

@@ -1,0 +1,153 @@
+"""A checkpoint's tensors put into the network they belong to, name by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor, nn
+
+from expunge.errors import InvalidInput, near_miss
+from expunge.inputs.checkpoint import Checkpoint
+from expunge.inputs.findings import first_few
+from expunge.inputs.published_names import published_names
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    """Put the tensors of ``checkpoint`` into ``model``, in place; every name and shape must fit.
+
+    Three differences are bridged. A prefix is taken off where the names then fit (``DataParallel`` stores
+    ``module.fc.weight``, Lightning ``model.fc.weight``); what lies outside it, such as the counter of an average of
+    models, is written back as it was. Layers that ``transformers`` stores under other
+    names than its modules have are found. A tied parameter may be stored under one of its names, and a
+    stored buffer that the model no longer saves is left out here and written back as it was.
+
+    Returns:
+        The checkpoint, its names now those of the model; to be given to ``write_checkpoint``.
+
+    Raises:
+        InvalidInput: names that are missing or too many, shapes or a number of classes that differ.
+    """
+    checkpoint = _under_own_names(model, _fitting_prefix(model, checkpoint))
+    own: dict[str, Tensor] = {
+        name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)
+    }
+    state = {name: tensor for name, tensor in checkpoint.state.items() if name not in checkpoint.extra}
+    buffers = dict(model.named_buffers())
+    tied = {own[name].data_ptr() for name in state if name in own and own[name].numel()}
+    missing = [name for name, tensor in own.items() if name not in state and tensor.data_ptr() not in tied]
+    unknown = [
+        name
+        for name, tensor in state.items()
+        if name not in own and not (name in buffers and buffers[name].shape == tensor.shape)
+    ]
+    if missing or unknown:
+        unknown += checkpoint.extra if missing else ()
+        raise InvalidInput(_names(checkpoint, missing, unknown))
+    unequal = [name for name, tensor in state.items() if name in own and own[name].shape != tensor.shape]
+    if unequal:
+        raise InvalidInput(_shapes(checkpoint, own, unequal))
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if name in own:
+                own[name].copy_(tensor)
+    return checkpoint
+
+
+def under_names_of(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    """Return ``checkpoint`` with the names that its tensors have in ``model``, as far as they can be found.
+
+    Beside what :func:`load_weights` bridges, a part of the network may be stored alone: ``embeddings.weight`` of an
+    encoder that the model calls ``bert``.
+    """
+    found = _under_own_names(model, _fitting_prefix(model, checkpoint))
+    own = set(model.state_dict())
+    if own & set(found.state):
+        return found
+    for front in sorted({name.partition(".")[0] for name in own}):
+        longer = found.renamed({name: f"{front}.{name}" for name in found.state})
+        if own & set(longer.state):
+            return longer
+    return found
+
+
+def state_to_write(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the tensors of ``model`` under the names ``checkpoint`` stores."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name in checkpoint.state}
+
+
+def _fitting_prefix(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    own = set(model.state_dict())
+    if own & set(checkpoint.state):
+        return checkpoint
+    fitting: Counter[str] = Counter()
+    for name in checkpoint.state:
+        parts = name.split(".")
+        rests = {".".join(parts[at:]): ".".join(parts[:at]) + "." for at in range(1, len(parts))}
+        fitting.update(prefix for rest, prefix in rests.items() if rest in own)
+    if not fitting:
+        return checkpoint
+    most = max(fitting.values())
+    best = sorted(prefix for prefix, count in fitting.items() if count == most)
+    if len(best) > 1:
+        raise InvalidInput(
+            f"{checkpoint.path} holds {len(best)} sets of weights that fit the architecture, under {first_few(best)}; "
+            "save the one that is used alone"
+        )
+    return checkpoint.without(best[0])
+
+
+def _under_own_names(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    own = set(model.state_dict())
+    if set(checkpoint.state) <= own:
+        return checkpoint
+    published = published_names(model)
+    new = {name: published[name] for name in checkpoint.state if name in published and name not in own}
+    return checkpoint.renamed(new)
+
+
+def _names(checkpoint: Checkpoint, missing: list[str], unknown: list[str]) -> str:
+    parts = [f"{checkpoint.path} does not fit the architecture"]
+    if missing:
+        hint = near_miss(missing[0], unknown)
+        parts.append(f"{len(missing)} tensors of the model are not in the file: {first_few(missing)}{hint}")
+    if unknown:
+        hint = near_miss(unknown[0], missing)
+        parts.append(f"{len(unknown)} in the file are not in the model: {first_few(unknown)}{hint}")
+    if missing and unknown and _differ_by_prefix(missing, unknown):
+        remedy = "the same layers bear other prefixes: give a factory that names them as the file does"
+    else:
+        remedy = "give the architecture the checkpoint was trained with, with the same settings"
+    return "; ".join([*parts, remedy])
+
+
+def _differ_by_prefix(missing: list[str], unknown: list[str]) -> bool:
+    ends = {name.rpartition(".")[0].rpartition(".")[2] + name.rpartition(".")[2] for name in missing}
+    return ends == {name.rpartition(".")[0].rpartition(".")[2] + name.rpartition(".")[2] for name in unknown}
+
+
+def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) -> str:
+    state = checkpoint.state
+    rows_alone = all(
+        own[name].ndim == state[name].ndim > 0 and own[name].shape[1:] == state[name].shape[1:]
+        for name in unequal
+    )
+    if rows_alone and _in_one_layer(unequal):
+        name = unequal[0]
+        return (
+            f"{checkpoint.path} has {state[name].shape[0]} classes, but the architecture has "
+            f"{own[name].shape[0]} ({first_few(unequal)}); give the architecture the number of classes the "
+            "checkpoint was trained with, and data with the same classes"
+        )
+    differences = [
+        f"{name} is {tuple(state[name].shape)} in the file and {tuple(own[name].shape)} in the model"
+        for name in unequal
+    ]
+    return (
+        f"{checkpoint.path} does not fit the architecture: {len(unequal)} shapes differ: {first_few(differences)}; "
+        "give the architecture the settings the checkpoint was trained with (width, depth, image size, channels)"
+    )
+
+
+def _in_one_layer(names: list[str]) -> bool:
+    return len({name.rpartition(".")[0] for name in names}) == 1

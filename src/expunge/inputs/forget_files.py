@@ -1,0 +1,245 @@
+"""Files that list rows: positions, names or marks, as text, table, JSON or array."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from expunge.data.location import check_regular
+from expunge.data.npz import read_array
+from expunge.errors import DataError, near_miss
+from expunge.inputs.findings import first_few
+from expunge.inputs.row_keys import NAME_COLUMNS, POSITION_COLUMNS, RowNames, is_number
+
+_MARKS = ("is_label_issue", "forget", "is_bad", "bad", "remove", "is_issue")
+LABEL_COLUMNS = ("true_label", "clean_label", "corrected_label", "correct_label")
+TITLES = (*_MARKS, *POSITION_COLUMNS, *NAME_COLUMNS)
+_TRUE, _FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a list holds.
+
+    Args:
+        values: positions (int), positions or names as text (str), or one mark per row (bool).
+        title: of the column they stand in; empty for a list without one.
+        given_labels: the label of every row, where a table of issues says it.
+        notes: what was decided in reading, for the user.
+    """
+
+    values: Sequence[Any]
+    title: str = ""
+    given_labels: Sequence[Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def as_marks(values: Sequence[Any]) -> list[bool] | None:
+    """Return ``values`` as booleans, or ``None`` if one of them is no yes or no."""
+    texts = [str(value).strip().lower() for value in values]
+    if any(text not in _TRUE + _FALSE for text in texts):
+        return None
+    return [text in _TRUE for text in texts]
+
+
+def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
+    """Read a ``.txt``, ``.csv``, ``.tsv``, ``.json`` or ``.npy`` file.
+
+    Args:
+        path: the file.
+        column: of a table; by default the one whose name says it.
+        names: what the rows are called; what is a name there is one in the file, whatever its characters.
+
+    Raises:
+        DataError: the file is missing, unreadable or of another kind, or lacks the column.
+    """
+    readers: dict[str, Callable[[Path], Listed]] = {
+        ".txt": lambda path: _lines(read_text(path, names), names),
+        ".csv": lambda path: _listed(path, read_table(path, names), column, names),
+        ".tsv": lambda path: _listed(path, read_table(path, names), column, names),
+        ".json": lambda path: _json(path, read_text(path, names)),
+        ".npy": _array,
+    }
+    if path.suffix not in readers:
+        raise DataError(
+            f"{path}: a forget list is a {', '.join(readers)} file, or column:NAME for a column of the data"
+        )
+    if column is not None and path.suffix not in (".csv", ".tsv"):
+        raise DataError(f"{path}: only a .csv or .tsv file has columns; leave '?column={column}' out")
+    return readers[path.suffix](path)
+
+
+def read_text(path: Path, names: RowNames) -> str:
+    """Return a file of UTF-8 text, with bytes that are none as the names of the data show them.
+
+    Raises:
+        DataError: it is missing, no regular file, or other text than UTF-8.
+    """
+    check_regular(path)
+    try:
+        return path.read_text(encoding="utf-8-sig", errors="backslashreplace" if names.escaped else "strict")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; check the path and its permissions") from error
+
+
+def _lines(text: str, names: RowNames) -> Listed:
+    lines = [_without_comment(line, names) for line in text.split("\n")]
+    return Listed([line for line in lines if line])
+
+
+def _without_comment(line: str, names: RowNames) -> str:
+    """A comment begins with ``#`` after a space, but a name of the data may hold one as well."""
+    end = len(line)
+    while end > 0:
+        if names.hold(line[:end], "#"):
+            return line[:end].strip()
+        end = line.rfind("#", 0, end)
+    starts = [i for i, letter in enumerate(line) if letter == "#" and not line[:i][-1:].strip()]
+    return line[: starts[0] if starts else len(line)].strip()
+
+
+def parse_json(path: Path, text: str) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        DataError: it is none, or nested too deep.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        said = str(error).partition("\n")[0]
+        raise DataError(f"{path} is no JSON: {said:.200}; it may be truncated, write it again") from error
+
+
+def _json(path: Path, text: str) -> Listed:
+    found = parse_json(path, text)
+    notes: tuple[str, ...] = ()
+    if isinstance(found, Mapping):
+        lists = [name for name, value in found.items() if isinstance(value, list)]
+        if len(lists) != 1:
+            raise DataError(
+                f"{path} is an object with {len(lists)} lists ({first_few(lists) or 'none'}), expected one; save the "
+                "list of rows alone"
+            )
+        notes = (f"read from {lists[0]!r} of {path.name}",)
+        found = found[lists[0]]
+    if not isinstance(found, list) or any(not isinstance(value, bool | int | str) for value in found):
+        raise DataError(f"{path}: expected a list of positions, names or booleans; save one of these")
+    return Listed(found, notes=notes)
+
+
+def _array(path: Path) -> Listed:
+    check_regular(path)
+    try:
+        array = read_array(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}; check its permissions") from error
+    except ValueError as error:
+        raise DataError(
+            f"{path} is no readable .npy file ({error}); it is truncated or holds objects, write it with np.save"
+        ) from error
+    if array.ndim != 1 or array.dtype.kind not in "iubU":
+        raise DataError(
+            f"{path} holds {array.dtype} {array.shape}; expected integers, booleans or strings of shape (F,)"
+        )
+    return Listed(array.tolist())
+
+
+def read_table(path: Path, names: RowNames) -> list[list[str]]:
+    """Return the cells of a ``.csv`` or ``.tsv`` file, row by row; every row has as many as the first.
+
+    Raises:
+        DataError: the file cannot be read, or a row has another number of cells.
+    """
+    text = read_text(path, names)
+    separator = "\t" if path.suffix == ".tsv" else ","
+    lines = [line for line in text.split("\n") if line.strip()]
+    # Names that hold the separator may stand there without quotes.
+    if any(names.hold(line, separator) for line in lines) and all(line in names for line in lines[1:]):
+        return [[line] for line in lines]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator) if row]
+    except csv.Error as error:
+        raise DataError(f"{path} is no readable table: {error}; write it again") from error
+    uneven = next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
+    if uneven is not None:
+        raise DataError(
+            f"{path}, line {uneven}: {len(rows[uneven - 1])} cells, but the header has {len(rows[0])}; the file is "
+            "damaged or truncated, or a cell with a separator lacks its quotes"
+        )
+    twice = [name for name, times in Counter(rows[0] if rows else []).items() if times > 1 and name]
+    if twice:
+        raise DataError(f"{path} has two columns {twice[0]!r:.100}; rename one")
+    return rows
+
+
+def key_column(titles: Sequence[str]) -> str | None:
+    """Return the title of the column that says which row a line is about, if there is one."""
+    return next((name for name in ("", *POSITION_COLUMNS, *NAME_COLUMNS) if name in titles), None)
+
+
+def _title(cell: str) -> str:
+    """Known titles in any case, others as they are."""
+    return cell.strip().lower() if cell.strip().lower() in TITLES else cell.strip()
+
+
+def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNames) -> Listed:
+    if not rows:
+        return Listed([])
+    header = [_title(cell) for cell in rows[0]]
+    column = None if column is None else _title(column)
+    if len(header) == 1 and column is None:
+        if is_number(header[0]) or rows[0][0] in names:
+            return Listed([row[0].strip() for row in rows])
+        if header[0] not in TITLES:
+            raise DataError(
+                f"{path}: {header[0]!r:.200} in the first line is no row of the data, and no title that says what "
+                f"follows ({', '.join((POSITION_COLUMNS[0], NAME_COLUMNS[0], *_MARKS[:2]))}); correct it, or say that "
+                f"it is a title: {path.name}?column=TITLE"
+            )
+    table = {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(header)}
+    if column is not None and column not in table:
+        raise DataError(
+            f"{path} has no column {column!r}{near_miss(column, header)}; it has {first_few(header, 8)}"
+        )
+    chosen = column if column is not None else _column(path, table)
+    values = table[chosen]
+    notes = (f"read from column {chosen!r} of {path.name}",)
+    # A column called "index" that holds only 0 and 1 is still a list of positions.
+    marks = as_marks(values) if chosen not in (*POSITION_COLUMNS, *NAME_COLUMNS) else None
+    if chosen.startswith("is_") and marks is None:
+        odd = next(value for value in values if as_marks([value]) is None)
+        raise DataError(f"{path}: column {chosen!r} holds {odd!r:.100}, expected True or False in every row")
+    if marks is None:
+        return Listed(values, chosen, notes=notes)
+    keyed = key_column([name for name in header if name != chosen])
+    # The key says which row is meant; without it the lines are the rows in order.
+    if keyed is None or table[keyed] == [str(row) for row in range(len(marks))]:
+        return Listed(marks, given_labels=table.get("given_label"), notes=notes)
+    bad = [key for key, mark in zip(table[keyed], marks, strict=True) if mark]
+    if not bad:
+        raise DataError(f"{path} marks no row; there is nothing to forget")
+    return Listed(bad, keyed, notes=(*notes, f"rows named by column {keyed!r}"))
+
+
+def _column(path: Path, table: Mapping[str, Sequence[str]]) -> str:
+    for known in (_MARKS, POSITION_COLUMNS, NAME_COLUMNS):
+        found = [name for name in known if name in table]
+        if found:
+            return found[0]
+    raise DataError(
+        f"{path}: which column names the rows is not clear; it has {first_few(list(table), 8)}. Name it: "
+        f"{path.name}?column=NAME"
+    )

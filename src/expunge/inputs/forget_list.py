@@ -1,0 +1,129 @@
+"""Which rows of the training data are bad: read from a list the user brings, and matched with the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from expunge.errors import DataError, near_miss
+from expunge.inputs.findings import first_few
+from expunge.inputs.forget_files import Listed, as_marks, read_list
+from expunge.inputs.row_keys import rows_of
+from expunge.inputs.specification import Specification
+from expunge.inputs.training_data import TrainingData, match_classes
+from expunge.tasks.base import check_forget
+
+
+@dataclass(frozen=True)
+class ForgetList:
+    """The rows to be forgotten.
+
+    Args:
+        positions: int64 (F,), sorted positions in the training data.
+        source: where they were read from.
+        form: how they were named: "positions", "names" or "marks" (a boolean per row).
+        per_class: class name -> number of rows of that stored label, for classes with any.
+        notes: what was decided in reading, for the user.
+    """
+
+    positions: Tensor
+    source: str
+    form: str
+    per_class: dict[str, int]
+    notes: tuple[str, ...] = ()
+
+
+def read_forget_list(text: str, data: TrainingData) -> ForgetList:
+    """Return the rows that ``text`` names.
+
+    - ``FILE.txt``: a position or a name a line; ``#`` starts a comment.
+    - ``FILE.csv`` or ``.tsv``: one column of positions or names, or of marks, one per row. cleanlab's
+      issue table is read by its ``is_label_issue``; its given labels must be those of the data.
+      ``FILE.csv?column=NAME`` names the column.
+    - ``FILE.json``: a list of positions, names or booleans, or an object with one such list.
+    - ``FILE.npy``: integers, booleans (N,), or strings.
+    - ``column:NAME``: a column of the data itself that is true where a row is bad.
+
+    Positions count from 0. A name is a file relative to the folder of the data, or its end if no other
+    row's name ends so.
+
+    Raises:
+        DataError: an unreadable list, unknown or ambiguous names, a mark for another number of rows, labels
+            that are not those of the data.
+        InvalidInput: an empty list, a row named twice, out of range, or all rows.
+    """
+    if text.startswith("column:"):
+        listed = _own_column(text.removeprefix("column:"), data)
+    else:
+        specification = Specification.parse(text)
+        unknown = [name for name in specification.settings if name != "column"]
+        if unknown:
+            raise DataError(
+                f"{text!r}: a forget list has no setting {unknown[0]!r}; expected FILE?column=NAME"
+            )
+        column = specification.settings.get("column")
+        path = Path(specification.target).expanduser()
+        listed = read_list(path, None if column is None else str(column), data.row_names)
+    _check_labels(text, listed, data)
+    form, positions = _positions(text, listed.values, listed.title, data)
+    found = check_forget(positions, len(data))
+    labels = data.examples.labels.cpu()[found].tolist()
+    per_class = {data.classes[label]: count for label, count in sorted(Counter(labels).items())}
+    return ForgetList(found, text, form, per_class, listed.notes)
+
+
+def _own_column(name: str, data: TrainingData) -> Listed:
+    if name not in data.columns:
+        has = (
+            f"it has {first_few(list(data.columns), 8)}"
+            if data.columns
+            else "it has none beside inputs and labels"
+        )
+        raise DataError(f"the data has no column {name!r}{near_miss(name, data.columns)}; {has}")
+    values = data.columns[name]
+    marks = as_marks(values)
+    if marks is None:
+        odd = next(value for value in values if as_marks([value]) is None)
+        raise DataError(
+            f"column {name!r} of the data holds {odd!r}, expected true or false in every row; make a column that "
+            "is true where a row is bad"
+        )
+    return Listed(marks)
+
+
+def _positions(text: str, values: Sequence[Any], title: str, data: TrainingData) -> tuple[str, Tensor]:
+    if values and all(isinstance(value, bool) for value in values):
+        if len(values) != len(data):
+            raise DataError(
+                f"{text} marks {len(values)} rows, but the data has {len(data)}; give one mark per row, in the "
+                "order of the training data"
+            )
+        if not any(values):
+            raise DataError(
+                f"{text} marks no row, so there is nothing to take out; to look for bad rows is the work of "
+                "'expunge find'"
+            )
+        return "marks", torch.tensor(values)
+    return rows_of(text, values, data, title)
+
+
+def _check_labels(text: str, listed: Listed, data: TrainingData) -> None:
+    """A table of issues that was made for other data, or for another order of it, is found by its labels."""
+    if listed.given_labels is None or len(listed.given_labels) != len(data):
+        return
+    stored = data.examples.labels.tolist()
+    theirs = match_classes(listed.given_labels, data.classes, f"{text}, column 'given_label'")
+    differ = [row for row, (label, given) in enumerate(zip(stored, theirs, strict=True)) if given != label]
+    if differ:
+        row = differ[0]
+        raise DataError(
+            f"{text} was made for other labels: {len(differ)} of {len(data)} differ (the first: row {row} is "
+            f"{listed.given_labels[row]} there and {data.classes[stored[row]]} in the data); make the table from this "
+            "data, in this order"
+        )

@@ -1,0 +1,314 @@
+"""The check before anything is touched: does this checkpoint belong to this data and this forget list?"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
+from expunge.inputs.checkpoint import Checkpoint
+from expunge.inputs.findings import Finding, Level, first_few, ranked
+from expunge.inputs.layer_checks import check_layers, check_lazy
+from expunge.inputs.training_data import TrainingData
+from expunge.inputs.training_scores import best_class_order, best_normalisation, chance, confusion, sample
+from expunge.seeding import generator
+from expunge.training.logits import check_logits
+from expunge.training.loop import accuracy, predict
+from expunge.training.numerics import Numerics
+
+_GAIN = 0.05
+"""Accuracy that another normalisation must add before it is proposed."""
+
+_LITTLE = 0.2
+"""Share of the listed examples, given their stored label, up to which there is little to repair."""
+_ENOUGH = 10
+"""Listed examples from which that share is known well enough."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found and measured; accuracies are fractions in [0, 1] of stored labels.
+
+    Args:
+        findings: errors first, then warnings, then notes.
+        numbers: "n_train", "n_forget", "n_classes", "n_logits", "n_scored" (training examples the scores
+            are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's stored
+            labels that the model has learned), "retain_accuracy", "best_order_accuracy",
+            "validation_accuracy"; those that could be measured.
+        data: the training data; where its labels are numbers, with as many classes as the model has logits, and read
+            as fits the model where that was left open.
+    """
+
+    findings: tuple[Finding, ...]
+    numbers: dict[str, float]
+    data: TrainingData
+
+    @property
+    def little_learned(self) -> bool:
+        """Whether the model gives few of the listed examples, and these are enough to say so, their stored label."""
+        share = self.numbers.get("forget_accuracy", 1.0)
+        return self.numbers["n_forget"] >= _ENOUGH and share <= _LITTLE
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that stop a repair."""
+        return [finding for finding in self.findings if finding.level == "error"]
+
+
+def preflight(
+    model: nn.Module,
+    data: TrainingData,
+    positions: Tensor,
+    numerics: Numerics,
+    *,
+    checkpoint: Checkpoint | None = None,
+    validation: Examples | None = None,
+    batch_size: int = 256,
+    scored: int = 5000,
+    seed: int = 0,
+    fit_reading: bool = False,
+    force: bool = False,
+) -> Preflight:
+    """Return what speaks against a repair of ``model``; model and data stay untouched.
+
+    Args:
+        model: with its weights, on the device of ``numerics``.
+        data: what it was trained on.
+        positions: int64 (F,), the forget list, as ``read_forget_list`` gives it.
+        numerics: where to compute.
+        checkpoint: where the weights came from; its other entries are looked at.
+        validation: examples it was not trained on.
+        batch_size: examples a step of the repair will have.
+        scored: training examples to score at most, drawn at random, and forget examples at most.
+        seed: of that draw.
+        fit_reading: normalise the images in the usual way that clearly fits the model best, and say so; else another
+            way that fits better is an error.
+        force: a model that scores badly is a warning, not an error.
+    """
+    numbers = {"n_train": float(len(data)), "n_forget": float(len(positions))}
+    lazy = check_lazy(model)
+    findings = lazy or _logits(model, data, numerics, numbers)
+    if "n_logits" in numbers and not data.named_classes and numbers["n_logits"] > len(data.classes):
+        data = data.with_n_classes(int(numbers["n_logits"]))
+    numbers["n_classes"] = float(len(data.classes))
+    if not lazy:
+        findings += check_layers(model, len(data.classes), batch_size, numerics.device)
+    findings += [*_forget_list(data, positions), *_carried(checkpoint)]
+    if not any(finding.level == "error" for finding in findings):
+        draw = generator(seed, "preflight")
+        if fit_reading:
+            note, data = _fit_reading(model, data, numerics, batch_size, draw)
+            findings += note
+        level: Level = "warning" if force else "error"
+        findings += _scores(model, data, positions, numerics, numbers, batch_size, scored, draw, level)
+        if validation is not None and len(validation):
+            logits = predict(model, replace(validation, n_classes=len(data.classes)), numerics, batch_size)
+            numbers["validation_accuracy"] = _accuracy(logits, validation.labels)
+    return Preflight(tuple(ranked(findings)), numbers, data)
+
+
+def _forget_list(data: TrainingData, positions: Tensor) -> list[Finding]:
+    found = []
+    mask = torch.zeros(len(data), dtype=torch.bool)
+    mask[positions.cpu()] = True
+    labels = data.examples.labels.cpu()
+    count = torch.bincount(labels, minlength=len(data.classes))
+    left = torch.bincount(labels[~mask], minlength=len(data.classes))
+    share = len(positions) / len(data)
+    if share > 0.5:
+        found.append(
+            Finding(
+                "warning",
+                "forget list",
+                f"names {share:.0%} of the data",
+                "check that it lists the bad rows, not the good ones; else train anew on what remains",
+            )
+        )
+    emptied = [data.classes[i] for i in ((count > 0) & (left == 0)).nonzero().flatten().tolist()]
+    if emptied:
+        found.append(
+            Finding(
+                "note",
+                "forget list",
+                f"holds every example of {first_few(emptied)}: the model will no longer know the class",
+            )
+        )
+    absent = [data.classes[i] for i in (count == 0).nonzero().flatten().tolist()]
+    if absent:
+        found.append(Finding("note", "data", f"has no example of {first_few(absent)}"))
+    return found
+
+
+def _carried(checkpoint: Checkpoint | None) -> list[Finding]:
+    if checkpoint is None or not checkpoint.carried:
+        return []
+    return [
+        Finding(
+            "warning",
+            checkpoint.path.name,
+            f"also holds tensors under {first_few(checkpoint.carried)}; they are written back unchanged and still "
+            "carry what is to be forgotten",
+            "drop these entries before the repaired file is handed on or trained further",
+        )
+    ]
+
+
+def _logits(
+    model: nn.Module, data: TrainingData, numerics: Numerics, numbers: dict[str, float]
+) -> list[Finding]:
+    """Run the model: its output must be logits for the classes, and repeatable."""
+    try:
+        answer = check_logits(model, next(data.examples.batches(3)).x, numerics)
+    except InvalidInput as error:
+        what, _, remedy = str(error).removeprefix("the model ").rpartition("; ")
+        return [Finding("error", "model", what, remedy)]
+    numbers["n_logits"] = float(answer.n_logits)
+    fewer, more = answer.n_logits < len(data.classes), answer.n_logits > len(data.classes)
+    # Numbers as labels do not say how many classes there are beyond the largest.
+    if fewer or (more and data.named_classes):
+        return [
+            Finding(
+                "error",
+                "model",
+                f"has {answer.n_logits} logits, but the data has {len(data.classes)} classes "
+                f"({first_few(list(data.classes), 5)})",
+                "give the data it was trained on, or all class names in the order of its logits (--classes)",
+            )
+        ]
+    found = []
+    if answer.several:
+        found.append(
+            Finding("note", "model", f"returns {answer.several} in training mode: the first is trained on")
+        )
+    if not answer.repeatable:
+        found.append(
+            Finding(
+                "warning",
+                "model",
+                "gives other logits when the same batch is run again in evaluation mode",
+                "take what is random out of the forward pass in evaluation mode; scores will vary until then",
+            )
+        )
+    return found
+
+
+def _scores(
+    model: nn.Module,
+    data: TrainingData,
+    positions: Tensor,
+    numerics: Numerics,
+    numbers: dict[str, float],
+    batch_size: int,
+    scored: int,
+    draw: torch.Generator,
+    level: Level,
+) -> list[Finding]:
+    examples = sample(data.examples, scored, draw)
+    logits = predict(model, examples, numerics, batch_size)
+    if bool(logits.isnan().any()):
+        return [
+            Finding(
+                "error",
+                "model",
+                f"gives NaN on {int(logits.isnan().any(1).sum())} of {len(logits)} examples",
+                "check the checkpoint and the inputs; with bfloat16, try float32",
+            )
+        ]
+    guess, right = chance(examples.labels, examples.n_classes), _accuracy(logits, examples.labels)
+    order = best_class_order(confusion(examples.labels, logits.argmax(1), examples.n_classes))
+    forget = sample(data.examples.select(positions), scored, draw)
+    learned = _accuracy(predict(model, forget, numerics, batch_size), forget.labels)
+    mask = torch.isin(examples.index, data.examples.index[positions.to(data.examples.device)])
+    numbers |= {
+        "n_scored": float(len(examples)),
+        "chance": guess,
+        "train_accuracy": right,
+        "forget_accuracy": learned,
+        "best_order_accuracy": order.accuracy,
+    }
+    if not bool(mask.all()):
+        numbers["retain_accuracy"] = _accuracy(logits[~mask], examples.labels[~mask])
+    # Three standard errors of the sample, and a quarter of the way to a perfect score.
+    near = guess + max(3 * math.sqrt(guess * (1 - guess) / len(examples)), 0.25 * (1 - guess))
+    found = []
+    if len(order.moved) > 1:
+        moved = [f"{data.classes[i]} is read as {data.classes[order.assigned[i]]}" for i in order.moved]
+        found.append(
+            Finding(
+                "error",
+                "classes",
+                f"are in another order than the model's: {first_few(moved)}; accuracy on the training data is "
+                f"{right:.1%}, in the model's order {order.accuracy:.1%}",
+                _reordering(data, order.names(data.classes)),
+            )
+        )
+        return found
+    if right < 1 - _GAIN:
+        other = best_normalisation(model, data, sample(examples, 512, draw), numerics, batch_size)
+        if other is not None and other.accuracy > right + _GAIN:
+            return [
+                Finding(
+                    level,
+                    "normalisation",
+                    f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}",
+                    f"read the images as in training: {other.option}",
+                )
+            ]
+    if right <= near:
+        return [
+            Finding(
+                level,
+                "model",
+                f"accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance",
+                "check that the checkpoint was trained on this data, and that it is read in the same way: "
+                "normalisation (--mean, --std, --normalise), size, tokenizer, order of the classes; --force goes on",
+            )
+        ]
+    if right < 0.5 + 0.5 * guess:
+        found.append(
+            Finding(
+                "warning",
+                "model",
+                f"accuracy on its training data is only {right:.1%} (chance {guess:.1%})",
+                "check the normalisation and size of the inputs; a trained model usually scores higher",
+            )
+        )
+    if learned <= guess:
+        found.append(
+            Finding(
+                "warning",
+                "forget list",
+                f"the model predicts the stored label of only {learned:.1%} of the {len(positions)} listed examples",
+                "it has hardly learned them: check that the list is of this data; there may be little to forget",
+            )
+        )
+    return found
+
+
+def _fit_reading(
+    model: nn.Module, data: TrainingData, numerics: Numerics, batch_size: int, draw: torch.Generator
+) -> tuple[list[Finding], TrainingData]:
+    examples = sample(data.examples, 512, draw)
+    right = accuracy(model, examples, numerics, batch_size)
+    if right >= 1 - _GAIN:
+        return [], data
+    other = best_normalisation(model, data, examples, numerics, batch_size)
+    if other is None or other.accuracy <= right + _GAIN:
+        return [], data
+    what = f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}"
+    return [Finding("note", "normalisation", f"{what}: the images are read so")], other.data
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def _reordering(data: TrainingData, names: list[str]) -> str:
+    if data.named_classes:
+        return f"name the classes in the model's order: --classes {shlex.quote(','.join(names))}"
+    return f"renumber the labels; the model's logits 0, 1, 2, ... stand for the labels {', '.join(names)}"

@@ -1,0 +1,143 @@
+"""Training and validation data by what the user writes: a folder, a file, a name or a factory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from expunge.data.examples import Examples
+from expunge.data.images import ImageData, ImageSource
+from expunge.data.loading import load_data
+from expunge.data.location import check_regular
+from expunge.errors import DataError, near_miss
+from expunge.inputs.arrays import Part, load_arrays
+from expunge.inputs.image_folder import load_image_folder
+from expunge.inputs.own_dataset import load_dataset_object
+from expunge.inputs.pictures import normalisation
+from expunge.inputs.specification import Specification, call_factory
+from expunge.inputs.table_data import FORMATS, load_table, open_table
+from expunge.inputs.training_data import DataOptions, TrainingData, number_labels
+from expunge.registry import DATASETS
+
+FORMS = (
+    "a folder with one folder of images per class, a .npz, .parquet, .csv or .json file, a folder written by "
+    "save_to_disk, datasets:NAME, the name of a data set, or path/to/file.py:FACTORY"
+)
+
+
+def load_training_data(text: str, options: DataOptions | None = None, part: Part = "train") -> TrainingData:
+    """Return the training data that ``text`` names, in its own order.
+
+    - a folder with one folder of images per class;
+    - a ``.npz`` file with ``images`` or ``inputs``, and ``labels``;
+    - a ``.parquet``, ``.csv``, ``.tsv``, ``.json`` or ``.jsonl`` file, a folder written by ``save_to_disk``,
+      or ``datasets:NAME?name=CONFIG``: whatever the ``datasets`` library loads;
+    - a named data set ("expunge list data");
+    - ``file.py:factory?setting=value``: a map-style dataset, or one of the ``datasets`` library.
+
+    Args:
+        text: the specification.
+        options: how it is read.
+        part: "validation" takes the part of the source that is not for training, where it has one.
+
+    Raises:
+        DataError: nothing of that name, or data that cannot be used; the message names the file or row.
+        InvalidInput: a package that is not installed, or a setting that does not fit.
+    """
+    options = options or DataOptions()
+    found, used = _load(text, options, part)
+    # Validation data is read as the training data was, whatever it is.
+    if part == "train":
+        options.check_used(text, used)
+    return found
+
+
+_PIXELS = ("normalise", "mean", "std", "pad", "flip")
+_FILES = (*_PIXELS, "size", "crop", "channels")
+
+
+def _load(text: str, options: DataOptions, part: Part) -> tuple[TrainingData, tuple[str, ...]]:
+    """The data, and the options that were looked at."""
+    specification = Specification.parse(text)
+    target, settings = specification.target, dict(specification.settings)
+    path = Path(target).expanduser()
+    check_regular(path)
+    saved = path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    table: Any = None
+    if target.startswith("datasets:"):
+        table = open_table(target.removeprefix("datasets:"), settings, options, part)
+    elif ":" in target and not path.exists():
+        made = call_factory(target, settings, "a map-style dataset")
+        if not (hasattr(made, "column_names") and hasattr(made, "features")):
+            return load_dataset_object(made, options), ("inputs", "label")
+        table = made
+    elif (path.suffix in FORMATS and path.is_file()) or (saved and not settings):
+        table = open_table(target, settings, options, part)
+    if table is not None:
+        found = load_table(table, options, target.removeprefix("datasets:"))
+        kind = _FILES if found.mean else ("tokenizer", "max_length") if found.sequences else ()
+        return found, ("inputs", "label", "split", *kind)
+    if settings:
+        raise DataError(f"{text!r}: {target} takes no settings after a question mark; use the options")
+    if path.suffix == ".npz":
+        found = load_arrays(path, options, part)
+        return found, _PIXELS if found.mean else ()
+    if path.is_dir():
+        return load_image_folder(path, options), _FILES
+    if target in DATASETS.names():
+        return _of_images(load_data(target, options.root), options, part), (*_PIXELS, "root")
+    raise DataError(
+        f"there is no data {target!r:.200}{near_miss(target, DATASETS.names())}; expected {FORMS}"
+    )
+
+
+def load_validation_data(text: str, options: DataOptions, training: TrainingData) -> Examples:
+    """Return examples the model was not trained on, read as the training data was.
+
+    Classes and normalisation are those of ``training``.
+
+    Raises:
+        DataError: as in :func:`load_training_data`, inputs of another shape than in training, or the training data
+            itself.
+    """
+    same = replace(options, classes=training.classes if training.named_classes else options.classes)
+    if training.mean:
+        same = replace(
+            same, mean=training.mean, std=training.std, channels=same.channels or len(training.mean)
+        )
+    found = load_training_data(text, same, "validation")
+    if found.shape != training.shape and not (found.sequences and training.sequences):
+        size = f"; --size {training.shape[1]} resizes both" if len(training.shape) == 3 else ""
+        raise DataError(
+            f"{text}: inputs have shape {found.shape}, but those of the training data {training.shape}{size}"
+        )
+    if len(found.classes) > len(training.classes):
+        raise DataError(
+            f"{text}: {len(found.classes)} classes, but the training data has {len(training.classes)}; give "
+            "validation data of the same classes"
+        )
+    if _same(found.examples, training.examples):
+        raise DataError(f"{text} holds the training data itself; give data that the model was not trained on")
+    return replace(found.examples, n_classes=len(training.classes))
+
+
+def _same(first: Examples, second: Examples) -> bool:
+    if len(first) != len(second) or not torch.equal(first.labels, second.labels):
+        return False
+    few, others = next(first.batches(8)).x, next(second.batches(8)).x
+    return few.shape == others.shape and torch.equal(few, others)
+
+
+def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingData:
+    images = data.train_images if part == "train" else data.test_images
+    labels = data.train_labels if part == "train" else data.test_labels
+    mean, std = data.mean, data.std
+    if options.mean is not None or options.normalise not in ("auto", "data"):
+        mean, std = normalisation(options, images.shape[1], (mean, std))
+    augmentation = options.augmentation if options.pad or options.flip else data.augmentation
+    source = ImageSource(images.to(options.device), mean, std, augmentation)
+    numbers, classes, _ = number_labels(labels.tolist(), options.classes, data.name, data.classes)
+    return TrainingData(Examples.all_of(source, numbers, len(classes)), classes, mean=mean, std=std)

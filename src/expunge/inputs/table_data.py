@@ -1,0 +1,296 @@
+"""Tables that the ``datasets`` library of Hugging Face loads: images, text or numbers in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from expunge.data.examples import Examples
+from expunge.data.joined import TensorSource
+from expunge.errors import DataError, near_miss
+from expunge.inputs.arrays import Part, pad_tokens, read_inputs
+from expunge.inputs.findings import first_few
+from expunge.inputs.forget_files import LABEL_COLUMNS, TITLES
+from expunge.inputs.pictures import opener_of, read_pictures
+from expunge.inputs.row_keys import printable
+from expunge.inputs.specification import is_path, load_extra
+from expunge.inputs.texts import tokenize
+from expunge.inputs.training_data import (
+    NO_LABEL,
+    DataOptions,
+    Inputs,
+    TrainingData,
+    given_names,
+    number_labels,
+)
+
+FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
+_ABOUT_ROWS = ("id", "unnamed: 0", "given_label", "suggested_label", *TITLES, *LABEL_COLUMNS)
+_LABELS = ("label", "labels", "target", "class", "y")
+_TEXTS = ("text", "sentence", "content", "question")
+
+
+def open_table(target: str, settings: dict[str, Any], options: DataOptions, part: Part = "train") -> Any:
+    """Return a ``datasets.Dataset``: a local file or folder, or a name that the library looks up.
+
+    Args:
+        target: a .parquet, .csv, .tsv, .json or .jsonl file, a folder written by ``save_to_disk`` or one
+            that ``load_dataset`` reads, or the name of a data set.
+        settings: passed on to ``load_dataset`` (``name``, ``revision``).
+        options: the split, if one is named.
+        part: which split to take where none is named.
+
+    Raises:
+        DataError: the library cannot load it, or has no such split.
+        InvalidInput: ``datasets`` is not installed.
+    """
+    library = load_extra("datasets", "datasets", "data", f"reading {target}")
+    path = Path(target).expanduser()
+    if is_path(target) and not path.exists():
+        raise DataError(f"{target}: no such file or folder; check the path")
+    try:
+        if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            found = library.load_from_disk(str(path))
+        elif path.is_file():
+            if path.suffix == ".tsv":
+                settings = {"sep": "\t", **settings}
+            if FORMATS[path.suffix] == "csv":
+                # A cell "NA" or "None" is text; an empty one is missing.
+                settings = {"keep_default_na": False, "na_values": [""], **settings}
+            found = library.load_dataset(FORMATS[path.suffix], data_files=str(path), **settings)
+        else:
+            found = library.load_dataset(str(path) if path.exists() else target, **settings)
+    # The library, and each reader below it, fails in its own ways.
+    except Exception as error:
+        cause = error.__cause__ or error
+        said = str(cause).partition("\n")[0]
+        raise DataError(
+            f"{target}: the datasets library cannot load it ({type(cause).__name__}: {said}); check the path or name"
+        ) from error
+    if not hasattr(found, "keys"):
+        return found
+    wanted = (
+        [options.split] if options.split else {"train": ["train"], "validation": ["validation", "test"]}[part]
+    )
+    # A single file has one split, which the library calls "train".
+    split = next((name for name in wanted if name in found), None)
+    if split is None and not options.split and len(found) == 1:
+        split = next(iter(found))
+    if split is None:
+        raise DataError(
+            f"{target}: no split {wanted[0]!r}; it has {first_few(list(found), 8)}, name one with --split"
+        )
+    return found[split]
+
+
+def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
+    """Read a ``datasets.Dataset``: its labels, its inputs, and every other column of single values.
+
+    The label is ``options.label``, else a column of class labels, else one called label, labels, target,
+    class or y. The inputs are ``options.inputs``, else an image column, else with a tokenizer a text
+    column, else a column of equal-length lists, else every column of numbers but for those whose title says that they
+    name or mark rows.
+
+    Raises:
+        DataError: no rows, no such column, or values that are not of one kind.
+    """
+    if len(table) == 0:
+        raise DataError(f"{where} has no rows")
+    options = replace(options, inputs=given_names(options.inputs, table.column_names, "inputs"))
+    for name in (*options.inputs, *([options.label] if options.label else [])):
+        if name not in table.column_names:
+            raise DataError(
+                f"{where} has no column {name!r}{near_miss(name, table.column_names)}; it has "
+                f"{first_few(table.column_names, 8)}"
+            )
+    label = _label_column(table, options, where)
+    feature = table.features[label]
+    values = table.with_format(None)[label][:]
+    names = tuple(getattr(feature, "names", None) or ())
+    if names:
+        # -1 stands for no label there.
+        values = [None if value == -1 else value for value in values]
+    what = f"{where}, column {label!r}"
+    labels, classes, named = number_labels(values, options.classes, what, names)
+    inputs = _input_columns(table, label, options, where)
+    if label in inputs:
+        raise DataError(f"{where}: column {label!r} is the label and an input too; leave it out of --inputs")
+    columns = _Columns(
+        table, [n for n in table.column_names if n not in inputs and _dtype(table, n) is not None]
+    )
+    read = _read(table, inputs, options, where)
+    left = [name for name in table.column_names if name not in (*inputs, label)]
+    left_out = f"; left out: {first_few(left, 8)}" if left else ""
+    taken = first_few(list(map(repr, inputs)), 8)
+    notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
+    return TrainingData(
+        Examples.all_of(read.source, labels, len(classes)),
+        classes,
+        read.names,
+        columns,
+        named,
+        read.mean,
+        read.std,
+        notes,
+    )
+
+
+class _Columns(Mapping[str, Sequence[Any]]):
+    """Columns of single values, each read when it is asked for: a table may be larger than memory."""
+
+    def __init__(self, table: Any, names: list[str]) -> None:
+        self._table, self._names = table.with_format(None), names
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        values: Sequence[Any] = self._table[name][:]
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _dtype(table: Any, name: str) -> str | None:
+    """Type of a column of single values; ``None`` for images, lists and the like."""
+    feature = table.features[name]
+    kinds = ("Value", "ClassLabel")
+    return str(feature.dtype) if type(feature).__name__ in kinds else None
+
+
+def _label_column(table: Any, options: DataOptions, where: str) -> str:
+    if options.label:
+        return options.label
+    kinds = [name for name in table.column_names if type(table.features[name]).__name__ == "ClassLabel"]
+    if len(kinds) == 1:
+        return str(kinds[0])
+    for name in _LABELS:
+        if name in table.column_names:
+            return name
+    raise DataError(
+        f"{where}: no column of labels was found among {first_few(table.column_names, 8)}; name it with --label"
+    )
+
+
+def _input_columns(table: Any, label: str, options: DataOptions, where: str) -> list[str]:
+    if options.inputs:
+        return list(options.inputs)
+    rest = [name for name in table.column_names if name != label]
+    images = [name for name in rest if type(table.features[name]).__name__ == "Image"]
+    texts = [name for name in rest if "string" in (_dtype(table, name) or "")]
+    lists = [name for name in rest if _dtype(table, name) is None and name not in images]
+    numbers = [
+        name
+        for name in rest
+        if (_dtype(table, name) or "").startswith(("float", "double", "int", "uint"))
+        and name.lower() not in _ABOUT_ROWS
+    ]
+    if options.tokenizer and texts:
+        usual = [name for name in _TEXTS if name in texts]
+        candidates = texts if len(texts) == 1 else usual[:1]
+    elif images:
+        candidates = images
+    elif lists:
+        candidates = [name for name in lists if name in ("input_ids", "pixel_values", "features")] or lists
+    else:
+        candidates = []
+    if len(candidates) == 1:
+        return candidates
+    if not candidates and numbers:
+        for name in texts:
+            _check_text(table, name, where)
+        return numbers
+    tokenizer = " and --tokenizer FOLDER if it is text" if texts and not options.tokenizer else ""
+    raise DataError(
+        f"{where}: which columns the model reads is not clear; it has {first_few(table.column_names, 8)}. Name them "
+        f"with --inputs{tokenizer}"
+    )
+
+
+def _check_text(table: Any, name: str, where: str) -> None:
+    """A column of numbers in which a gap is written out is none of text."""
+    values = table.with_format(None)[name][:]
+    gap = next((row for row, value in enumerate(values) if str(value).lower() in NO_LABEL), None)
+    if gap is not None and any(_number(value) is not None for value in values):
+        raise DataError(_no_number(where, name, values, gap))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _no_number(where: str, name: str, values: Sequence[Any], row: int) -> str:
+    return (
+        f"{where}: column {name!r} has {values[row]!r:.100} in row {row}, expected numbers; fill the gap, or turn the "
+        "column into numbers as in training"
+    )
+
+
+def _read(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
+    first = table.features[inputs[0]]
+    if type(first).__name__ == "Image":
+        return _images(table, inputs, options, where)
+    if all("string" in (_dtype(table, name) or "") for name in inputs):
+        texts = {name: table.with_format(None)[name][:] for name in inputs}
+        tokens, note = tokenize(texts, options, where)
+        return Inputs(TensorSource(tokens.to(options.device)), (note,))
+    plain = table.with_format(None)
+    if len(inputs) == 1 and _dtype(table, inputs[0]) is None:
+        return _lists(plain[inputs[0]][:], inputs[0], options, where)
+    columns = []
+    for name in inputs:
+        values = plain[name][:]
+        found = [_number(value) for value in values]
+        if None in found:
+            raise DataError(_no_number(where, name, values, found.index(None)))
+        columns.append(np.asarray(found, dtype=np.float32))
+    stacked = read_inputs(where, np.stack(columns, axis=1))
+    return Inputs(TensorSource(stacked.to(options.device)), (f"{len(inputs)} numbers a row, as they are",))
+
+
+def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
+    library = load_extra("datasets", "datasets", "data", f"reading {where}")
+    if len(inputs) > 1:
+        raise DataError(
+            f"{where}: one image column is expected, got {first_few(inputs, 8)}; name one with --inputs"
+        )
+    cells = table.with_format(None).cast_column(inputs[0], library.Image(decode=False))[inputs[0]]
+    openers, names = [], []
+    for row, cell in enumerate(cells):
+        if cell is None or (cell["bytes"] is None and cell["path"] is None):
+            raise DataError(f"{where}: row {row} has no image; take the row out")
+        openers.append(opener_of(cell["bytes"] if cell["bytes"] is not None else cell["path"]))
+        names.append(printable(cell["path"]) if cell["path"] else "")
+    shown = [f"{where}, row {row}" + (f" ({name})" if name else "") for row, name in enumerate(names)]
+    pictures = read_pictures(openers, shown, options)
+    return replace(pictures, names=tuple(names) if all(names) else ())
+
+
+def _lists(values: Sequence[Any], name: str, options: DataOptions, where: str) -> Inputs:
+    what = f"{where}, column {name!r}"
+    row = next((i for i, value in enumerate(values) if not isinstance(value, list)), None)
+    if row is not None:
+        raise DataError(f"{what}: row {row} holds {values[row]!r:.40}, expected a list of numbers")
+    if all(isinstance(item, int) for value in values for item in value):
+        tokens = pad_tokens(values, 0, what)
+        read_inputs(what, tokens.numpy())
+        return Inputs(TensorSource(tokens.to(options.device)), ("token ids, padded with 0",))
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{what}: the lists are not of one shape of numbers ({error}); pad or cut them as in training"
+        ) from error
+    inputs = read_inputs(what, array)
+    shape = " x ".join(map(str, inputs.shape[1:]))
+    return Inputs(TensorSource(inputs.to(options.device)), (f"{shape} numbers a row, as they are",))

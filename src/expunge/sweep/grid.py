@@ -1,0 +1,302 @@
+"""A whole sweep in one TOML file: data, tasks, recipes, methods, seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomlkit
+
+from expunge.errors import ExpungeError, InvalidInput, near_miss
+from expunge.evaluation.metric_choice import load_metrics
+from expunge.methods.base import Method
+from expunge.registry import METHODS
+from expunge.settings import make_settings
+from expunge.sweep.plan import DataChoice, Plan, make_plan
+from expunge.sweep.preset import SETTINGS, SWEEP, Preset, packaged_presets
+from expunge.tasks.base import Task
+from expunge.tasks.corruption import CorruptionTask
+from expunge.tasks.forgetting import FORGET_TASKS
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
+
+_SECTIONS = (*SWEEP, *SETTINGS)
+_FORMS = {
+    "tasks": "[[tasks]] tables",
+    "run": "method names, run = ['retrain', 'natmu']",
+    "seeds": "whole numbers, seeds = [0, 1, 2]",
+    "unlearning_seeds": "whole numbers, unlearning_seeds = [0, 1, 2]",
+    "metrics": "metric names, metrics = ['tow', 'accuracy_gaps']",
+    "recipes": "[[recipes]] tables",
+}
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How first models are trained, and the methods as they are set for them.
+
+    Args:
+        recipe: of the first models.
+        methods: with their settings.
+    """
+
+    recipe: Recipe
+    methods: tuple[Method, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is to be run; every combination of task, setup, its methods and seed is a cell.
+
+    Args:
+        data: which data.
+        tasks: what is to be forgotten.
+        setups: at least one.
+        seeds: of data and training, and of unlearning unless there are ``unlearning_seeds``.
+        unlearning_seeds: each method is run with each of them on each first model.
+        metrics: names of metrics beside those of every record.
+    """
+
+    data: DataChoice
+    tasks: tuple[Task, ...]
+    setups: tuple[Setup, ...]
+    seeds: tuple[int, ...]
+    unlearning_seeds: tuple[int, ...] = ()
+    metrics: tuple[str, ...] = ()
+
+    def single(self) -> Setup:
+        """Return the only setup.
+
+        Raises:
+            InvalidInput: there are several.
+        """
+        if len(self.setups) > 1:
+            raise InvalidInput(
+                f"one recipe is expected, but the grid has {len(self.setups)} "
+                f"({', '.join(setup.recipe.model for setup in self.setups)}); leave one [[recipes]] table"
+            )
+        return self.setups[0]
+
+    def plans(self, numerics: Numerics) -> tuple[Plan, ...]:
+        """Lay out the cells of each setup; setups of one recipe share first models.
+
+        Raises:
+            InvalidInput: see :func:`make_plan`.
+        """
+        return tuple(
+            make_plan(
+                self.data,
+                self.tasks,
+                setup.recipe,
+                setup.methods,
+                self.seeds,
+                numerics,
+                unlearning_seeds=self.unlearning_seeds,
+                metrics=self.metrics,
+            )
+            for setup in self.setups
+        )
+
+    def text(self) -> str:
+        """Return TOML that :meth:`parse` reads as this grid, whatever packaged settings come to be.
+
+        Every setting is written out; the folder of the data is not, since it differs between machines. A setting
+        without a value is left out, as TOML has none.
+        """
+        setups = [
+            {
+                **_plain(dataclasses.asdict(setup.recipe)),
+                "methods": {_path(method): _plain(method.settings()) for method in setup.methods},
+            }
+            for setup in self.setups
+        ]
+        content: dict[str, Any] = {
+            "run": list(map(_path, self.setups[0].methods)),
+            "seeds": list(self.seeds),
+            "unlearning_seeds": list(self.unlearning_seeds),
+            "metrics": list(self.metrics),
+            "data": _plain(dataclasses.asdict(dataclasses.replace(self.data, root=None))),
+            "tasks": [
+                {"kind": task.kind, **_plain(dataclasses.asdict(task), but="seed")}  # type: ignore[call-overload]
+                for task in self.tasks
+            ],
+        }
+        if len(setups) == 1:
+            content["methods"] = setups[0].pop("methods")
+            content["recipe"] = setups[0]
+        else:
+            content["recipes"] = setups
+        return tomlkit.dumps({name: value for name, value in content.items() if value})
+
+    @classmethod
+    def read(cls, path: str | Path) -> Grid:
+        """Read a grid from a file, or a packaged one by name.
+
+        Raises:
+            InvalidInput: a file that cannot be read or is not TOML, or settings that are wrong; the message
+                names every fault.
+        """
+        packaged = packaged_presets()
+        if str(path) in packaged:
+            return cls.parse(packaged[str(path)], str(path))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(
+                f"grid {str(path)!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: "
+                f"{error}"
+            ) from error
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, origin: str) -> Grid:
+        """Read a grid from TOML.
+
+        The tables ``[data]``, ``[recipe]``, ``[task]`` (defaults of corruption tasks) and
+        ``[methods.NAME]`` hold settings, on top of those of the packaged file named by ``settings = "NAME"`` if
+        there is one; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
+        varies the unlearning by itself, and ``metrics`` names what is measured beside the usual.
+
+        ``[methods."*"]`` is for all methods, but a method whose default for a field is ``None`` finds the value itself
+        and is left out: ``relearn`` trains with the rate, the optimiser and the batch size of the recipe.
+
+        ``[[tasks]]`` names a task each, by ``kind``. A list given for a setting that takes one value stands for
+        a task for each of its values; several lists, for every combination.
+
+        ``[[recipes]]``, where there are some, are the setups: each holds deviations from ``[recipe]`` and, in
+        ``[recipes.methods.NAME]``, deviations from ``[methods]``. Without any, ``[recipe]`` is the only one.
+
+        Raises:
+            InvalidInput: see :meth:`read`.
+        """
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
+        faults = _Faults()
+        for section in content:
+            if section not in _SECTIONS:
+                hint = near_miss(section, _SECTIONS)
+                faults.found.append(f"unknown section {section!r}{hint} (known: {', '.join(_SECTIONS)})")
+        settings: dict[str, Any] = {name: content[name] for name in SETTINGS if name in content}
+        preset = faults.unless("settings", lambda: Preset.of_content(settings, origin)) or Preset()
+        data = faults.unless("[data]", lambda: _data(content.get("data", {})))
+        tasks: list[Task] = []
+        for number, entry in enumerate(faults.list_of(content, "tasks", dict), 1):
+            tasks += faults.unless(f"task {number}", partial(_tasks, entry, preset)) or []
+        names = faults.list_of(content, "run", str)
+        entries = faults.list_of(content, "recipes", dict) if "recipes" in content else [{}]
+        setups = []
+        for number, entry in enumerate(entries, 1):
+            where = f"recipe {number}" if "recipes" in content else ""
+            setups.append(_setup(entry, preset, names, faults, where))
+        seeds = faults.list_of(content, "seeds", int)
+        lists = {
+            name: faults.list_of(content, name, kind) if name in content else []
+            for name, kind in (("unlearning_seeds", int), ("metrics", str))
+        }
+        faults.unless("metrics", lambda: load_metrics(lists["metrics"]))
+        faults.check(origin)
+        assert data is not None
+        return cls(data, tuple(tasks), tuple(setups), tuple(seeds), *map(tuple, lists.values()))
+
+
+class _Faults:
+    """Collects what is wrong, so that it is told at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def unless(self, what: str, make: Callable[[], _Made]) -> _Made | None:
+        try:
+            return make()
+        except ExpungeError as error:
+            self.found.append(f"{what}: {error}")
+            return None
+
+    def list_of(self, content: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+        found = content.get(name)
+        if isinstance(found, list) and found and all(type(entry) is kind for entry in found):
+            return found
+        self.found.append(f"{name!r} must be a list of at least one of: {_FORMS[name]}; got {found!r}")
+        return []
+
+    def check(self, origin: str) -> None:
+        if self.found:
+            raise InvalidInput(
+                f"{origin} has {len(self.found)} fault{'s' if len(self.found) > 1 else ''}:\n"
+                + "\n".join(f"- {fault}" for fault in self.found)
+            )
+
+
+def _plain(settings: Mapping[str, Any], but: str = "") -> dict[str, Any]:
+    """Settings as they stand in a file: lists for tuples, no entry without a value."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: kept(entry) for key, entry in value.items() if entry is not None}
+        return value
+
+    return {name: kept(value) for name, value in plain.items() if value is not None and name != but}
+
+
+def _path(method: Method) -> str:
+    """The name of a method, or the path of a class that is not in the table."""
+    kind = type(method)
+    return method.name if method.name in METHODS.targets else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _data(content: Any) -> DataChoice:
+    if not isinstance(content, dict) or "name" not in content:
+        raise InvalidInput(f"a table with at least a name is expected, got {content!r}")
+    return make_settings(DataChoice, content, "data")
+
+
+def _setup(entry: Mapping[str, Any], preset: Preset, names: list[str], faults: _Faults, where: str) -> Setup:
+    content = {**preset.recipe, **entry}
+    if "model" in entry and entry["model"] != preset.recipe.get("model", Recipe.model):
+        content["model_settings"] = entry.get("model_settings", {})
+    methods = content.pop("methods", {})
+    settings = {"recipe": content, "methods": methods}
+    own = faults.unless(where, lambda: Preset.of_content(settings, "its settings")) or Preset()
+    recipe = faults.unless(where or "[recipe]", own.make_recipe)
+    prefix = f"{where}, " if where else ""
+    made = [faults.unless(f"{prefix}method {name}", partial(_method, preset, own, name)) for name in names]
+    return Setup(recipe or Recipe(), tuple(method for method in made if method is not None))
+
+
+def _method(general: Preset, own: Preset, name: str) -> Method:
+    return general.make_method(name, own.of_method(name))
+
+
+def _tasks(content: Mapping[str, Any], preset: Preset) -> list[Task]:
+    given = dict(content)
+    kind = given.pop("kind", None)
+    known = ("corruption", *FORGET_TASKS)
+    if not isinstance(kind, str) or kind not in known:
+        raise InvalidInput(f"unknown kind {kind!r}{near_miss(str(kind), known)} (known: {', '.join(known)})")
+    made: type[Any] = CorruptionTask if kind == "corruption" else FORGET_TASKS[kind]
+    plural = {entry.name for entry in dataclasses.fields(made) if isinstance(entry.default, tuple)}
+    choices: dict[str, list[Any]] = {}
+    for name, value in given.items():
+        listed = isinstance(value, list)
+        choices[name] = value if listed and name not in plural else [tuple(value) if listed else value]
+        if not choices[name]:
+            raise InvalidInput(f"{name} is an empty list; give at least one value")
+    found: list[Task] = []
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values, strict=True))
+        if kind == "corruption":
+            found.append(preset.make_task(**chosen))
+        else:
+            found.append(make_settings(made, chosen, repr(kind)))
+    return found

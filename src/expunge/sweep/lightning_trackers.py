@@ -1,0 +1,216 @@
+"""The trackers that Lightning has loggers for; their packages are imported when one is made."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from expunge.errors import InvalidInput
+from expunge.store.record import Record
+from expunge.sweep.trackers import parameters, results, run_name
+
+PROJECT = "expunge"
+"""Name of the experiment (MLflow) or project (Weights & Biases) that the runs belong to."""
+_MOST_METRICS = 1000
+"""What MLflow takes in one request."""
+
+
+class TensorBoard:
+    """Event files below ``<folder>/tensorboard``, one folder for each run.
+
+    Read them with ``tensorboard --logdir``; its HPARAMS tab is the table of the cells.
+
+    Args:
+        target: another folder.
+        folder: folder of the sweep.
+
+    Raises:
+        InvalidInput: pytorch-lightning or tensorboard is not installed.
+    """
+
+    def __init__(self, target: str | None, folder: Path) -> None:
+        _needs("tensorboard", "tensorboard")
+        self._make = _lightning("lightning_fabric.loggers", "TensorBoardLogger", "tensorboard")
+        self._root = (folder / "tensorboard" if target is None else Path(target).expanduser()).absolute()
+        self._root.mkdir(parents=True, exist_ok=True)
+        self.place = str(self._root)
+
+    def log(self, record: Record) -> None:
+        """Log one record as one run."""
+        logger = self._make(self._root, name="", version=self._free(run_name(record)))
+        logger.log_hyperparams(parameters(record), results(record), step=0)
+        _log_curve(logger, record)
+        if record.error:
+            logger.experiment.add_text("error", textwrap.indent(record.error, "    "))
+        logger.finalize(_outcome(record))
+
+    def _free(self, name: str) -> str:
+        """Return a folder name of its own: two attempts at one cell are two runs."""
+        made = re.sub(r"[^\w.=-]+", "-", name)
+        taken = {path.name for path in self._root.glob(f"{made}*")}
+        return next(new for new in _numbered(made) if new not in taken)
+
+
+class MLflow:
+    """Runs of the experiment "expunge", by default in the SQLite file ``<folder>/mlflow.db``.
+
+    Args:
+        target: another folder, or a tracking URI; by default $MLFLOW_TRACKING_URI if it is set.
+        folder: folder of the sweep.
+
+    Raises:
+        InvalidInput: pytorch-lightning or mlflow is not installed, or the experiment cannot be opened.
+    """
+
+    def __init__(self, target: str | None, folder: Path) -> None:
+        # Read when mlflow is imported. Usage data would go to a server that nobody named; lines about each
+        # run would tear the progress bar; by mlflow's defaults a lost server stops the caller for minutes.
+        for name, value in (
+            ("MLFLOW_DISABLE_TELEMETRY", "true"),
+            ("MLFLOW_LOGGING_LEVEL", "WARNING"),
+            ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
+            ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
+            ("MLFLOW_HTTP_REQUEST_TIMEOUT", "20"),
+        ):
+            os.environ.setdefault(name, value)
+        client_of = _needs("mlflow.tracking", "mlflow").MlflowClient
+        self._metric = _needs("mlflow.entities", "mlflow").Metric
+        self._make = _lightning("pytorch_lightning.loggers", "MLFlowLogger", "mlflow")
+        given = target or os.environ.get("MLFLOW_TRACKING_URI") or str(folder)
+        artifacts = None
+        if given == "databricks" or re.match(r"[a-z+]{2,}:", given):
+            self._uri = given
+        else:
+            root = Path(given).expanduser().absolute()
+            root.mkdir(parents=True, exist_ok=True)
+            self._uri, artifacts = f"sqlite:///{root / 'mlflow.db'}", (root / "mlflow-artifacts").as_uri()
+        self.place = re.sub(r"//[^/@]*@", "//", self._uri)  # without a password
+        client = client_of(self._uri)
+        found = client.get_experiment_by_name(PROJECT)
+        if found is None or found.lifecycle_stage == "deleted":
+            try:
+                client.create_experiment(PROJECT, artifact_location=artifacts)
+            except Exception:  # another sweep may have made it in between
+                if found is not None or client.get_experiment_by_name(PROJECT) is None:
+                    raise
+
+    def log(self, record: Record) -> None:
+        """Log one record as one run."""
+        tags = {"expunge.key": record.key} | ({"error": record.error[-4000:]} if record.error else {})
+        logger = self._make(PROJECT, run_name=run_name(record), tracking_uri=self._uri, tags=tags)
+        logger.log_hyperparams(parameters(record))
+        logger.log_metrics(results(record))
+        # One transaction for the whole curve: row by row it takes a second in SQLite.
+        now = int(1000 * time.time())
+        points = [
+            self._metric(f"curve/{name}", value, now, step)
+            for step, row in enumerate(record.log)
+            for name, value in row.items()
+        ]
+        for start in range(0, len(points), _MOST_METRICS):
+            logger.experiment.log_batch(logger.run_id, metrics=points[start : start + _MOST_METRICS])
+        logger.finalize(_outcome(record))
+
+
+class WeightsAndBiases:
+    """Runs of the project "expunge" ($WANDB_PROJECT): on the server if $WANDB_API_KEY is set, else offline.
+
+    Offline runs lie in ``<folder>/wandb``; ``wandb sync`` uploads them.
+
+    Args:
+        target: another folder, or the URL of a server of one's own.
+        folder: folder of the sweep.
+
+    Raises:
+        InvalidInput: pytorch-lightning or wandb is not installed, or there is a server's URL but no key.
+    """
+
+    def __init__(self, target: str | None, folder: Path) -> None:
+        # Error reports would go to a server that nobody named.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        wandb = _needs("wandb", "wandb")
+        self._make = _lightning("pytorch_lightning.loggers", "WandbLogger", "wandb")
+        online = bool(os.environ.get("WANDB_API_KEY"))
+        url = target if target is not None and "://" in target else None
+        if url and not online:
+            raise InvalidInput(f"tracker 'wandb:{url}' needs the key of an account there; set WANDB_API_KEY")
+        self._root = (folder if target is None or url else Path(target).expanduser()).absolute()
+        self._root.mkdir(parents=True, exist_ok=True)
+        # The sweep's own output and machine are no property of a cell. A lost server ends in an error
+        # within a minute; by default wandb tries on for ever.
+        settings = {
+            "silent": True,
+            "console": "off",
+            "disable_git": True,
+            "x_disable_meta": True,
+            "x_disable_stats": True,
+            "init_timeout": 30.0,
+            "finish_timeout": 60.0,
+            "finish_timeout_raises": True,
+            **({"base_url": url} if url else {}),
+            **({} if online else {"mode": "offline"}),
+        }
+        self._options = {"offline": not online, "settings": wandb.Settings(**settings)}
+        wandb.setup(settings=self._options["settings"])  # what is said before a run begins is silenced too
+        self._project = os.environ.get("WANDB_PROJECT") or PROJECT
+        self.place = f"{self._project} at {url or os.environ.get('WANDB_BASE_URL') or 'wandb.ai'}"
+        if not online:
+            self.place = f"{self._root / 'wandb'}; 'wandb sync' of the folders there uploads them"
+
+    def log(self, record: Record) -> None:
+        """Log one record as one run."""
+        logger = self._make(
+            run_name(record),
+            save_dir=self._root,
+            project=self._project,
+            tags=[record.method],
+            **self._options,
+        )
+        logger.log_hyperparams(parameters(record))
+        _log_curve(logger, record)
+        logger.log_metrics(results(record))
+        if record.error:
+            logger.experiment.summary["error"] = record.error
+        logger.experiment.finish(exit_code=0 if record.status == "done" else 1)
+
+
+def _log_curve(logger: Any, record: Record) -> None:
+    """Log the learning curve as ``curve/NAME``; a row's step is its place, as rows name epochs differently."""
+    for step, row in enumerate(record.log):
+        logger.log_metrics({f"curve/{name}": value for name, value in row.items()}, step=step)
+
+
+def _outcome(record: Record) -> str:
+    return "success" if record.status == "done" else "failed"
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def _needs(module: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InvalidInput(
+            f"--log {extra} needs {module.partition('.')[0]}, which cannot be imported ({error}); run: "
+            f"pip install 'expunge[{extra}]'"
+        ) from error
+
+
+def _lightning(module: str, name: str, extra: str) -> Callable[..., Any]:
+    made: Callable[..., Any] = getattr(_needs(module, extra), name)
+    # Every coordinator logs its own cells. Where srun started several, Lightning would take all but the
+    # first for helpers and keep them silent.
+    _needs("lightning_utilities.core.rank_zero", extra).rank_zero_only.rank = 0
+    return made

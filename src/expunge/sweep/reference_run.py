@@ -1,0 +1,126 @@
+"""The models that metrics compare with: trained once for a task and seed, and measured once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from expunge.evaluation.metric_choice import compared, load_metrics
+from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND, train_reference
+from expunge.fingerprint import fingerprint
+from expunge.metrics.base import Compares, Evaluated, Metric, measure
+from expunge.seeding import generator
+from expunge.store.weights import WeightStore
+from expunge.sweep.plan import KEY_VERSION, Cell, Reference, build_problem
+from expunge.tasks.base import Problem
+
+_VALUES = "values"
+
+Values = Mapping[str, Mapping[str, float | None]]
+"""Name of a number -> role of a model -> its value, ``None`` where it is not defined."""
+
+
+def run_reference(job: Reference, folder: Path | str) -> None:
+    """Train a reference and store it under its key, unless it is there.
+
+    The retrained ones see the retain set, undiscovered corruption included; the oracle sees everything, with the
+    true labels.
+
+    Raises:
+        Diverged: the training led to NaN; the message names the role.
+    """
+    weights = WeightStore(folder)
+    if weights.has(job.key):
+        return
+    numerics = job.training.numerics
+    problem = build_problem(job.training, job.task, folder)
+    examples = problem.split.retain
+    if job.role == ORACLE:
+        examples = problem.split.train.relabel(problem.truth.true_labels)
+    model = job.recipe.build(problem.shape, problem.n_classes, generator(job.seed, "initialisation"))
+    seconds = train_reference(model, examples, job.recipe, job.seed, numerics, job.role)
+    weights.save(job.key, model.state_dict(), {"role": job.role, "seconds": f"{seconds:.3f}"})
+
+
+def load_reference(job: Reference, folder: Path | str) -> nn.Module:
+    """Return a stored reference, in evaluation mode.
+
+    Raises:
+        StoreError: it is not there, or cannot be read.
+    """
+    images = job.training.data.load(job.training.numerics.device)
+    model = job.recipe.build(images.shape, len(images.classes), torch.Generator())
+    model.load_state_dict(WeightStore(folder).load(job.key, job.training.numerics.device))
+    return job.training.numerics.place(model).eval()
+
+
+def measure_chosen(
+    cell: Cell, unlearned: nn.Module, original: nn.Module, problem: Problem, folder: Path | str
+) -> dict[str, float | None]:
+    """Return the numbers of the metrics that a cell names, ``None`` where one is not defined.
+
+    Beside a number NAME whose metric compares with a reference, or is to be close to a reference's value, stand
+
+    * NAME_retrained: the number of the retrained model, the aim;
+    * NAME_floor: |number of a second retrained model - number of the retrained model|, the noise of retraining;
+    * NAME_oracle: the number of the model that was trained on the true labels, where data was corrupted.
+
+    What is measured on references does not depend on the method: it is stored, and measured once for a task.
+
+    Raises:
+        InvalidInput: a metric cannot use this data or model.
+    """
+    # In bfloat16 confidences near 1 are equal, and attacks are blind.
+    numerics = dataclasses.replace(cell.training.numerics, dtype="float32")
+    evaluated: dict[str, Evaluated] = {}
+    models = {"unlearned": unlearned, "original": original} | {
+        job.role: load_reference(job, folder) for job in cell.references
+    }
+    evaluated |= {role: Evaluated(model, problem, numerics, evaluated) for role, model in models.items()}
+    found: dict[str, float | None] = {}
+    for name, metric in zip(cell.metrics, load_metrics(cell.metrics), strict=True):
+        numbers = {entry.name: entry.value for entry in measure(metric, evaluated["unlearned"])}
+        found |= numbers
+        wanted = compared(metric, corrupted=len(problem.truth.corrupted) > 0)
+        if wanted & (Compares.RETRAINED | Compares.ORACLE):
+            values = _of_references(cell, name, metric, evaluated, folder)
+            for number in numbers:
+                found |= _beside(number, values.get(number, {}), wanted)
+    return found
+
+
+def _beside(name: str, values: Mapping[str, float | None], wanted: Compares) -> dict[str, float | None]:
+    first, second = values.get(RETRAINED), values.get(SECOND)
+    beside: dict[str, float | None] = {}
+    if Compares.RETRAINED in wanted:
+        beside[f"{name}_retrained"] = first
+        beside[f"{name}_floor"] = None if first is None or second is None else abs(first - second)
+    if Compares.ORACLE in wanted:
+        beside[f"{name}_oracle"] = values.get(ORACLE)
+    return beside
+
+
+def _of_references(
+    cell: Cell, name: str, metric: Metric, evaluated: Mapping[str, Evaluated], folder: Path | str
+) -> Values:
+    """Measure the references, or read what an earlier cell of the task has stored."""
+    weights = WeightStore(folder)
+    roles = [job.role for job in cell.references]
+    key = fingerprint(
+        "reference values", name, cell.task_key, [job.key for job in cell.references],
+        cell.training.key if Compares.ORIGINAL in metric.compares else "", KEY_VERSION,
+    )  # fmt: skip
+    if weights.has(key):
+        values: Values = json.loads(weights.metadata(key)[_VALUES])
+        return values
+    made: dict[str, dict[str, float | None]] = {}
+    for role in roles:
+        for entry in measure(metric, evaluated[role]):
+            made.setdefault(entry.name, {})[role] = entry.value
+    weights.save(key, {}, {_VALUES: json.dumps(made), "metric": name})
+    return made

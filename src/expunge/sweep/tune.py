@@ -1,0 +1,197 @@
+"""Fair tuning: every method gets the same number of trials, and no trial sees a test image or the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from expunge.api import load_method
+from expunge.errors import InvalidInput
+from expunge.methods.base import Method, Search
+from expunge.registry import METHODS
+from expunge.sweep.grid import Grid, Setup
+from expunge.sweep.tuning.cases import prepare, run_trial
+from expunge.sweep.tuning.search import Study, load_optuna
+from expunge.sweep.tuning.trials import Clock, Trial, TuneStatus
+from expunge.training.numerics import Numerics
+
+RULE = "validation accuracy x forgetting quality"
+ORACLE_RULE = "ORACLE: minus the average gap to the retrained model"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome of a study.
+
+    Args:
+        name: of the method, as it was asked for.
+        method: with the best settings.
+        best: the trial of the highest score; of equal ones the first.
+        trials: all of them, in the order they were run.
+        rule: how a trial was scored.
+        tuning_seeds: of data, first training and unlearning.
+        seed: of the sampler.
+        oracle: whether the score knew the retrained model.
+        interrupted: whether the search was ended by hand before its last trial.
+    """
+
+    name: str
+    method: Method
+    best: Trial
+    trials: tuple[Trial, ...]
+    rule: str
+    tuning_seeds: tuple[int, ...]
+    seed: int
+    oracle: bool
+    interrupted: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The best searched settings."""
+        return self.best.settings
+
+    @property
+    def score(self) -> float:
+        """Of the best trial."""
+        return self.best.score
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """Trials, seconds and sample gradients that the search took, first trainings apart."""
+        return {
+            "trials": len(self.trials),
+            "seconds": sum(trial.seconds for trial in self.trials),
+            "sample_gradients": sum(trial.sample_gradients for trial in self.trials),
+        }
+
+
+def tune(
+    method_name: str,
+    grid: Grid,
+    *,
+    trials: int = 20,
+    seed: int = 0,
+    oracle: bool = False,
+    report: Callable[[TuneStatus], None] = lambda _: None,
+    tuning_seeds: Sequence[int] = (100, 101),
+    numerics: Numerics | None = None,
+) -> Tuned:
+    """Search a method's settings on validation images that are held out of the training images.
+
+    The grid's test images are replaced by a blank one before anything is built, and what really happened to
+    the data is never read. A trial's score is the mean over tasks and tuning seeds of
+
+        accuracy on validation images outside the forgotten concept  x  forgetting quality,
+
+    where the quality, with a_f the accuracy on the stored labels of the forget set, is
+
+    * classes and corruption: 1 - max(0, a_f - chance) / (1 - chance);
+    * samples: 1 - |a_f - a_val|, since forgotten samples are to look like unseen ones;
+    * sub-classes: 1 - |a_f - a_siblings|, with the accuracy on validation images of the other sub-classes
+      under the same label: what is forgotten is to look like unseen images that share only the label.
+
+    As an oracle, the score is minus the mean absolute gap to the retrained model in the accuracies on
+    retain, forget and validation images. Corruption is added after the validation images are taken, so
+    their labels are right. A method that reads unseen images is given half of the validation images and
+    scored on the other half.
+
+    A KeyboardInterrupt after the first trial ends the search; what is finished counts.
+
+    Args:
+        method_name: a name in the table of methods, or a ``"module:Class"`` path.
+        grid: data, tasks and one recipe; its settings of the method, if it has any, are the first trial.
+        trials: how many choices are tried, the first one included.
+        seed: of the sampler.
+        oracle: score by the distance to the retrained model, which nobody has outside an experiment.
+        report: called as the work goes on.
+        tuning_seeds: of data, first training and unlearning; none of the grid's own.
+        numerics: where to compute; by default the fastest setting that is safe here.
+
+    Raises:
+        UnknownName: no such method.
+        InvalidInput: a method without searched settings or one that needs the truth, fewer than one trial,
+            a grid of several recipes, tuning seeds that are none, repeated or the grid's own, no optuna, or
+            no trial that worked.
+        Diverged: a first training led to NaN.
+    """
+    setup = grid.single()
+    start, space = _start(method_name, setup)
+    seeds = _checked(trials, tuning_seeds, grid)
+    optuna = load_optuna()
+    if numerics is None:
+        numerics = Numerics.choose(None, grid.data.load("cpu").shape[1])
+    cases_total = len(grid.tasks) * len(seeds)
+    recipe = setup.recipe.prepared(start.preparation)
+    each = start.typical_epochs(recipe) + 0.2
+    clock = Clock(report, cases_total * (recipe.epochs * (2 if oracle else 1) + trials * each))
+    cases = prepare(start, grid, recipe, seeds, numerics, oracle, clock)
+    study = Study(optuna, space, seed)
+    done: list[Trial] = []
+    interrupted = False
+    for number in range(trials):
+        proposed = study.ask() if number else None
+        settings = study.settings(proposed) if number else {name: getattr(start, name) for name in space}
+        clock.trials = tuple(done)
+        try:
+            trial = run_trial(number, start, settings, cases, numerics, oracle, clock, each, trials)
+        except KeyboardInterrupt:
+            if not any(trial.status == "done" for trial in done):
+                raise
+            interrupted = True
+            break
+        study.tell(proposed, settings, trial.score)
+        done.append(trial)
+    clock.trials = tuple(done)
+    clock.say("")
+    worked = [trial for trial in done if trial.status == "done"]
+    if not worked:
+        raise InvalidInput(
+            f"none of the {len(done)} trials of {method_name!r} worked; the first one failed with: {done[0].error}"
+        )
+    best = max(worked, key=lambda trial: trial.score)
+    return Tuned(
+        method_name,
+        dataclasses.replace(start, **best.settings),
+        best,
+        tuple(done),
+        ORACLE_RULE if oracle else RULE,
+        seeds,
+        seed,
+        oracle,
+        interrupted,
+    )
+
+
+def _start(name: str, setup: Setup) -> tuple[Method, dict[str, Search]]:
+    """Return the method with the settings it has without tuning, and what is searched."""
+    start = load_method(name)
+    start = next((method for method in setup.methods if type(method) is type(start)), start)
+    if start.oracle:
+        raise InvalidInput(
+            f"method {name!r} is an oracle: it reads the truth, which tuning never shows; tune another method"
+        )
+    space = start.search_space()
+    if not space:
+        others = [other for other in METHODS.names() if METHODS.get(other).search_space()]
+        raise InvalidInput(
+            f"method {name!r} has no searched settings, so there is nothing to tune; give fields a range with "
+            f"searched(default, low, high), or tune one of: {', '.join(others) or 'none'}"
+        )
+    return start, space
+
+
+def _checked(trials: int, tuning_seeds: Sequence[int], grid: Grid) -> tuple[int, ...]:
+    if trials < 1:
+        raise InvalidInput(f"trials must be at least 1, got {trials}")
+    seeds = tuple(tuning_seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InvalidInput(f"tuning seeds must be at least one, each given once, got {list(seeds)}")
+    shared = sorted(set(seeds) & set(grid.seeds))
+    if shared:
+        raise InvalidInput(
+            f"tuning seed {shared[0]} is also a seed of the grid (seeds {list(grid.seeds)}); results would be "
+            "reported on what was tuned on, so name other tuning seeds"
+        )
+    return seeds
