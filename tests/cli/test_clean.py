@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -339,10 +340,16 @@ def hardly_learned(small: Path) -> tuple[str, ...]:
 def test_little_to_repair_stops(small: Path) -> None:
     listed = hardly_learned(small)
     said = " ".join(quick(small, *listed, code=3).split())
-    assert "gives 0% of the 12 listed rows their stored label: there is little to repair." in said
-    assert not (small / "out").exists()
+    assert "gives 0% of the 12 listed rows their given label: there is little to repair" in said
+    assert "It worked" not in said
     assert list(small.glob(".out*")) == []
+    before, after = (torch.load(path) for path in (small / "model.pt", small / "out" / "checkpoint.pt"))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    report = json.loads((small / "out" / "report.json").read_text())
+    assert (report["verdict"], report["method"]["name"]) == ("little to repair", "none")
+    assert report["before"] == report["after"]
     # Nothing is to be healed where good rows are forgotten.
+    shutil.rmtree(small / "out")
     quick(small, *listed, *NPO_SETTINGS, "--purpose", "forget", code=None)
 
 

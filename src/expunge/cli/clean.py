@@ -151,6 +151,7 @@ def clean_command(
     Your files are only read; Ctrl-C leaves everything as it was.
 
     A result that is worse than your model is called rejected, not checkpoint.
+    Where there is little to repair, the checkpoint is your model as it was.
 
     Exit code 3: it did not work, or there is little to repair.
     """
@@ -179,7 +180,7 @@ def clean_command(
     from expunge.repair.clean_files import write_files
     from expunge.repair.clean_page import clean_page
     from expunge.repair.output_folder import output_folder
-    from expunge.repair.prepare import CheckFailed, LittleToRepair, prepare
+    from expunge.repair.prepare import CheckFailed, prepare
 
     try:
         with output_folder(out) as aside:
@@ -187,9 +188,6 @@ def clean_command(
             print_outlook(console, prepared)
             cleaned = _with_progress(console, lambda report: clean(prepared, aside, report))
             files = write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
-    except LittleToRepair as error:
-        console.print(str(error), highlight=False, markup=False)
-        raise typer.Exit(DID_NOT_WORK) from None
     except CheckFailed as error:
         print_findings(console, error.findings)
         raise InvalidInput(str(error).partition("\n")[0]) from error  # the rest is on the screen
@@ -203,7 +201,7 @@ def clean_command(
         )
         raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
-    if cleaned.audit.verdict.did_not_work:
+    if cleaned.audit.verdict.did_not_work or prepared.untouched:
         raise typer.Exit(DID_NOT_WORK)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Outcome = Literal[
+    "little to repair",
     "damaged utility",
     "did not forget",
     "partly forgot",

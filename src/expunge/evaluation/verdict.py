@@ -15,6 +15,7 @@ from expunge.evaluation.weaknesses import weaknesses
 
 CAVEAT = "A measurement, not a certificate: it says what these measurements show, not what others could."
 _ADVICE: dict[Outcome, str] = {
+    "little to repair": "Use the model as it is, or repair it all the same with --force.",
     "damaged utility": "Retrain without the forget set, or unlearn the original again, milder.",
     "did not forget": "Retrain without the forget set, or unlearn by another method.",
     "partly forgot": "Unlearn further and audit again, or retrain.",
@@ -30,7 +31,7 @@ _ADVICE: dict[Outcome, str] = {
 }
 
 
-Grade = Literal["it worked", "it worked in part", "undecided", "it did not work: retrain"]
+Grade = Literal["little to repair", "it worked", "it worked in part", "undecided", "it did not work: retrain"]
 
 _FAILED: tuple[Outcome, ...] = ("damaged utility", "did not forget")
 
@@ -40,7 +41,7 @@ class Verdict:
     """What an audit says.
 
     Args:
-        outcomes: in words, the gravest first; one of "undecided" and "forgot" stands alone.
+        outcomes: in words, the gravest first; one of "little to repair", "undecided" and "forgot" stands alone.
         findings: what they rest on.
         notes: what is to be known beside it, above all what weakens it.
         reference: the model it holds against, or nothing.
@@ -60,8 +61,8 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """Whether something was found against it; "undecided" is neither."""
-        return self.outcomes not in (("forgot",), ("undecided",))
+        """Whether something was found against it; "undecided" and "little to repair" are neither."""
+        return self.outcomes not in (("forgot",), ("undecided",), ("little to repair",))
 
     @property
     def did_not_work(self) -> bool:
@@ -71,6 +72,8 @@ class Verdict:
     @property
     def grade(self) -> Grade:
         """The outcomes as one of four grades."""
+        if self.outcomes == ("little to repair",):
+            return "little to repair"
         if self.did_not_work:
             return "it did not work: retrain"
         if self.outcomes == ("undecided",):
@@ -97,6 +100,9 @@ def judge(facts: Facts, thresholds: Thresholds | None = None, known: Sequence[Fi
         known: findings that need no measurement.
     """
     thresholds = thresholds or Thresholds()
+    untouched = tuple(finding for finding in known if finding.outcome == "little to repair")
+    if untouched:
+        return Verdict(("little to repair",), untouched, (), "", _ADVICE["little to repair"])
     damaged, remembered = damaged_utility(facts, thresholds), did_not_forget(facts, thresholds)
     findings = [*damaged, *remembered]
     if not findings:

@@ -121,7 +121,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
     cleaned = copy.deepcopy(original)
     load_weights(cleaned, read_checkpoint(out))
     after = measured(cleaned)
-    hidden = "the method keeps these classes from being answered; what the model knows of them stays inside"
+    known = _known(prepared)
     with enough_memory("auditing", "use --device cpu"):
         found = audit(
             original,
@@ -133,7 +133,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
             true_labels=on.true_labels,
             # The user's word; a true label that says otherwise is stronger.
             labels="wrong" if job.purpose == "heal" else "right",
-            known=[Finding("hidden, not forgotten", hidden)] if prepared.method.name in HIDING else [],
+            known=known,
             classes=data.classes,
             numerics=numerics,
             quick=True,
@@ -159,6 +159,16 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         _cost_share(prepared, result.cost),
         origin,
     )
+
+
+def _known(prepared: Prepared) -> list[Finding]:
+    """Return what the verdict is told without measuring."""
+    if prepared.untouched:
+        return [Finding("little to repair", prepared.choice.why)]
+    if prepared.method.name in HIDING:
+        inside = "the method keeps these classes from being answered; what the model knows of them stays inside"
+        return [Finding("hidden, not forgotten", inside)]
+    return []
 
 
 def _unlearn(prepared: Prepared, report: Report) -> Unlearned:

@@ -72,6 +72,7 @@ class Prepared:
         tried: cost of finding a learning rate.
         on: what is measured.
         numerics: where to compute.
+        untouched: whether the model has learned so little of the bad labels that it is left as it is.
     """
 
     job: Job
@@ -93,15 +94,12 @@ class Prepared:
     tried: Meter
     on: Yardstick
     numerics: Numerics
+    untouched: bool = False
 
     @property
     def split(self) -> Split:
         """What the method sees."""
         return Split(self.train, self.forget.positions, self.unseen)
-
-
-class LittleToRepair(InvalidInput):
-    """The model gives few of the listed rows their stored label, and nobody asked to repair it all the same."""
 
 
 class CheckFailed(InvalidInput):
@@ -122,7 +120,6 @@ def prepare(job: Job) -> Prepared:
 
     Raises:
         CheckFailed: the model does not belong to the data.
-        LittleToRepair: it has learned few of the bad labels.
         InvalidInput: anything that cannot be used: files, names, settings, a method that cannot work here.
         StoreError: the checkpoint cannot be read.
     """
@@ -144,11 +141,6 @@ def prepare(job: Job) -> Prepared:
     if check.errors:
         raise CheckFailed(check.findings)
     data = check.data
-    if check.little_learned and job.purpose == "heal" and not job.force:
-        raise LittleToRepair(
-            f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows "
-            "their stored label: there is little to repair. Nothing was written; --force repairs it all the same"
-        )
     first = first_training(
         model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
     )
@@ -158,6 +150,13 @@ def prepare(job: Job) -> Prepared:
     codes = _codes(checkpoint, len(data.classes))
     split = Split(_training_set(job, data, forget, true_labels), forget.positions, unseen)
     choice, method, changed = _method(job, model, split, codes, numerics, first)
+    untouched = check.little_learned and job.purpose == "heal" and not job.force
+    if untouched:
+        said = (
+            f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows their "
+            "given label: there is little to repair, so it is left as it is; --force repairs it all the same"
+        )
+        choice, method, changed = Choice("none", said), load_method("none"), {}
     tried = Meter(numerics.device)
     optimiser, found = trained_on(
         method, model, split, numerics, first, seed=job.seed, meter=tried, given=job.settings
@@ -165,7 +164,7 @@ def prepare(job: Job) -> Prepared:
     if found:
         changed |= found
         method = replace(method, **found)
-    if first.start is not None and Needs.START not in method.uses:
+    if first.start is not None and Needs.START not in method.uses and not untouched:
         unused = Finding(
             "warning",
             "--earlier" if job.base is None else "--base",
@@ -179,7 +178,7 @@ def prepare(job: Job) -> Prepared:
     on = Yardstick(data.examples, mask, validation, true_labels, forgotten)
     return Prepared(
         job, checkpoint, model, data, forget, true_labels, split.train, validation, unseen, codes, check, choice,
-        method, changed, first, optimiser, tried, on, numerics,
+        method, changed, first, optimiser, tried, on, numerics, untouched,
     )  # fmt: skip
 
 
