@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.choice import RELEARN, Purpose, Situation, choose, starting_settings
+from expunge.choice import Purpose, Situation, choose, starting_settings
 from expunge.data.examples import (
     Examples,
     MappedSource,
@@ -22,6 +22,7 @@ from expunge.data.examples import (
 )
 from expunge.errors import InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, Unlearned
+from expunge.methods.relearn import Relearn
 from expunge.registry import METHODS
 from expunge.tasks.base import Split, check_forget
 from expunge.training.devices import Devices
@@ -194,7 +195,7 @@ def situation_of(
     """
     price = None
     if recipe is not None:
-        price = load_method(RELEARN).typical_epochs(recipe) / recipe.epochs
+        price = Relearn().epochs_of(len(split.train), recipe.batch_size) / recipe.epochs
     return Situation(
         purpose=purpose,
         discovery=discovery,

@@ -109,6 +109,8 @@ def test_a_class_order_that_differs() -> None:
     names = {int(order[i]): shuffled.classes[i] for i in range(4)}
     assert finding.remedy.endswith(f"--classes {','.join(names[i] for i in range(4))}")
     assert found.numbers["best_order_accuracy"] > 0.9
+    # A reading of the images that fits this order by chance is not taken for the right one.
+    assert only(check(data=shuffled, fit_reading=True)).where == "classes"
     numbered = check(data=replace(shuffled, named_classes=False))
     assert "renumber the labels" in only(numbered).remedy
 
@@ -136,6 +138,27 @@ def test_another_normalisation_is_proposed() -> None:
     assert fitted.numbers["train_accuracy"] > 0.95
     assert accuracy(Shifted(), fitted.data.examples, CPU) == fitted.numbers["train_accuracy"]
     assert check(fit_reading=True).data.mean == training().mean
+
+
+def test_another_normalisation_and_class_order_at_once() -> None:
+    class Shifted(nn.Module):
+        """Was trained on pixels in [-1, 1], and answers by nothing but the last class to others."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = trained()
+
+        def forward(self, x: Tensor) -> Tensor:
+            mean, std = images().mean[0], images().std[0]
+            logits: Tensor = self.inner((0.5 * x + 0.5 - mean) / std).roll(1, 1)
+            return logits + 99 * (x.abs().amax((1, 2, 3)) > 1.01)[:, None] * torch.tensor([0, 0, 0, 1.0])
+
+    found = check(Shifted(), fit_reading=True)
+    assert found.data.mean == (0.5,)
+    assert [(finding.level, finding.where) for finding in found.findings] == [
+        ("error", "classes"),
+        ("note", "normalisation"),
+    ]
 
 
 def test_a_model_at_chance() -> None:

@@ -15,10 +15,10 @@ from expunge.inputs.checkpoint import Checkpoint
 from expunge.inputs.findings import Finding, Level, first_few, ranked
 from expunge.inputs.layer_checks import check_layers, check_lazy
 from expunge.inputs.training_data import TrainingData
-from expunge.inputs.training_scores import best_class_order, best_normalisation, chance, confusion, sample
+from expunge.inputs.training_scores import best_class_order, best_normalisation, chance, confusion, fit, sample
 from expunge.seeding import generator
 from expunge.training.logits import check_logits
-from expunge.training.loop import accuracy, predict
+from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
 _GAIN = 0.05
@@ -294,7 +294,7 @@ def _fit_reading(
     model: nn.Module, data: TrainingData, numerics: Numerics, batch_size: int, draw: torch.Generator
 ) -> tuple[list[Finding], TrainingData]:
     examples = sample(data.examples, 512, draw)
-    right = accuracy(model, examples, numerics, batch_size)
+    right = fit(model, examples, numerics, batch_size)
     if right >= 1 - _GAIN:
         return [], data
     other = best_normalisation(model, data, examples, numerics, batch_size)

@@ -15,7 +15,7 @@ from expunge.data.examples import Examples, Source
 from expunge.data.images import ImageSource, channel_statistics
 from expunge.inputs.pictures import DecodedSource
 from expunge.inputs.training_data import IMAGENET, TrainingData
-from expunge.training.loop import accuracy
+from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
 _Counts = npt.NDArray[np.int64]
@@ -67,6 +67,13 @@ def best_class_order(counts: _Counts) -> ClassOrder:
     return ClassOrder(tuple(int(j) for j in columns), float(right), tuple(moved))
 
 
+def fit(model: nn.Module, examples: Examples, numerics: Numerics, batch_size: int) -> float:
+    """Return the accuracy in [0, 1]; where the classes are clearly in another order than the model's, in its order."""
+    answers = predict(model, examples, numerics, batch_size).argmax(1)
+    order = best_class_order(confusion(examples.labels, answers, examples.n_classes))
+    return order.accuracy if len(order.moved) > 1 else float((answers == examples.labels).double().mean())
+
+
 def chance(labels: Tensor, n_classes: int) -> float:
     """Accuracy without looking at the inputs: the share of the largest class, at least 1 / C."""
     largest = int(torch.bincount(labels.cpu(), minlength=n_classes).max()) / max(1, len(labels))
@@ -108,7 +115,7 @@ def best_normalisation(
     for option, (mean, std) in ways.items():
         if len(mean) == channels and not np.allclose((mean, std), (data.mean, data.std), atol=5e-3):
             read: Source = replace(source, mean=mean, std=std)
-            right = accuracy(model, replace(examples, source=read), numerics, batch_size)
+            right = fit(model, replace(examples, source=read), numerics, batch_size)
             other = replace(data, examples=replace(data.examples, source=read), mean=mean, std=std)
             found.append(Alternative(option, right, other))
     return max(found, key=lambda alternative: alternative.accuracy, default=None)

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from expunge.data.examples import batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
-from expunge.methods.relearning import Run
+from expunge.methods.relearning import Run, nothing_to_repair
 from expunge.training.continued import continued
+from expunge.training.frozen_prefix import frozen_prefix
 from expunge.training.recipe import Optimiser, Recipe
 
+_SMALLEST_BATCH = 8
+"""That a batch is halved to: batch normalisation makes little of fewer."""
+_NEIGHBOURS = 0.4
+"""Epochs that a forward pass, and the search, cost."""
 _ATTEMPTS = 3
 """Times the work is begun, each with less shrinking and half the learning rate, before it is given up."""
 
@@ -39,6 +45,8 @@ class Relearn(Method):
        gives another label to clearly more of them than of the control, those are flagged; the others are trusted
        again.
     4. Statistics of batch norms are estimated from T.
+
+    What frozen first blocks put out is computed once, where training does not change it.
 
     The weights make one pass a training epoch; the judging costs nothing, since it uses the predictions that were
     made anyway. Where the network gives few of K their given label, there is nothing to repair: it is returned as it
@@ -139,8 +147,21 @@ class Relearn(Method):
         )
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
-        """The passes, and a forward pass for the neighbours."""
-        return self.epochs + 0.4
+        """Epochs of a training set that is not small."""
+        return self.epochs + _NEIGHBOURS
+
+    def epochs_of(self, n_train: int, batch_size: int) -> float:
+        """Return the passes over ``n_train`` examples, and a forward pass for the neighbours, as epochs."""
+        return self.passes(n_train, batch_size)[1] + _NEIGHBOURS
+
+    def passes(self, n_train: int, batch_size: int) -> tuple[int, int]:
+        """Return the batch size and the passes over ``n_train`` examples, by ``least_steps``."""
+        size = batch_size
+        while (
+            size >= 2 * _SMALLEST_BATCH and (self.epochs + 1) * batch_count(n_train, size) < self.least_steps
+        ):
+            size //= 2
+        return size, max(self.epochs, math.ceil(self.least_steps / batch_count(n_train, size)))
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Relearn; again with less shrinking if the network does not come back."""
@@ -150,10 +171,11 @@ class Relearn(Method):
             batch_size=self.batch_size, augment=self.augment, generator=request.generator("rate"),
             meter=request.meter,
         )  # fmt: skip
-        if Run(self, model, request, how).nothing_to_repair():
+        if nothing_to_repair(self, model, request):
             return model
+        prefix = None if how.augment else frozen_prefix(model, request.train, request.numerics)
         for attempt in range(_ATTEMPTS):
-            run = Run(self, copy.deepcopy(model), request, how, attempt)
+            run = Run(self, copy.deepcopy(model), request, how, attempt, prefix)
             if run.relearn():
                 return run.finished()
             request.note(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,20 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.data.examples import Batch, batch_count
+from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
 from expunge.methods.feature_neighbours import Neighbours, feature_neighbours
 from expunge.training.batchnorm import recalibrate
 from expunge.training.continued import Continued
+from expunge.training.frozen_prefix import FrozenPrefix
 from expunge.training.initialisation import shrink_and_perturb
 from expunge.training.loop import Loss, fit, predict
 
 if TYPE_CHECKING:
     from expunge.methods.relearn import Relearn
 
-_SMALLEST_BATCH = 8
-"""That a batch is halved to: batch normalisation makes little of fewer."""
 _WARM_UP = 0.1
 """Share of the steps over which the learning rate rises."""
 _TRIES = 3
@@ -52,11 +52,17 @@ class Run:
     """One attempt: the network, who is flagged and who is quarantined, and what was predicted of everybody."""
 
     def __init__(
-        self, method: Relearn, model: nn.Module, request: Request, how: Continued, attempt: int = 0
+        self,
+        method: Relearn,
+        model: nn.Module,
+        request: Request,
+        how: Continued,
+        attempt: int = 0,
+        prefix: FrozenPrefix | None = None,
     ) -> None:
         self.method, self.model, self.request, self.how = method, model, request, how
-        self.attempt = attempt
-        train = self.train = request.train
+        self.attempt, self.prefix = attempt, prefix
+        train = self.train = self.inputs = request.train
         n, place = len(train), train.device
         self.known = request.forget_mask
         self.flagged = self.known.clone()
@@ -71,30 +77,14 @@ class Run:
         self.margin = torch.zeros(n, device=place)
         self.order = request.generator("order")
         self.number = 0
-        size, passes = how.batch_size, method.epochs
-        while size >= 2 * _SMALLEST_BATCH and (passes + 1) * batch_count(n, size) < method.least_steps:
-            size //= 2
-        self.size, self.steps = size, batch_count(n, size)
-        self.passes = max(passes, math.ceil(method.least_steps / self.steps))
+        self.size, self.passes = method.passes(n, how.batch_size)
+        self.steps = batch_count(n, self.size)
         self.keep = 1.0
 
     @property
     def trusted(self) -> Tensor:
         """Bool (N,): neither flagged nor quarantined."""
         return ~(self.flagged | self.quarantined)
-
-    def nothing_to_repair(self) -> bool:
-        """Whether the network gives few of the known ones their given label; said if so."""
-        known = self.train.select(self.known)
-        given = predict(self.model, known, self.request.numerics).argmax(1) == known.labels
-        share = float(given.float().mean())
-        if len(known) < _FEW or share > self.method.least_learned:
-            return False
-        self.request.note(
-            f"nothing to repair: the model gives only {int(given.sum())} of {len(known)} listed examples their given "
-            "label; it was left as it was"
-        )
-        return True
 
     def relearn(self) -> bool:
         """Make steps 1 to 3; return whether the network has come back."""
@@ -106,7 +96,17 @@ class Run:
             self._quarantine()
         factor = self._choose(before)
         shrink_and_perturb(self.model, self.keep, request.generator("shrink"), request.start)
-        optimizer = self.how.optimiser.over(self.model)
+        with self._inputs() as self.inputs:
+            self._train(factor)
+        return float((self.margin < 0)[self.trusted].float().mean()) >= _CAME_BACK * before
+
+    def _inputs(self) -> AbstractContextManager[Examples]:
+        """Return the training set, with what frozen blocks put out in place of inputs where that was kept."""
+        return nullcontext(self.train) if self.prefix is None else self.prefix.given_to(self.model)
+
+    def _train(self, factor: float) -> None:
+        """Make all passes, and judge the neighbours after half of them."""
+        request, optimizer = self.request, self.how.optimiser.over(self.model)
         for number in range(self.passes):
             self.number = number
             loss, factor = self._pass(optimizer, factor)
@@ -118,18 +118,18 @@ class Run:
             )  # fmt: skip
             if number + 1 == self.passes // 2:
                 self._judge()
-        return float((self.margin < 0)[self.trusted].float().mean()) >= _CAME_BACK * before
 
     def finished(self) -> nn.Module:
         """Estimate the statistics, hand over who was flagged, and return the network."""
         request = self.request
-        recalibrate(
-            self.model,
-            self.train.select(self.trusted),
-            request.numerics,
-            generator=self.order,
-            augment=self.how.augment,
-        )
+        with self._inputs() as train:
+            recalibrate(
+                self.model,
+                train.select(self.trusted),
+                request.numerics,
+                generator=self.order,
+                augment=self.how.augment,
+            )
         wrong = wrong_label_probability(self.latest.float(), self.train.labels, ~self.known)
         found = (self.flagged & ~self.known).nonzero().flatten()
         found = found[wrong[found].argsort(descending=True)]
@@ -183,7 +183,7 @@ class Run:
             try:
                 loss = fit(
                     self.model,
-                    [self.train.batches(self.size, self.order, augment=self.how.augment)],
+                    [self.inputs.batches(self.size, self.order, augment=self.how.augment)],
                     self._objective,
                     optimizer,
                     request.numerics,
@@ -263,6 +263,19 @@ class Run:
         self.good = expected / max(1, count)
         self.quarantined[:] = False
         self.control[:] = False
+
+
+def nothing_to_repair(method: Relearn, model: nn.Module, request: Request) -> bool:
+    """Return whether the network gives few of the known ones their given label; said if so."""
+    known = request.forget
+    given = predict(model, known, request.numerics).argmax(1) == known.labels
+    if len(known) < _FEW or float(given.float().mean()) > method.least_learned:
+        return False
+    request.note(
+        f"nothing to repair: the model gives only {int(given.sum())} of {len(known)} listed examples their given "
+        "label; it was left as it was"
+    )
+    return True
 
 
 def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:

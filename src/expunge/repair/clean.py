@@ -166,7 +166,9 @@ def _known(prepared: Prepared) -> list[Finding]:
     if prepared.untouched:
         return [Finding("little to repair", prepared.choice.why)]
     if prepared.method.name in HIDING:
-        inside = "the method keeps these classes from being answered; what the model knows of them stays inside"
+        inside = (
+            "the method keeps these classes from being answered; what the model knows of them stays inside"
+        )
         return [Finding("hidden, not forgotten", inside)]
     return []
 

@@ -153,8 +153,8 @@ def prepare(job: Job) -> Prepared:
     untouched = check.little_learned and job.purpose == "heal" and not job.force
     if untouched:
         said = (
-            f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows their "
-            "given label: there is little to repair, so it is left as it is; --force repairs it all the same"
+            f"the model gives {check.numbers['forget_accuracy']:.0%} of the {len(forget.positions):,} listed rows "
+            "their given label: there is little to repair, so it is left as it is; --force repairs it all the same"
         )
         choice, method, changed = Choice("none", said), load_method("none"), {}
     tried = Meter(numerics.device)
