@@ -17,6 +17,7 @@ from expunge.errors import DataError, Diverged, InvalidInput, UnknownName
 from expunge.methods.npo import NPO
 from expunge.seeding import generator, global_generator
 from expunge.testing.method_contract import image_case
+from expunge.training import numerics
 from expunge.training.recipe import Optimiser, Recipe
 
 
@@ -386,3 +387,28 @@ def test_what_relearning_cannot_work_with(given: dict[str, Any], message: str) -
 def test_a_frozen_network() -> None:
     with pytest.raises(InvalidInput, match="every parameter is frozen"):
         unlearn(dense().requires_grad_(False), dataset(), **gently())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "halved"),
+    [((5,), None, False), ((1, 8, 8), None, False), ((1, 16, 16), None, True), ((1, 16, 16), "float32", False),
+     ((5,), "bfloat16", True)],
+)  # fmt: skip
+def test_tables_and_small_images_are_computed_in_float32(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], dtype: str | None, halved: bool
+) -> None:
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(int(np.prod(shape)), 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.is_grad_enabled():
+                seen.add(torch.is_autocast_enabled("cpu"))
+            return self.layer(x.flatten(1))
+
+    seen: set[bool] = set()
+    monkeypatch.setattr(numerics, "_multiplies_bfloat16", lambda kind: True)
+    data = TensorDataset(torch.randn(12, *shape, generator=generator(0)), torch.arange(12) % 2)
+    unlearn(Probe().eval(), data, forget=[1], method="finetune", epochs=1, device="cpu", dtype=dtype)
+    assert seen == {halved}

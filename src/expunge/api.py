@@ -57,6 +57,7 @@ def unlearn(
     seed: int = 0,
     device: str | None = None,
     devices: Devices | None = None,
+    dtype: str | None = None,
     recipe: Recipe | None = None,
     base: Mapping[str, torch.Tensor] | None = None,
     earlier: Mapping[str, torch.Tensor] | None = None,
@@ -82,6 +83,8 @@ def unlearn(
         devices: how many devices share the method's training steps, by default one; see
             :class:`expunge.training.devices.Devices`. A script then begins its work below
             ``if __name__ == "__main__":``, and ``progress`` is not called.
+        dtype: "float32", or "bfloat16" for convolutions and matrix products; by default float32 for tables, tokens
+            and images below 16 pixels, and bfloat16 for larger ones where the hardware multiplies it.
         recipe: how the model was first trained; needed by "retrain", used by "relearn".
         base: state dict of the pretrained weights that the training began from; used by "relearn".
         earlier: state dict of an earlier checkpoint of the same training, in place of ``base``.
@@ -122,8 +125,9 @@ def unlearn(
     positions = check_forget(_positions(forget), len(train_set))
     if device is None and isinstance(train_set, Examples):
         device = str(train_set.device)
-    numerics = replace(Numerics.choose(device), devices=devices or Devices())
-    examples = _examples(model, train_set, numerics)
+    examples = _examples(model, train_set, Numerics.choose(device).device)
+    shape = tuple(next(examples.batches(1)).x.shape[1:])
+    numerics = replace(Numerics.for_inputs(device, shape, dtype), devices=devices or Devices())
     held_out = unseen
     if unseen is not None and not isinstance(unseen, Examples):
         held_out = examples_from_dataset(unseen, examples.n_classes, numerics.device)
@@ -291,7 +295,7 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
         )
 
 
-def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
+def _examples(model: nn.Module, train_set: Any, device: str) -> Examples:
     if isinstance(train_set, Examples):
         n_classes = check_logits(model, next(train_set.batches(3)).x).n_logits
         if n_classes != train_set.n_classes:
@@ -306,7 +310,7 @@ def _examples(model: nn.Module, train_set: Any, numerics: Numerics) -> Examples:
         shape = x.shape if shape is None else shape
         check_input(x, row, shape)
 
-    source = MappedSource(train_set, numerics.device)
+    source = MappedSource(train_set, device)
     # The number of classes is the number of logits.
     n_classes = check_logits(model, source.fetch(torch.arange(min(3, len(train_set))), None)).n_logits
     return Examples.all_of(source, read_labels(train_set, look), n_classes)

@@ -219,4 +219,5 @@ def starting_settings(kind: Any, n_train: int, purpose: Purpose, recipe: Recipe 
     # Where the default is to follow the first training (None), the method does so by itself.
     if recipe is not None and not rem and isinstance(own.get("optimiser"), str):
         wanted |= {"optimiser": recipe.optimiser.name, "lr": recipe.optimiser.lr}
-    return {name: value for name, value in wanted.items() if value != own[name]}
+    idle = kind.without_effect({})
+    return {name: value for name, value in wanted.items() if value != own[name] and name not in idle}

@@ -8,6 +8,8 @@ import torch
 
 from expunge.errors import InvalidInput
 from expunge.methods.bad_teacher import BadTeacher
+from expunge.methods.base import Request
+from expunge.tasks.base import Split
 from expunge.testing.method_contract import MethodContract, image_case
 from expunge.training.initialisation import reinitialise
 from expunge.training.loop import predict
@@ -40,6 +42,23 @@ def test_a_share_of_the_remaining_data_is_used() -> None:
     method = BadTeacher(batch_size=32, epochs=2, retain_share=0.3)
     used = round(0.3 * len(case.split.retain)) + len(case.split.forget)
     assert method(case.model, case.request(method)).cost.sample_gradients == 2 * used
+
+
+@pytest.mark.parametrize(("whole", "temperature"), [(True, 0.77), (False, 7.2)])
+def test_whole_classes_redraw_the_head_at_their_own_temperature(whole: bool, temperature: float) -> None:
+    case = image_case()
+    labels = case.split.train.labels
+    positions = (labels == 1).nonzero().flatten() if whole else case.split.forget_positions
+    request = Request(Split(case.split.train, positions), seed=0, numerics=case.numerics)
+    assert BadTeacher().draws_head(request.grant("bad_teacher", BadTeacher.needs)) is whole
+    fast = {"batch_size": 32, "lr": 1e-4, "epochs": 1}
+    own, named = (
+        kind(case.model, request).model.state_dict()
+        for kind in (BadTeacher(**fast), BadTeacher(**fast, temperature=temperature, reinit_head=whole))
+    )
+    assert all(torch.equal(value, named[name]) for name, value in own.items())
+    other = BadTeacher(**fast, temperature=1.5)(case.model, request).model.state_dict()
+    assert any(not torch.equal(value, other[name]) for name, value in own.items())
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -23,7 +23,7 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "rem": (REM, 0.3),
     "rem_ideal": (REM, 0.3),
     "rem_without_redirection": (REM, 0.3),
-    "rem_without_removal": ({**REM, "lr": 0.1, "rounds": 4}, 0.1),
+    "rem_without_removal": ({**FAST, "lr": 0.1, "rounds": 4}, 0.1),
     "rem_ascent": ({**REM, "lr": 0.0005}, 0.3),
     "rem_attached": ({"batch_size": 32, "rounds": 4}, 0.3),
     "natmu": ({"batch_size": 32, "lr": 0.01, "rivals": 3}, 0.3),
@@ -39,7 +39,7 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "lfssd": ({"alpha": 2.0, "batch_size": 32}, 0.5),
     "potion": ({"batch_size": 32, "start_divisor": 1.0, "growth": 1.5}, 0.5),
     "fisher_forgetting": ({"alpha": 2e-5, "max_examples": 32}, 0.3),
-    "sfron": ({**FAST, "steps": 15, "inner_steps": 4, "forget_lr": 0.02, "refresh": 5}, 0.3),
+    "sfron": ({**FAST, "steps": 15, "inner_steps": 4}, 0.3),
     "delete": ({**FAST, "lr": 0.01, "epochs": 4}, 0.3),
     "amun": ({**FAST, "lr": 0.1, "epochs": 3}, 0.3),
 }

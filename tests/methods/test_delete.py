@@ -88,6 +88,12 @@ def test_one_class_is_refused() -> None:
         Delete()(nn.Linear(3, 1), Request(Split(train, torch.arange(3)), seed=0, numerics=CPU))
 
 
+def test_defaults_are_the_published_ones() -> None:
+    method = Delete()
+    assert (method.optimiser, method.momentum, method.weight_decay) == ("sgd", 0.9, 0.0)
+    assert (method.lr, method.epochs, method.batch_size) == (1e-3, 20, 128)
+
+
 def test_passes_must_be_positive() -> None:
     with pytest.raises(InvalidInput, match="epochs must be positive"):
         Delete(epochs=0)

@@ -104,6 +104,35 @@ def test_only_forgotten_rows_are_smoothed() -> None:
     assert torch.allclose(target[[1, 3]], torch.tensor([[1.0, 0, 0]] * 2), atol=1e-4)
 
 
+def test_whole_classes_count_as_unknown_and_start_at_the_published_temperature() -> None:
+    case = vector_case()
+    split = Split(
+        case.split.train, (case.split.train.labels == 1).nonzero().flatten(), unseen=case.split.retain
+    )
+    known = Request(split, seed=0, numerics=case.numerics)
+    assert known.grant("lotus", LoTUS.needs).whole_classes
+    first = LoTUS(lr=0.001, batch_size=16, epochs=1)(case.fresh(), known).log[0]
+    assert first["temperature"] == pytest.approx(math.exp(8.0 * first["forget_accuracy"]))
+    assert smoothing_temperature(LoTUS.alpha, 1.0, 0.0) == pytest.approx(2981, abs=0.1)
+
+
+def test_stops_once_the_forget_set_is_known_less_than_the_unseen() -> None:
+    case = image_case()
+    wrong = case.split.train.relabel((case.split.train.labels + 3) % 6)
+    split = Split(wrong, case.split.forget_positions, unseen=unseen(True))
+    outcome = FAST(case.fresh(), Request(split, seed=0, numerics=case.numerics))
+    (row,) = outcome.log
+    assert row["epoch"] == 1
+    assert "temperature" not in row
+    assert outcome.cost.sample_gradients == 0
+    before = case.fresh().state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in outcome.model.state_dict().items())
+
+
+def test_rate_and_batch_are_the_published_ones() -> None:
+    assert (LoTUS().lr, LoTUS().batch_size, LoTUS().weight_decay) == (1e-4, 128, 5e-4)
+
+
 @pytest.mark.trains
 def test_forgets_where_the_original_knows_nothing_of_the_unseen(margin: Callable[..., None]) -> None:
     before, after = confidence(image_case().model), confidence(outcome()[1].model)
@@ -176,7 +205,9 @@ def test_empty_or_foreign_unseen_data_is_refused() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_other_networks_and_shares(share: float) -> None:
     for case in (convolutional_case(), vector_case()):
-        split = Split(case.split.train, case.split.forget_positions, unseen=case.split.retain)
+        retain = case.split.retain
+        unknown = retain.relabel(predict(case.model, retain, case.numerics).argmin(1))
+        split = Split(case.split.train, case.split.forget_positions, unseen=unknown)
         method = LoTUS(batch_size=16, epochs=1, retain_share=share)
         result = method(case.fresh(), Request(split, seed=0, numerics=case.numerics))
         assert result.cost.sample_gradients == len(split.forget) + int(share) * len(split.retain)

@@ -16,6 +16,7 @@ from expunge.capacity.route import Router
 from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
 from expunge.methods import redirection
+from expunge.methods import removal as removing
 from expunge.methods.base import Request
 from expunge.methods.rem import REM, AscentREM, IdealREM, REMWithoutRedirection, REMWithoutRemoval
 from expunge.methods.removal import CachedLoss, RaiseLoss
@@ -218,7 +219,9 @@ def test_score(
     request = case.request(REM()).grant("rem", REM.needs)
     run = redirection.Run(REM(threshold=threshold), case.fresh(), request, case.split.forget_positions)
     measured = {id(run.scored): kept, id(run.forget): remaining}
-    monkeypatch.setattr(redirection, "accuracy", lambda network, examples, numerics: measured[id(examples)])
+    monkeypatch.setattr(
+        redirection, "accuracy", lambda network, examples, numerics, **_: measured[id(examples)]
+    )
     with request.meter:
         assert run._score(round=3) == pytest.approx(score)
     (row,) = request.meter.log
@@ -416,8 +419,72 @@ def test_settings_out_of_range(wrong: dict[str, Any], message: str) -> None:
         REM(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("kind", "idle", "why"),
+    [
+        (REMWithoutRedirection, {"spare": 2.0}, "no capacity is added"),
+        (REMWithoutRedirection, {"open_share": 0.5}, "no capacity is added"),
+        (REMWithoutRedirection, {"own_masks": False}, "no capacity is added"),
+        (REMWithoutRemoval, {"erase_mean": True}, "there is no erasure term"),
+        (REMWithoutRemoval, {"flush_passes": 3}, "nothing is flushed"),
+        (REMWithoutRemoval, {"removal": "ascent"}, "nothing is removed"),
+        (AscentREM, {"beta": 2.0}, "no loss is NPO"),
+        (AscentREM, {"erase_mean": True}, "there is no erasure term"),
+        (REM, {"compat": "official", "score_examples": 10}, "the published code scores on all"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(kind: type[REM], idle: dict[str, Any], why: str) -> None:
+    name, value = list(idle.items())[-1]
+    with pytest.raises(InvalidInput, match=rf"{name}={value} has no effect in '{kind.name}': {why}"):
+        kind(**idle)
+
+
+def test_the_published_order_of_the_two_passes() -> None:
+    class Recorder(nn.Linear):
+        def forward(self, x: Tensor, route: object = None) -> Tensor:
+            passes.append("base" if route is None else "routed")
+            return super().forward(x)
+
+    passes: list[str] = []
+    batch = Batch(torch.randn(6, 3, generator=generator(0)), torch.arange(6) % 2, torch.arange(6))
+    cached = CachedLoss(torch.zeros(6))
+    for compat, order in (("official", ["base", "routed"]), (None, ["routed", "base"])):
+        method = REM(compat=compat)
+        removal = RaiseLoss("npo", cached, batch_statistics=compat == "official")
+        redirection.RepairAndRedirect(method, torch.arange(6) < 3, Router(), cached, removal)(
+            Recorder(3, 2), batch
+        )
+        assert passes == order
+        passes.clear()
+
+
+@pytest.mark.parametrize("compat", [None, "official"])
+def test_the_published_scores_are_of_all_retained_examples_and_augmented(
+    monkeypatch: pytest.MonkeyPatch, compat: str | None
+) -> None:
+    case = image_case()
+    method = REM(compat=compat, rounds=1, **({} if compat else {"score_examples": 50}), **FAST)
+    request = case.request(method).grant("rem", REM.needs)
+    seen: list[tuple[int, bool]] = []
+
+    def noted(network: object, examples: Any, numerics: object, *, augmentation: object = None) -> float:
+        seen.append((len(examples), augmentation is not None))
+        return 0.5
+
+    monkeypatch.setattr(redirection, "accuracy", noted)
+    monkeypatch.setattr(removing, "accuracy", noted)
+    run = redirection.Run(method, case.fresh(), request, case.split.forget_positions)
+    with request.meter:
+        run._score()
+    assert seen == [(168, True), (24, True)] if compat else [(50, False), (24, False)]
+    seen.clear()
+    run._flush()
+    assert set(seen) == {(24, compat == "official")}
+
+
 @pytest.mark.parametrize("kind", [REM, IdealREM, REMWithoutRedirection, REMWithoutRemoval, AscentREM])
 def test_official_behaviour_runs(kind: Callable[..., REM]) -> None:
-    case, method = image_case(), kind(rounds=1, compat="official", **{**FAST, "lr": 0.001})
+    settings = {"rounds": 1, "compat": "official", "batch_size": 32, "lr": 0.001}
+    case, method = image_case(), kind(**settings, **({"flush_passes": 20} if kind().flush else {}))
     outcome = method(case.model, case.request(method))
     assert len(outcome.log) == 2

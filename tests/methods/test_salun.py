@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,9 @@ from expunge.data.examples import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.importance import saliency
+from expunge.methods.relabelling import redraw_head
 from expunge.methods.salun import SalUn, largest
+from expunge.models.head import find_head
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import MethodContract, image_case
 from expunge.training.numerics import Numerics
@@ -56,6 +60,17 @@ def test_keep_outside_its_range_is_refused() -> None:
     for keep in (0.0, 1.5):
         with pytest.raises(InvalidInput, match="keep must lie in"):
             SalUn(keep=keep)
+
+
+def test_a_head_drawn_anew_is_trained_whole() -> None:
+    case = image_case()
+    method = SalUn(batch_size=32, lr=0.01, epochs=1, keep=0.001, reinit_head=True, weight_decay=0.0)
+    drawn = copy.deepcopy(case.model)
+    request = case.request(method)
+    with torch.no_grad():
+        redraw_head(find_head(drawn, 6), request.generator("head"))
+    result = method(case.model, request).model
+    assert bool((find_head(result, 6).weight != find_head(drawn, 6).weight).float().mean() > 0.9)
 
 
 class TestSalUnContract(MethodContract):

@@ -27,9 +27,11 @@ def test_accelerator_is_chosen_where_there_is_one(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     asked: list[str] = []
     monkeypatch.setattr(numerics, "_multiplies_bfloat16", lambda kind: asked.append(kind) or True)
-    assert Numerics.choose(image_size=8) == Numerics("cuda", "bfloat16", channels_last=False)
+    assert Numerics.choose(image_size=8) == Numerics("cuda", "float32", channels_last=False)
+    assert Numerics.choose(image_size=8, dtype="bfloat16").dtype == "bfloat16"
     assert Numerics.choose("cuda:1") == Numerics("cuda:1", "bfloat16", channels_last=True)
-    assert asked == ["cuda", "cuda"]
+    assert Numerics.choose("cuda", dtype="float32").dtype == "float32"
+    assert asked == ["cuda"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert Numerics.choose().device == "cpu"
 
@@ -105,7 +107,9 @@ def test_autocast() -> None:
     assert layer.weight.dtype == torch.float32
 
 
-def test_tokens_and_tables_are_no_large_images() -> None:
+def test_tokens_and_tables_are_no_large_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numerics, "_multiplies_bfloat16", lambda kind: True)
+    assert Numerics.for_inputs("cpu", (512,), "bfloat16").dtype == "bfloat16"
     assert Numerics.for_inputs("cpu", (3, 32, 32)) == Numerics.choose("cpu", 32)
     for shape in ((64,), (512,), ()):
         assert Numerics.for_inputs("cpu", shape) == Numerics(channels_last=False)

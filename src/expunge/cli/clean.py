@@ -127,6 +127,12 @@ def clean_command(
     device: Annotated[
         str | None, typer.Option(help="Torch device; by default an accelerator if there is one.")
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32 or bfloat16; by default float32 for tables, text and small images, else what is fast here."
+        ),
+    ] = None,
     normalise: args.Normalise = None,
     mean: args.Mean = None,
     std: args.Std = None,
@@ -172,7 +178,7 @@ def clean_command(
         settings=read_settings("--set", set_ or []), purpose=cast(Literal["heal", "forget"], purpose),
         retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
         learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), base=base,
-        earlier=earlier, force=force, seed=seed, device=device, measure_batch=measure_batch,
+        earlier=earlier, force=force, seed=seed, device=device, dtype=dtype, measure_batch=measure_batch,
     )  # fmt: skip
 
     from expunge.cli.clean_report import print_findings, print_outlook, print_result

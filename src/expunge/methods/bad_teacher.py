@@ -18,6 +18,9 @@ from expunge.training.initialisation import reinitialise
 from expunge.training.loop import Loss
 from expunge.training.recipe import Recipe
 
+_SAMPLES, _WHOLE_CLASSES = 7.2, 0.77
+"""Temperatures of NatMU's comparison."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BadTeacher(Relabelling):
@@ -40,16 +43,19 @@ class BadTeacher(Relabelling):
         epochs: passes over the share of the remaining data and the forget set.
         reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
             exactly when the forget set is whole classes.
-        temperature: divides the logits of teachers and student.
+        temperature: divides the logits of teachers and student; ``None`` is 0.77 where the forget set is whole classes,
+            else 7.2.
         retain_share: share of the remaining data that is used (published 0.3).
 
     Raises:
         InvalidInput: a setting out of its range; a network that cannot be initialised anew.
 
-    Source: Chundawat et al. (AAAI 2023). The defaults are those with which NatMU (He et al., 2025) compares
-    on CIFAR-10, sample-wise, where all remaining data are used.
+    Source: Chundawat et al. (AAAI 2023). The defaults are those with which NatMU (He et al., 2025) compares on
+    CIFAR-10, where all remaining data are used: sample-wise, but for temperature and head, which it sets apart for
+    whole classes.
 
-    Departures: the remaining data are augmented (in NatMU's comparison plain; ``augment=False``).
+    Departures: the remaining data are augmented (in NatMU's comparison plain; ``augment=False``). For whole classes
+    that comparison takes lr=3.4e-5 and weight_decay=0 too.
     """
 
     name = "bad_teacher"
@@ -62,12 +68,15 @@ class BadTeacher(Relabelling):
 
     lr: float = searched(5e-5, 1e-5, 1e-3, log=True)
     weight_decay: float = searched(9e-4, 0.0, 1e-3)
-    temperature: float = searched(7.2, 0.5, 10.0, log=True)
+    temperature: float | None = searched(None, 0.5, 10.0, log=True)
     retain_share: float = 1.0
+
+    reinit_head: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(temperature=self.temperature)
+        if self.temperature is not None:
+            positive(temperature=self.temperature)
         if not 0 < self.retain_share <= 1:
             raise InvalidInput(
                 f"retain_share must lie in (0, 1], the share of the remaining data, got {self.retain_share}"
@@ -80,6 +89,7 @@ class BadTeacher(Relabelling):
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
         numerics, retain = request.numerics, request.retain
+        temperature = self.temperature or (_WHOLE_CLASSES if request.whole_classes else _SAMPLES)
         random = copy.deepcopy(model)
         reinitialise(random, request.generator("incompetent"))
         competent, incompetent = frozen(model, numerics), frozen(random, numerics)
@@ -100,8 +110,8 @@ class BadTeacher(Relabelling):
             parts = torch.split(order, [len(order) - count, count])
             for teacher, rows in zip((competent, incompetent), parts, strict=True):
                 if len(rows):
-                    target[rows] = softened(teacher(batch.x[rows]), self.temperature)
-            return Loss(divergence(logits, target, self.temperature).mean(), len(batch))
+                    target[rows] = softened(teacher(batch.x[rows]), temperature)
+            return Loss(divergence(logits, target, temperature).mean(), len(batch))
 
         self.learn(model, request, request.forget, retain=retain, objective=distil)
         return model

@@ -157,6 +157,25 @@ class Method(ABC):
         return dataclasses.asdict(self)
 
     @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Setting -> default."""
+        return {entry.name: entry.default for entry in dataclasses.fields(cls)}
+
+    @classmethod
+    def without_effect(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Setting -> why it changes nothing where the others are ``settings`` and, for the rest, defaults."""
+        return {}
+
+    def refuse_without_effect(self) -> None:
+        """Raise :class:`InvalidInput` for a setting that was set and changes nothing."""
+        usual = self.defaults()
+        for name, why in self.without_effect(self.settings()).items():
+            if getattr(self, name) != usual[name]:
+                raise InvalidInput(
+                    f"{name}={getattr(self, name)} has no effect in {self.name!r}: {why}; leave it out"
+                )
+
+    @classmethod
     def search_space(cls) -> dict[str, Search]:
         """Setting -> range that is searched, for the fields made by :func:`searched`."""
         return {

@@ -36,7 +36,7 @@ def fisher_importances(
     Args:
         model: left as it is; no gradient stays on it.
         examples: with the labels of the cross-entropy.
-        numerics: precision and memory format of the forward passes.
+        numerics: device and memory format; the passes are in float32.
         meter: counts sample gradients.
         batch_size: examples a mini-batch.
         order: shuffles the examples and augments them; without one, neither is done.
@@ -71,7 +71,7 @@ def label_free_importances(
     Args:
         model: left as it is; no gradient stays on it.
         examples: their labels are ignored.
-        numerics: precision and memory format of the forward passes.
+        numerics: device and memory format; the passes are in float32.
         meter: counts sample gradients.
         batch_size: examples a mini-batch; the values depend on it.
         squared: take the gradient of mean_i ||logits_i||_2^2 instead.
@@ -97,7 +97,7 @@ def saliency(
     Args:
         model: left as it is; no gradient stays on it.
         examples: with the labels of the cross-entropy.
-        numerics: precision and memory format of the forward passes.
+        numerics: device and memory format; the passes are in float32.
         meter: counts sample gradients.
         batch_size: examples a forward pass; the values do not depend on it.
 
@@ -135,8 +135,8 @@ def _sum_over_batches(
     batches = examples.batches(batch_size, order, augment=order is not None)
     with training_mode(model, False), torch.enable_grad():
         for number, batch in enumerate(batches):
-            with numerics.autocast():
-                logits = model(numerics.place_inputs(batch.x))
+            # In float32 whatever the precision: a ratio of small squares is what decides.
+            logits = model(numerics.place_inputs(batch.x))
             value = loss(logits.float(), batch)
             # A parameter the output does not depend on, such as a spare unit's, has no gradient at all.
             gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)

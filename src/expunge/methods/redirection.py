@@ -55,10 +55,15 @@ class RepairAndRedirect:
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """Return the mean over the batch and the number of gradients of both terms."""
         found = self.discovered[batch.index]
-        repair = self._repair(model, batch, found)
         if not self.method.erase:
-            return Loss(repair, len(batch))
-        erasure = self._erasure(model, batch, found)
+            return Loss(self._repair(model, batch, found), len(batch))
+        if self.method.compat == "official":
+            # Both passes move the running statistics, so that the later one weighs more in them.
+            erasure = self._erasure(model, batch, found)
+            repair = self._repair(model, batch, found)
+        else:
+            repair = self._repair(model, batch, found)
+            erasure = self._erasure(model, batch, found)
         return Loss(repair + erasure.value, len(batch) + erasure.gradients)
 
     def _erasure(self, model: nn.Module, batch: Batch, found: Tensor) -> Loss:
@@ -121,8 +126,13 @@ class Run:
         self.rows = torch.zeros(len(self.train.source), dtype=torch.bool, device=self.train.device)
         self.rows[self.train.index[discovered]] = True
         self.order = request.generator("order")
-        chosen = torch.randperm(len(self.retain), generator=request.generator("score"))
-        self.scored: Examples = self.retain.select(chosen[: method.score_examples])
+        self.scored: Examples = self.retain
+        self.augmentation: torch.Generator | None = None
+        if not self.official:
+            chosen = torch.randperm(len(self.retain), generator=request.generator("score"))
+            self.scored = self.retain.select(chosen[: method.score_examples])
+        elif method.augment:
+            self.augmentation = request.generator("scoring")
         chance = chance_threshold(request.n_classes)
         self.threshold = chance if method.threshold is None else method.threshold
         self.floor = self.threshold if method.score_floor is None else method.score_floor
@@ -179,7 +189,7 @@ class Run:
         return remove(
             self.method, self.network, self.forget, replace(self.removal, batch_statistics=True), self.request,
             optimizer=self.optimizer, order=self.order,
-            threshold=self.threshold, max_passes=self.method.flush_passes,
+            threshold=self.threshold, max_passes=self.method.flush_passes, augmentation=self.augmentation,
         )  # fmt: skip
 
     def _redirect(self, number: int) -> float:
@@ -193,8 +203,10 @@ class Run:
 
     def _score(self, **row: float) -> float:
         numerics = self.request.numerics
-        kept = accuracy(self.network, self.scored, numerics)
-        remaining = accuracy(self.network, self.forget, numerics)
+        kept, remaining = (
+            accuracy(self.network, part, numerics, augmentation=self.augmentation)
+            for part in (self.scored, self.forget)
+        )
         score = kept * (1 - max(self.floor, remaining))
         self.request.meter.write(**row, retain_accuracy=kept, forget_accuracy=remaining, score=score)
         return score

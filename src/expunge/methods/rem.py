@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -62,24 +64,27 @@ class REM(GradientMethod):
         repair: "npo" as above, or "cross_entropy" on the routed path. The former hardly repairs examples
             that are far worse than the reference: the force of NPO fades there.
         own_masks: if false, every example shares the one mask of D_f.
-        score_examples: retained examples on which a round is scored.
+        score_examples: retained examples on which a round is scored (published: all, augmented *).
         score_floor: accuracy on D_f below which a round is not rewarded for less of it; by default
             ``threshold``, the paper's. Where every stored label of D_f is wrong, 0 is right, and a lower one
             tells apart rounds that differ by noise otherwise.
         compat: "official" for the behaviour of the published code, see below.
 
     Raises:
-        InvalidInput: a setting outside its range; a network with no layer to attach capacity to.
+        InvalidInput: a setting outside its range, or one that has no effect beside the others; a network with no layer
+            to attach capacity to.
 
     Source: Schoepf, Mozer, Mitchell, Brintrup, Kaissis, Kairouz, Triantafillou, arXiv 2505.17730, section 4.
 
     Departures (those that ``compat="official"`` undoes are marked *): the reference is the start model's base path,
     cached without augmentation (* published: masked path, fresh random units included); the erasure term is
-    computed on the discovered members of the batch only (* published: on all, then multiplied by zero) and
-    normalised by running statistics (a batch of nothing but triggered images would normalise the trigger away);
-    those are estimated anew for the base path after each round (* published: both paths update them in turn, so
-    they belong to neither); a flush of one example is normalised by them too; masks differ between layers (*);
-    the start model is a candidate of step 4 (* published: the last model in its place).
+    computed on the discovered members of the batch only (* published: before the repair term and on all, then
+    multiplied by zero) and normalised by running statistics (a batch of nothing but triggered images would normalise
+    the trigger away); those are estimated anew for the base path after each round (* published: both paths update
+    them in turn, so they belong to neither); a flush of one example is normalised by them too; accuracies, of the
+    flush and of the score, are taken without augmentation (*); masks differ between layers (*); the start model is a
+    candidate of step 4 (* published: the last model in its place). Without redirection the reference is cached either
+    way, and the published oracle starts its scores from 0.
     """
 
     name = "rem"
@@ -119,6 +124,7 @@ class REM(GradientMethod):
         for name, value in (("threshold", self.threshold), ("score_floor", self.score_floor)):
             if value is not None and not 0 <= value < 1:
                 raise InvalidInput(f"{name} is an accuracy in [0, 1), got {value}")
+        self.refuse_without_effect()
         if self.compat == "official" and self.erase_mean:
             raise InvalidInput(
                 "compat='official' takes the erasure term as the published code does; drop erase_mean"
@@ -130,6 +136,28 @@ class REM(GradientMethod):
         ):
             if getattr(self, setting) not in allowed:
                 raise InvalidInput(f"{setting} must be one of {allowed}, got {getattr(self, setting)!r}")
+
+    @classmethod
+    def without_effect(cls, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Settings of what a variant leaves out."""
+        chosen = {**cls.defaults(), **settings}
+        removes = chosen["flush"] or chosen["erase"]
+        found: dict[str, str] = {}
+        if not chosen["redirect"]:
+            found |= dict.fromkeys(
+                ("spare", "open_share", "own_masks"), "no capacity is added (redirect=False)"
+            )
+        if not chosen["erase"]:
+            found["erase_mean"] = "there is no erasure term (erase=False)"
+        if not chosen["flush"]:
+            found["flush_passes"] = "nothing is flushed (flush=False)"
+        if not removes:
+            found["removal"] = "nothing is removed (flush=False, erase=False)"
+        if chosen["repair"] != "npo" and not (removes and chosen["removal"] == "npo"):
+            found["beta"] = "no loss is NPO"
+        if chosen["compat"] == "official":
+            found["score_examples"] = "the published code scores on all retained examples (compat='official')"
+        return found
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """Rounds on the widened network; each computes (1 + spare)^2 times what the base path does."""

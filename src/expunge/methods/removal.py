@@ -88,13 +88,16 @@ def remove(
     order: torch.Generator,
     threshold: float,
     max_passes: int,
+    augmentation: torch.Generator | None = None,
 ) -> int:
     """Pass over ``forget`` until its accuracy on the stored labels is at most ``threshold``.
+
+    With ``augmentation``, a CPU generator, that accuracy is measured on inputs augmented by its draws.
 
     Returns the number of passes made, at most ``max_passes``.
     """
     for number in range(max_passes):
-        if accuracy(model, forget, request.numerics) <= threshold:
+        if accuracy(model, forget, request.numerics, augmentation=augmentation) <= threshold:
             return number
         method.fit(
             model, forget, objective, request, epochs=1, optimizer=optimizer, order=order, progress=silent

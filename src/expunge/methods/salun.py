@@ -12,6 +12,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Reference, Request, searched
 from expunge.methods.importance import saliency, trainable
 from expunge.methods.random_relabelling import RandomRelabelling
+from expunge.models.head import find_head
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class SalUn(RandomRelabelling):
             exactly when the forget set is whole classes.
         labels: how a wrong label is drawn: "uniform" over the other classes, or "remaining": that of a
             random remaining example of another class (for whole classes).
-        keep: share of the parameter entries that are trained, over all layers together.
+        keep: share of the parameter entries that are trained, over all layers together. A head that is drawn anew is
+            trained whole: its random entries know nothing.
 
     Raises:
         InvalidInput: a setting out of its range; no wrong label to be had.
@@ -67,9 +69,15 @@ class SalUn(RandomRelabelling):
         """Train in place and return ``model``."""
         slopes = saliency(model, request.forget, request.numerics, request.meter, batch_size=self.batch_size)
         masks = largest(list(slopes.values()), self.keep)
+        named = trainable(model)
+        if self.draws_head(request):
+            head = find_head(model, request.n_classes).weight
+            for mask, parameter in zip(masks, named.values(), strict=True):
+                if parameter is head:
+                    mask.fill_(True)
         self.prepare_head(model, request)
         optimizer = self.optimiser_over(model)
-        _hold(optimizer, list(trainable(model).values()), masks)
+        _hold(optimizer, list(named.values()), masks)
         self.learn(model, request, self.relabelled(request), optimizer=optimizer)
         return model
 

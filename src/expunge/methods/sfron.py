@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,38 +16,50 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.importance import fisher_importances, trainable
 from expunge.training.batchnorm import forget_statistics
-from expunge.training.loop import Loss, cross_entropy, silent
-from expunge.training.recipe import Optimiser, Recipe
+from expunge.training.devices import Devices
+from expunge.training.loop import Loss, cross_entropy, fit
+from expunge.training.recipe import Recipe
 
 _FLOOR = 1e-6
 """The least loss that a coefficient is made of: float32 cross-entropies reach 0 exactly."""
 
 
-def coefficients(losses: Tensor, temperature: float, done: float) -> Tensor:
-    """eps_i = (1 - t / T) / l_i^lambda, without gradient: float32 (B,).
+def coefficients(losses: Tensor, temperature: float) -> Tensor:
+    """eps_i = B l_i^-lambda / sum_j l_j^-lambda, without gradient: float32 (B,) of mean one.
 
-    Symbols: l -> ``losses``, lambda -> ``temperature``, t / T -> ``done``.
+    Symbols: l -> ``losses``, lambda -> ``temperature``.
     """
-    return (1 - done) * losses.detach().float().clamp_min(_FLOOR) ** -temperature
+    powers = losses.detach().float().clamp_min(_FLOOR) ** -temperature
+    return powers / powers.mean()
 
 
-@dataclass(frozen=True)
-class WeightedAscent:
-    """Objective: -mean of eps_i l_i over a batch of the forget set.
+def annealed(step: int, steps: int) -> float:
+    """(1 + cos(pi t / T)) / 2, from 1 down to just above 0.
+
+    Symbols: t -> ``step``, T -> ``steps``.
+    """
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
+@dataclass
+class _Phases:
+    """Objective of the ascent and of the repair, whichever is due.
 
     Args:
         temperature: lambda.
-        done: t / T.
+        weight: of the ascent's loss now; 0 while the model is repaired.
     """
 
     temperature: float
-    done: float
+    weight: float = 0.0
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the mean over the batch."""
+        """Return -weight * mean of eps_i l_i over a batch of D_f, or the cross-entropy of one of D_r."""
+        if not self.weight:
+            return cross_entropy(model, batch)
         with forget_statistics(model, batch):
             losses = F.cross_entropy(model(batch.x).float(), batch.y, reduction="none")
-        return Loss(-(coefficients(losses, self.temperature, self.done) * losses).mean(), len(batch))
+        return Loss(-self.weight * (coefficients(losses, self.temperature) * losses).mean(), len(batch))
 
 
 def salient(forget: list[Tensor], retain: list[Tensor], threshold: float) -> list[Tensor]:
@@ -64,42 +77,43 @@ def salient(forget: list[Tensor], retain: list[Tensor], threshold: float) -> lis
 class SFRon(GradientMethod):
     """Forget with a salient, weighted ascent, repair, and follow the two together slowly (SFR-on).
 
-    for t = 0 .. T - 1:
-        theta' = theta_t + beta M * grad of mean over a batch of D_f of eps_i l_i(theta_t)
+    for t = 0 .. T - 1, with one optimiser for all steps, its learning rate eta_t falling by half a cosine:
+        theta' = step from theta_t along clip(M * grad of -beta_t mean over a batch of D_f of eps_i l_i)
         theta_r = theta' after T_in steps on batches of D_r
         theta_{t+1} = theta_t - alpha (theta_t - theta_r)
-    with eps_i = (1 - t / T) / l_i^lambda held constant, M = [F_f / F_r >= gamma], l the cross-entropy of the
-    stored label and F_f, F_r the diagonals of the Fisher information on D_f and D_r.
+    with eps_i = B l_i^-lambda / sum_j l_j^-lambda held constant, beta_t = beta (1 + cos(pi t / T)) / 2,
+    M = [F_f / F_r >= gamma] made once at the start, l the cross-entropy of the stored label and F_f, F_r the
+    diagonals of the Fisher information on D_f and D_r; clip scales a gradient down to the norm c.
 
-    Symbols: T -> ``steps``, T_in -> ``inner_steps``, alpha -> ``slow_rate``, beta -> ``forget_lr``,
+    Symbols: T -> ``steps``, T_in -> ``inner_steps``, alpha -> ``slow_rate``, beta -> ``forget_weight``, c -> ``clip``,
     lambda -> ``temperature``, gamma -> ``threshold``.
 
     Args:
-        lr: learning rate of the steps on the retain set.
+        lr: learning rate at the start.
         batch_size: examples a step.
-        optimiser: of the steps on the retain set: "sgd", "adam" or "adamw"; fresh for every t.
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter, in the steps on the retain set.
+        optimiser: "sgd", "adam" or "adamw".
+        momentum: of "sgd"; it carries from the ascent into the repair.
+        weight_decay: L2 on every parameter.
         augment: train on augmented inputs.
         steps: slow steps.
         inner_steps: steps on the retain set within each.
-        forget_lr: learning rate of the ascent.
+        forget_weight: of the ascent's loss at the start.
+        clip: largest norm of the ascent's gradient.
         slow_rate: how far towards the fast weights a slow step goes, in (0, 1].
         temperature: how strongly a small loss raises an example's weight; 0 weighs all alike.
         threshold: ratio of the Fisher informations from which a parameter takes part in the ascent.
-        refresh: slow steps after which the mask is made anew; 0 makes it once.
-        fisher_batches: batches of either set that a mask is made of.
 
     Raises:
         InvalidInput: a setting out of range, or no retain set.
 
-    Source: Huang et al., NeurIPS 2024, arXiv 2409.19732; the batch size is the authors' for CIFAR-10.
+    Source: Huang et al., NeurIPS 2024, arXiv 2409.19732, and the authors' code, whose values for a tenth of CIFAR-10
+    are the defaults.
 
-    Departures: written from the equations above; the paper's values of all other settings, and how often it
-    makes the mask, were not at hand, so the defaults are reconstructed. A diagonal of the Fisher information
-    is the mean of squared gradients of batches, of one size for both sets, in evaluation mode. Losses
-    below 1e-6 count as 1e-6 in eps. Batch-norm buffers follow the fast weights, only
-    parameters move slowly.
+    Departures: a diagonal of the Fisher information is the mean of squared gradients of batches of one size for both
+    sets (published: the last batch of either is smaller, and so is the only one of a short forget set), in evaluation
+    mode and without augmentation. Losses below 1e-6 count as 1e-6 in eps. Momentum and decay also move the parameters
+    outside M in a step of the ascent, as published. Batch-norm buffers follow the fast weights, only parameters move
+    slowly.
     """
 
     name = "sfron"
@@ -115,26 +129,22 @@ class SFRon(GradientMethod):
     batch_size: int = 128
     steps: int = 300
     inner_steps: int = 5
-    forget_lr: float = searched(0.02, 1e-3, 0.5, log=True)
+    forget_weight: float = searched(25.0, 1.0, 100.0, log=True)
+    clip: float = 7.0
     slow_rate: float = 1.0
     temperature: float = searched(0.5, 0.0, 1.0)
     threshold: float = searched(1.0, 0.1, 10.0, log=True)
-    refresh: int = 50
-    fisher_batches: int = 20
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(steps=self.steps, inner_steps=self.inner_steps, forget_lr=self.forget_lr)
-        positive(threshold=self.threshold, fisher_batches=self.fisher_batches)
+        positive(steps=self.steps, inner_steps=self.inner_steps, forget_weight=self.forget_weight)
+        positive(threshold=self.threshold, clip=self.clip)
         if not 0 < self.slow_rate <= 1:
             raise InvalidInput(
                 f"slow_rate must lie in (0, 1], got {self.slow_rate}; 1 takes the fast weights as they are"
             )
-        if self.temperature < 0 or self.refresh < 0:
-            raise InvalidInput(
-                f"temperature and refresh must be at least 0, got {self.temperature} and {self.refresh}; "
-                "0 weighs all alike and makes the mask once"
-            )
+        if self.temperature < 0:
+            raise InvalidInput(f"temperature must be at least 0, got {self.temperature}; 0 weighs all alike")
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Refuse a request without anything to repair on."""
@@ -143,31 +153,46 @@ class SFRon(GradientMethod):
                 "SFR-on repairs the model on the retain set, got 0 examples; leave some out of the forget set"
             )
 
+    def check_devices(self, devices: Devices) -> None:
+        """Refuse: the weights of a batch are relative to each other."""
+        raise InvalidInput(
+            "SFR-on weighs a batch's examples against each other, which several devices do not share; run it on one"
+        )
+
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
-        forget, retain = request.forget, request.retain
         trained = list(trainable(model).values())
+        phases = _Phases(self.temperature)
+        optimizer = self.optimiser_over(model)
+        self._hold_back(optimizer, trained, self.masks(model, request), phases)
+        of_one = self.inner_steps + 1
+
+        def schedule(step: int, steps: int) -> float:
+            # The ascent has the rate of the repair step that follows it.
+            slow, fast = divmod(step, of_one)
+            return annealed(slow * self.inner_steps + max(0, fast - 1), self.steps * self.inner_steps)
+
+        fit(
+            model, [self._alternate(trained, request, phases)], phases, optimizer, request.numerics, request.meter,
+            schedule=schedule, steps=self.steps * of_one, progress=request.progress,
+        )  # fmt: skip
+        return model
+
+    def _alternate(self, trained: list[nn.Parameter], request: Request, phases: _Phases) -> Iterator[Batch]:
+        """Yield a batch to forget and those to repair on, again and again; make the slow step after each round."""
+        forget, retain = request.forget, request.retain
         forget_rows = drawn(len(forget), min(self.batch_size, len(forget)), request.generator("forget rows"))
         retain_rows = drawn(len(retain), self.inner_steps * self.batch_size, request.generator("retain rows"))
         order = request.generator("order")
-        masks: list[Tensor] = []
         for step in range(self.steps):
-            if step == 0 or (self.refresh and step % self.refresh == 0):
-                masks = self.masks(model, request)
-            slow = [parameter.detach().clone() for parameter in trained]
-            self.fit(
-                model, forget.select(next(forget_rows)), WeightedAscent(self.temperature, step / self.steps),
-                request, epochs=1, optimizer=self._masked(model, trained, masks), order=order, progress=silent,
-            )  # fmt: skip
-            self.fit(
-                model, retain.select(next(retain_rows)), cross_entropy,
-                request, epochs=1, order=order, progress=silent,
-            )  # fmt: skip
+            start = [parameter.detach().clone() for parameter in trained] if self.slow_rate < 1 else []
+            phases.weight = self.forget_weight * annealed(step, self.steps)
+            yield from self.batches(forget.select(next(forget_rows)), order)
+            phases.weight = 0.0
+            yield from self.batches(retain.select(next(retain_rows)), order)
             with torch.no_grad():
-                for parameter, start in zip(trained, slow, strict=True):
-                    parameter.copy_(torch.lerp(start, parameter, self.slow_rate))
-            request.progress((step + 1) / self.steps)
-        return model
+                for parameter, former in zip(trained, start, strict=False):
+                    parameter.copy_(torch.lerp(former, parameter, self.slow_rate))
 
     def masks(self, model: nn.Module, request: Request) -> list[Tensor]:
         """Return M at the present weights, one Bool tensor for each trainable parameter."""
@@ -186,25 +211,30 @@ class SFRon(GradientMethod):
     def _fisher(
         self, model: nn.Module, examples: Examples, size: int, request: Request, role: str
     ) -> list[Tensor]:
-        """Mean of the squared gradients of ``fisher_batches`` batches of ``size``, of as many as there are."""
-        drawn = torch.randperm(len(examples), generator=request.generator(role))
-        taken = examples.select(drawn[: size * min(self.fisher_batches, len(examples) // size)])
+        """Mean of the squared gradients of the batches of ``size``, of as many as there are."""
+        order = torch.randperm(len(examples), generator=request.generator(role))
+        taken = examples.select(order[: size * (len(examples) // size)])
         found = fisher_importances(model, taken, request.numerics, request.meter, batch_size=size)
         return list(found.values())
 
-    def _masked(
-        self, model: nn.Module, trained: list[nn.Parameter], masks: list[Tensor]
-    ) -> torch.optim.Optimizer:
-        """Plain gradient steps of the ascent over the salient parameters."""
-        optimizer = Optimiser(name="sgd", lr=self.forget_lr, momentum=0, weight_decay=0).over(model)
+    def _hold_back(
+        self,
+        optimizer: torch.optim.Optimizer,
+        trained: list[nn.Parameter],
+        masks: list[Tensor],
+        phases: _Phases,
+    ) -> None:
+        """Cut the ascent's gradients to the salient parameters and to the norm ``clip``."""
 
         def cut(*_: object) -> None:
+            if not phases.weight:
+                return
             for parameter, mask in zip(trained, masks, strict=True):
                 if parameter.grad is not None:
                     parameter.grad.mul_(mask)
+            nn.utils.clip_grad_norm_(trained, self.clip)
 
         optimizer.register_step_pre_hook(cut)
-        return optimizer
 
     def typical_epochs(self, recipe: Recipe | None) -> float:
         """The steps on the retain set and the ascents, over 50,000 examples."""

@@ -44,6 +44,7 @@ class Job:
         earlier: file of an earlier checkpoint of that training.
         seed: of everything random.
         device: torch device; by default an accelerator if there is one.
+        dtype: "float32" or "bfloat16"; by default as :meth:`Numerics.choose` finds.
         measure_batch: rows a forward pass reads while measuring.
         force: repair although there is little to repair, or the model scores badly on its own training data.
     """
@@ -68,6 +69,7 @@ class Job:
     earlier: Path | None = None
     seed: int = 0
     device: str | None = None
+    dtype: str | None = None
     measure_batch: int = 256
     force: bool = False
 

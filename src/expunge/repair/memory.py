@@ -34,7 +34,11 @@ def smaller(method: Method) -> str:
     if isinstance(batch, int) and batch > 1:
         ways.append(f"--set batch_size={batch // 2} (it was {batch})")
     spare = getattr(method, "spare", None)
-    if isinstance(spare, float | int) and spare > 0:
+    if (
+        isinstance(spare, float | int)
+        and spare > 0
+        and "spare" not in method.without_effect(method.settings())
+    ):
         ways.append(f"--set spare={spare / 2:g} (fewer added neurons)")
     ways.append("--device cpu")
     return f"lower it with {', '.join(ways[:-1])}, or use {ways[-1]}" if len(ways) > 1 else f"use {ways[0]}"

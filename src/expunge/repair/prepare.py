@@ -127,7 +127,7 @@ def prepare(job: Job) -> Prepared:
     place = Numerics.choose(job.device).device
     options = replace(job.options, device=place)
     data = load_training_data(job.data, options)
-    numerics = Numerics.for_inputs(place, data.shape)
+    numerics = Numerics.for_inputs(place, data.shape, job.dtype)
     forget = read_forget_list(job.forget, data)
     model = build_architecture(job.arch, shape=data.shape, n_classes=len(data.classes))
     checkpoint = load_weights(model, checkpoint)

@@ -41,9 +41,9 @@ class Preset:
     Args:
         task: fields of :class:`CorruptionTask`.
         recipe: fields of :class:`Recipe`; ``optimiser`` and ``model_settings`` are tables of their own.
-        methods: pattern of method names -> fields. Later patterns win; a field a method does not have is
-            left out where the pattern has a wildcard, and an error where it is a name. "*", for all methods, also
-            leaves out fields whose default is ``None``: the method finds such a value itself.
+        methods: pattern of method names -> fields. Later patterns win; a field that a method does not have, or that
+            has no effect in it, is left out where the pattern has a wildcard, and an error where it is a name. "*",
+            for all methods, also leaves out fields whose default is ``None``: the method finds such a value itself.
     """
 
     task: Mapping[str, Any] = field(default_factory=dict)
@@ -160,17 +160,15 @@ class Preset:
             UnknownName: no such method or setting.
             InvalidInput: a value of the wrong type or outside its range.
         """
-        return load_method(name, **{**self.of_method(name), **(overrides or {})})
+        return load_method(name, **self.of_method(name, overrides))
 
-    def of_method(self, name: str) -> dict[str, Any]:
-        """Return the settings this preset gives a method."""
-        kind = METHODS.get(name)
-        defaults = (
-            {entry.name: entry.default for entry in dataclasses.fields(kind)}
-            if dataclasses.is_dataclass(kind)
-            else {}
-        )
+    def of_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings this preset gives a method, and the caller's in their place."""
+        kind: type[Method] = METHODS.get(name)
+        known = dataclasses.is_dataclass(kind)
+        defaults = kind.defaults() if known else {}
         settings: dict[str, Any] = {}
+        own = {**self.methods.get(name, {}), **(overrides or {})}
         for pattern, values in self.methods.items():
             if fnmatchcase(name, pattern):
                 settings.update(
@@ -178,7 +176,9 @@ class Preset:
                     for key, value in values.items()
                     if pattern == name or (key in defaults and not (pattern == "*" and defaults[key] is None))
                 )
-        return settings
+        settings |= overrides or {}
+        idle = kind.without_effect(settings) if known else {}
+        return {key: value for key, value in settings.items() if key in own or key not in idle}
 
 
 def packaged_presets() -> dict[str, str]:

@@ -170,13 +170,22 @@ def predict(
     model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
 ) -> Tensor:
     """Return float32 logits (N, n_classes) in the order of ``examples``, in evaluation mode."""
+    return _logits(model, examples, numerics, examples.batches(batch_size))[0]
+
+
+def _logits(
+    model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batches: Iterable[Batch]
+) -> tuple[Tensor, Tensor]:
     outputs = [torch.empty(0, examples.n_classes, device=examples.device)]
+    labels = [examples.labels[:0]]
     with training_mode(model, False) if isinstance(model, nn.Module) else _unchanged():
-        for batch in examples.batches(batch_size):
+        for batch in batches:
             with numerics.autocast():
                 outputs.append(model(numerics.place_inputs(batch.x)).float())
+            labels.append(batch.y)
     team = current_team()
-    return torch.cat(outputs) if team is None else team.agree(torch.cat(outputs))
+    logits = torch.cat(outputs)
+    return logits if team is None else team.agree(logits), torch.cat(labels)
 
 
 @contextmanager
@@ -185,15 +194,23 @@ def _unchanged() -> Iterator[None]:
 
 
 def accuracy(
-    model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
+    model: Callable[[Tensor], Tensor],
+    examples: Examples,
+    numerics: Numerics,
+    batch_size: int = 1024,
+    *,
+    augmentation: torch.Generator | None = None,
 ) -> float:
     """Share of ``examples`` whose largest logit is at their label; NaN logits count as wrong.
+
+    With ``augmentation``, a CPU generator, every input is augmented by its draws.
 
     Raises:
         InvalidInput: there are no examples.
     """
     if len(examples) == 0:
         raise InvalidInput("accuracy is not defined over no examples; check that the set is not empty first")
-    logits = predict(model, examples, numerics, batch_size)
-    right = (logits.argmax(1) == examples.labels) & ~logits.isnan().any(1)
+    batches = examples.batches(batch_size, augmentation, augment=augmentation is not None)
+    logits, labels = _logits(model, examples, numerics, batches)
+    right = (logits.argmax(1) == labels) & ~logits.isnan().any(1)
     return float(right.cpu().double().mean())  # not every accelerator has float64

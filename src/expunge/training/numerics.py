@@ -46,14 +46,15 @@ class Numerics:
             )
 
     @classmethod
-    def choose(cls, device: str | None = None, image_size: int = 32) -> Numerics:
+    def choose(cls, device: str | None = None, image_size: int = 32, dtype: str | None = None) -> Numerics:
         """Return the fastest setting that is safe on this machine.
 
-        An accelerator where there is one and none is named; bfloat16 where the hardware multiplies it
-        (elsewhere it is emulated, and 20 times slower); channels last for images above 8 pixels.
+        An accelerator where there is one and none is named; channels last for images above 8 pixels. Unless ``dtype``
+        says otherwise, float32 for images below 16 pixels, and bfloat16 for others where the hardware multiplies it
+        (elsewhere it is emulated, and 20 times slower).
 
         Raises:
-            InvalidInput: ``device`` is not available here.
+            InvalidInput: ``device`` is not available here; a ``dtype`` other than "float32" and "bfloat16".
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,14 +63,18 @@ class Numerics:
             raise InvalidInput("device 'cuda' was asked for, but torch sees no CUDA device; use device='cpu'")
         if kind == "mps" and not torch.backends.mps.is_available():
             raise InvalidInput("device 'mps' was asked for, but torch finds none here; use device='cpu'")
-        # Below about 16 pixels a convolution is too small to gain what the conversion costs.
-        fast = _multiplies_bfloat16(kind) and (kind != "cpu" or image_size >= 16)
-        return cls(device, "bfloat16" if fast else "float32", channels_last=image_size > 8)
+        if dtype is None:
+            # Below about 16 pixels a convolution is too small to gain what the conversion costs.
+            dtype = "bfloat16" if image_size >= 16 and _multiplies_bfloat16(kind) else "float32"
+        return cls(device, dtype, channels_last=image_size > 8)
 
     @classmethod
-    def for_inputs(cls, device: str | None, shape: tuple[int, ...]) -> Numerics:
-        """Return :meth:`choose` for images of ``shape`` (C, H, W); tokens and table rows count as small ones."""
-        return cls.choose(device, shape[-1] if len(shape) == 3 else 1)
+    def for_inputs(cls, device: str | None, shape: tuple[int, ...], dtype: str | None = None) -> Numerics:
+        """Return :meth:`choose` for images of ``shape`` (C, H, W).
+
+        Tokens and table rows count as small images: bfloat16 has 8 bits, and would round every whole number above 256.
+        """
+        return cls.choose(device, shape[-1] if len(shape) == 3 else 1, dtype)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move ``model`` to the device and memory format, in place, and return it."""
