@@ -62,7 +62,7 @@ def check_types(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
             continue
         wanted, said = _PLAIN[plain]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise wrong_type(owner, settings, f"{entry.name} takes {said}, got {value!r:.100}")
+            raise wrong_type(owner, {entry.name: value}, f"{entry.name} takes {said}, got {value!r:.100}")
         if isinstance(value, int | float) and not (abs(value) < 2**63 or math.isinf(value)):
             raise InvalidInput(
                 f"{owner}: {entry.name} takes {said}, got {value!r:.100}, which is out of every range"
@@ -73,4 +73,6 @@ def wrong_type(owner: str, settings: Mapping[str, Any], reason: object) -> Inval
     """Return the error that says why ``owner`` cannot be made."""
     shown = f"{dict(settings)}"
     shown = f"{shown[:300]} ..." if len(shown) > 300 else shown
-    return InvalidInput(f"{owner} cannot be made with {shown}: a value has the wrong type ({reason})")
+    # What Python says of an argument that is not there.
+    what = f"{reason}" if "missing" in f"{reason}" else f"a value has the wrong type ({reason})"
+    return InvalidInput(f"{owner} cannot be made with {shown}: {what}")
