@@ -88,19 +88,19 @@ def command(root: Path, *more: str, unlearned: str, forget: str) -> list[str]:
     ]  # fmt: skip
 
 
-def run(root: Path, *more: str, unlearned: str, forget: str, code: int) -> tuple[str, dict[str, Any]]:
+def run(root: Path, *more: str, unlearned: str, forget: str, code: int | None) -> tuple[str, dict[str, Any]]:
     out = root / f"{unlearned}-{forget}"
     given = command(root, "--out", str(out), *more, unlearned=unlearned, forget=forget)
     result = CliRunner().invoke(app, given, env={"COLUMNS": "80"})
     if isinstance(result.exception, Exception) and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert result.exit_code == code, result.output
+    assert result.exit_code in ((0, 4) if code is None else (code,)), result.output  # worked or undecided
     document = json.loads((out / "audit.json").read_text())
     return " ".join(result.output.split()), document
 
 
 def test_text_that_forgot(text: Path) -> None:
-    shown, document = run(text, "--quick", unlearned="bad", forget="bad", code=0)
+    shown, document = run(text, "--quick", unlearned="bad", forget="bad", code=None)
     assert "nothing measured here tells the original" in shown or "verdict: forgot" in shown
     assert document["counts"]["n_forget"] == 5
 

@@ -14,6 +14,7 @@ import pytest
 from report_records import make, store_of
 
 from expunge.errors import InvalidInput
+from expunge.results.html import asset
 from expunge.results.method_facts import method_facts
 from expunge.results.page import build_page, embedded_json
 from expunge.results.panel import Asked, Cells
@@ -256,9 +257,7 @@ def contrast(first: str, second: str) -> float:
 
 
 def test_text_has_contrast_in_both_themes() -> None:
-    from importlib import resources
-
-    style = resources.files("expunge.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = asset("page.css")
     blocks = re.findall(r"\{([^{}]*--page:[^{}]*)\}", style)
     assert len(blocks) == 3
     for block in blocks:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from expunge.cli import data_arguments as args
-from expunge.cli.progress import ends_on_interrupt, progress_bar
+from expunge.cli.exit_codes import code_of
+from expunge.cli.progress import with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.evaluation.facts import Labels
-    from expunge.training.loop import Progress
+    from expunge.choice import Purpose
 
-Result = TypeVar("Result")
-
-DID_NOT_WORK = 3
-"""Exit code of an audit that found something against the unlearning."""
-_LABELS: dict[str, Labels] = {"heal": "wrong", "forget": "right"}
 _REFERENCES = "What the model is held against"
 
 
@@ -122,22 +117,15 @@ def audit_command(
     A measurement, not a certificate. Every number stands beside that of the original, of a retrained model,
     and the distance of two retrained models. Without --retrained or --train-reference the claims are weaker.
 
-    Exit code 3: something was found against it, in part or in whole.
+    Exit codes: 0 it worked, in whole or in part; 3 it did not; 4 undecided.
     """
-    if train_reference and (retrained or retrained_again or oracle):
-        raise InvalidInput(
-            "--train-reference trains what --retrained, --retrained-again and --oracle name: give it, or them"
-        )
-    if purpose not in (None, *_LABELS):
-        raise InvalidInput(f"--purpose takes {' or '.join(_LABELS)}, got {purpose!r}")
-    if recipe and not train_reference:
-        raise InvalidInput("--recipe says how references are trained: give --train-reference too")
     written = None if out is None else out.expanduser() / "audit.json"
     if written is not None and written.exists():
         raise InvalidInput(f"--out: {written} is there already; choose another folder, or move it away")
 
-    from expunge.cli.audit_report import print_audit, write_audit
-    from expunge.repair.audit import Models, describe, measure, prepare, train
+    from expunge.cli.audit_report import print_audit
+    from expunge.repair.audit import AuditJob, audit_files
+    from expunge.repair.job import read_recipe
     from expunge.training.numerics import Numerics
 
     console = Console()
@@ -146,42 +134,24 @@ def audit_command(
         channels=channels, pad=pad, flip=flip, classes=classes, inputs=inputs, label=label, split=split,
         tokenizer=tokenizer, max_length=max_length, data_root=data_root,
     )  # fmt: skip
-    files = {
-        "original": original, "unlearned": unlearned, "retrained": retrained,
-        "second_retrained": retrained_again, "oracle": oracle,
-    }  # fmt: skip
-    models = Models({role: path.expanduser() for role, path in files.items() if path is not None}, arch)
-    prepared = prepare(models, data, forget, validation, truth, options)
-    for note in prepared.notes:
-        console.print(f"[dim]{note}[/]", highlight=False)
-    kept = (references or original.with_name("references")).expanduser()
-    trained, labels = None, _LABELS[purpose] if purpose else None
-    if train_reference:
-        trained = _with_progress(
-            console, f"training references, kept in {kept}",
-            lambda report: train(prepared, recipe or [], kept, seed, report),
-        )  # fmt: skip
-    found = _with_progress(
-        console, "measuring", lambda report: measure(prepared, trained, labels, quick, report)
+    job = AuditJob(
+        original=original, unlearned=unlearned, arch=arch, data=data, forget=forget, validation=validation,
+        options=options, retrained=retrained, retrained_again=retrained_again, oracle=oracle, truth=truth,
+        train_reference=train_reference, recipe=read_recipe(recipe or []), references=references,
+        purpose=cast("Purpose | None", purpose), quick=quick, seed=seed,
+    )  # fmt: skip
+    found = with_progress(
+        console,
+        lambda report: audit_files(job, report),
+        "interrupted; references that are finished are kept, nothing else was written",
     )
     if written is not None:
         # Before anything is printed: a closed pipe would end the command.
-        write_audit(written, found, describe(prepared, trained, data, forget, validation, truth))
-    print_audit(console, found, trained, everything=all_)
+        found.write(written)
+    for note in found.notes:
+        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+    print_audit(console, found.audit, found.references, everything=all_)
     if written is not None:
         console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
-    if found.verdict.failed:
-        raise typer.Exit(DID_NOT_WORK)
-
-
-def _with_progress(console: Console, text: str, start: Callable[[Progress], Result]) -> Result:
-    with progress_bar(console) as progress:
-        bar = progress.add_task(text, total=1.0)
-        if not console.is_terminal:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-        with ends_on_interrupt(
-            console, "interrupted; references that are finished are kept, nothing else was written"
-        ):
-            result = start(lambda share: progress.update(bar, completed=share))
-        progress.update(bar, completed=1.0, description="")
-    return result
+    if code := code_of(found.audit.verdict):
+        raise typer.Exit(code)

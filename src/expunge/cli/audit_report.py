@@ -1,24 +1,18 @@
-"""What ``expunge audit`` shows and writes."""
+"""What ``expunge audit`` shows."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from expunge.errors import StoreError
 from expunge.evaluation.audit_table import AIMS, figure, is_main, legend, undefined
-from expunge.evaluation.document import as_document
 from expunge.evaluation.reading import reading
 from expunge.evaluation.rows import ROLES
 from expunge.evaluation.verdict import CAVEAT
-from expunge.store.atomic import write_atomically
 
 if TYPE_CHECKING:
     from expunge.evaluation.evidence import Audit
@@ -103,16 +97,3 @@ def _print_cost(console: Console, audit: Audit, trained: References | None) -> N
         total = sum(trained.seconds[role] for role in trained.trained)
         were = f", {kept} kept from before" if kept else ""
         console.print(f"references: {len(trained.trained)} trained in {total:.1f} s{were}", highlight=False)
-
-
-def write_audit(path: Path, audit: Audit, about: Mapping[str, Any]) -> None:
-    """Write every number to ``path``, whole or not at all.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    content = json.dumps(as_document(audit, about), indent=2, allow_nan=False)
-    try:
-        write_atomically(path, (content + "\n").encode())
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}; choose another folder with --out") from error

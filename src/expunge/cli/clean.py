@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from expunge.cli import data_arguments as args
-from expunge.cli.progress import INTERRUPTED, progress_bar
+from expunge.cli.exit_codes import code_of
+from expunge.cli.progress import INTERRUPTED, with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from expunge.inputs.training_data import DataOptions
-    from expunge.repair.clean import Cleaned, Report
-
-DID_NOT_WORK = 3
-"""Exit code of a repair that was made and did not work, or for which there is little to do."""
 
 _METHOD, _MEASURE = "The method", "What is measured"
 
@@ -159,7 +154,7 @@ def clean_command(
     A result that is worse than your model is called rejected, not checkpoint.
     Where there is little to repair, the checkpoint is your model as it was.
 
-    Exit code 3: it did not work, or there is little to repair.
+    Exit codes: 0 it worked, in whole or in part; 3 it did not, or there is little to repair; 4 undecided.
     """
     console = Console()
     if purpose not in ("heal", "forget"):
@@ -185,14 +180,15 @@ def clean_command(
     from expunge.repair.clean import clean
     from expunge.repair.clean_files import write_files
     from expunge.repair.clean_page import clean_page
+    from expunge.repair.loaded import CheckFailed
     from expunge.repair.output_folder import output_folder
-    from expunge.repair.prepare import CheckFailed, prepare
+    from expunge.repair.prepare import prepare
 
     try:
         with output_folder(out) as aside:
             prepared = prepare(job)
             print_outlook(console, prepared)
-            cleaned = _with_progress(console, lambda report: clean(prepared, aside, report))
+            cleaned = with_progress(console, lambda report: clean(prepared, aside, report))
             files = write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
     except CheckFailed as error:
         print_findings(console, error.findings)
@@ -207,20 +203,5 @@ def clean_command(
         )
         raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
-    if cleaned.audit.verdict.did_not_work or prepared.untouched:
-        raise typer.Exit(DID_NOT_WORK)
-
-
-def _with_progress(console: Console, start: Callable[[Report], Cleaned]) -> Cleaned:
-    with progress_bar(console) as progress:
-        bar = progress.add_task("", total=1.0)
-        last = ""
-
-        def show(share: float, doing: str) -> None:
-            nonlocal last
-            progress.update(bar, completed=share, description=escape(doing))
-            if not console.is_terminal and doing and doing != last:
-                console.print(f"{share:4.0%}  {escape(doing)}", highlight=False)
-            last = doing
-
-        return start(show)
+    if code := code_of(cleaned.audit.verdict):
+        raise typer.Exit(code)

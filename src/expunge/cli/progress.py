@@ -1,10 +1,10 @@
-"""Progress lines: of a sweep, and what they share with those of other long work."""
+"""The progress of long work, and what an interruption ends with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import typer
 from rich.console import Console
@@ -12,26 +12,22 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
-if TYPE_CHECKING:
-    from expunge.sweep.execute import Status
+Result = TypeVar("Result")
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
 
 
-def progress_bar(console: Console, *lead: ProgressColumn) -> Progress:
-    """Return a bar with its share, the time gone and left, and what is being done; ``lead`` stands before it."""
+def progress_bar(console: Console) -> Progress:
+    """Return a bar with its share, the time gone and left, and what is being done."""
     return Progress(
         SpinnerColumn(),
-        *lead,
         BarColumn(bar_width=30),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
@@ -53,27 +49,29 @@ def ends_on_interrupt(console: Console, said: str) -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def run_with_progress(console: Console, start: Callable[[Callable[[Status], None]], Status]) -> Status:
-    """Carry out ``start``, which reports to the function it is given; an interruption ends with exit code 130."""
-    with progress_bar(console, TextColumn("{task.fields[cells]}")) as progress:
-        bar: TaskID = progress.add_task("starting", total=1.0, cells="")
+def with_progress(
+    console: Console, start: Callable[[Callable[[float, str], None]], Result], interrupted: str = ""
+) -> Result:
+    """Carry out ``start`` and show what it reports: the share that is done, and what is being done.
 
-        def show(status: Status) -> None:
-            finished = status.present + status.done + status.failed + status.elsewhere
-            progress.update(
-                bar,
-                completed=status.share,
-                description=escape(status.doing or "training the first models"),
-                cells=f"{finished}/{status.total} cells",
-            )
-            if not console.is_terminal and status.doing:
-                console.print(
-                    f"{finished}/{status.total} {status.share:4.0%}  {escape(status.doing)}", highlight=False
-                )
+    Args:
+        console: where it is shown; one that is no terminal gets a line whenever something else is being done.
+        start: the work; it is given the function to report to.
+        interrupted: what is said after Ctrl-C, which then ends with exit code 130; without it the interruption is
+            passed on.
+    """
+    with progress_bar(console) as progress:
+        bar = progress.add_task("", total=1.0)
+        last = ""
 
-        with ends_on_interrupt(
-            console, "interrupted; finished cells are kept, the same command goes on from there"
-        ):
-            final = start(show)
-        progress.update(bar, completed=1.0, description="")
-    return final
+        def show(share: float, doing: str) -> None:
+            nonlocal last
+            progress.update(bar, completed=share, description=escape(doing))
+            if not console.is_terminal and doing and doing != last:
+                console.print(f"{share:4.0%}  {escape(doing)}", highlight=False, soft_wrap=True)
+            last = doing
+
+        with ends_on_interrupt(console, interrupted) if interrupted else nullcontext():
+            result = start(show)
+        progress.update(bar, description="")
+    return result

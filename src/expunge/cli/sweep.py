@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli.plan import count_of
-from expunge.cli.progress import run_with_progress
+from expunge.cli.progress import with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def run_sweep(
     from expunge.sweep.execute import execute
 
     store.database.add_grid(grid.text())
-    status = run_with_progress(
+    status = with_progress(
         console,
         lambda report: execute(
             plan,
@@ -106,16 +106,22 @@ def run_sweep(
             workers=workers,
             keep_weights=keep_weights,
             retry_failed=retry_failed,
-            report=report,
+            report=lambda status: report(status.share, _doing(status)),
             limit=limit,
             engine=engine,
             recorded=trackers.log,
         ),
+        "interrupted; finished cells are kept, the same command goes on from there",
     )
     wanted = {cell.key for cell in plan.cells}
     records = [record for record in store.database.records() if record.key in wanted]
     write_csv(records, out / "results.csv")
     return Swept(status, records, trackers.logged)
+
+
+def _doing(status: Status) -> str:
+    finished = status.present + status.done + status.failed + status.elsewhere
+    return f"{finished}/{status.total} cells: {status.doing or 'training the first models'}"
 
 
 def finish(console: Console, swept: Swept, written: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from expunge.cli.method_table import replace_table, table_text
-from expunge.cli.progress import INTERRUPTED, ends_on_interrupt, progress_bar
+from expunge.cli.progress import INTERRUPTED, with_progress
 from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def tune_command(
         before = _read(write)
         replace_table(before, method, {}, "")  # a file that cannot be edited is found before the work
     numerics = Numerics.choose(device, data.load("cpu").shape[1])
-    tuned = _with_progress(
+    tuned = with_progress(
         console,
         lambda report: tune(
             method,
@@ -63,10 +63,11 @@ def tune_command(
             trials=trials,
             seed=seed,
             oracle=oracle,
-            report=report,
+            report=lambda status: report(status.share, _doing(status)),
             tuning_seeds=seeds,
             numerics=numerics,
         ),
+        "interrupted before a trial was finished; nothing was kept",
     )
     console.print(_table(tuned))
     values = _values(tuned, Preset.named(grid).methods.get(method, {}))
@@ -106,25 +107,9 @@ def _read(path: Path) -> str:
         raise InvalidInput(f"--write: {path} cannot be read: {error}; name a TOML file") from error
 
 
-def _with_progress(console: Console, start: Callable[[Callable[[TuneStatus], None]], Tuned]) -> Tuned:
-    with progress_bar(console) as progress:
-        bar = progress.add_task("starting", total=1.0)
-        last = ""
-
-        def show(status: TuneStatus) -> None:
-            nonlocal last
-            best = max((trial.score for trial in status.trials), default=None)
-            note = "" if best is None else f", best score {best:.4f}"
-            progress.update(bar, completed=status.share, description=escape(status.doing + note))
-            if not console.is_terminal and status.doing and status.doing != last:
-                console.print(f"{status.share:4.0%}  {escape(status.doing)}{note}", highlight=False)
-            last = status.doing
-
-        with ends_on_interrupt(console, "interrupted before a trial was finished; nothing was kept"):
-            tuned = start(show)
-        # A search that was interrupted keeps the share it had reached.
-        progress.update(bar, completed=None if tuned.interrupted else 1.0, description="")
-    return tuned
+def _doing(status: TuneStatus) -> str:
+    best = max((trial.score for trial in status.trials), default=None)
+    return status.doing + ("" if best is None else f", best score {best:.4f}")
 
 
 def _table(tuned: Tuned) -> Table:

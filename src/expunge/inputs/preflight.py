@@ -15,7 +15,14 @@ from expunge.inputs.checkpoint import Checkpoint
 from expunge.inputs.findings import Finding, Level, first_few, ranked
 from expunge.inputs.layer_checks import check_layers, check_lazy
 from expunge.inputs.training_data import TrainingData
-from expunge.inputs.training_scores import best_class_order, best_normalisation, chance, confusion, fit, sample
+from expunge.inputs.training_scores import (
+    best_class_order,
+    best_normalisation,
+    chance,
+    confusion,
+    fit,
+    sample,
+)
 from expunge.seeding import generator
 from expunge.training.logits import check_logits
 from expunge.training.loop import predict

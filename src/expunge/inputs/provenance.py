@@ -90,6 +90,13 @@ def data_hash(data: TrainingData) -> str:
     return fingerprint(content, examples.index, examples.labels, data.classes, data.names)
 
 
+def arch_hash(arch: str) -> str:
+    """Return a hash of what ``build_architecture`` makes of ``arch``: its text, its own file and this package."""
+    source = Path(arch.partition("?")[0].rpartition(":")[0]).expanduser()
+    own = file_hash(source) if source.suffix == ".py" and source.is_file() else ""
+    return fingerprint(arch, own, code_hash())
+
+
 def code_hash() -> str:
     """Return a hash of every source file of this package."""
     root = Path(expunge.__file__).parent

@@ -1,138 +1,204 @@
-"""Audit an unlearned model: from what the user names to what is measured."""
+"""Audit an unlearned model from files: read and check, train references, measure, judge."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples
+from expunge.choice import Purpose
 from expunge.detection.out_of_sample import short_training
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, StoreError
+from expunge.evaluation.document import as_document
 from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.facts import Labels
 from expunge.evaluation.references import References, check_made_from, train_references
 from expunge.fingerprint import fingerprint
 from expunge.inputs.architecture import build_architecture
 from expunge.inputs.checkpoint import read_checkpoint
-from expunge.inputs.checkpoint_weights import load_weights
-from expunge.inputs.forget_list import ForgetList, read_forget_list
 from expunge.inputs.known_truth import read_true_labels
-from expunge.inputs.preflight import preflight
-from expunge.inputs.provenance import code_hash, data_hash, file_hash
-from expunge.inputs.sources import load_training_data, load_validation_data
-from expunge.inputs.training_data import DataOptions, TrainingData
-from expunge.repair.job import read_recipe
+from expunge.inputs.provenance import arch_hash, data_hash, file_hash
+from expunge.inputs.sources import load_validation_data
+from expunge.inputs.training_data import DataOptions
+from expunge.repair.job import Report
+from expunge.repair.loaded import Loaded, build_loaded, load
 from expunge.seeding import global_generator
+from expunge.store.atomic import write_atomically
 from expunge.store.weights import WeightStore
-from expunge.training.loop import Progress
-from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
+
+_LABELS: Mapping[Purpose | None, Labels | None] = {"heal": "wrong", "forget": "right", None: None}
 
 
-@dataclass(frozen=True)
-class Models:
-    """The files of the models, and what they are files of.
+@dataclass(frozen=True, kw_only=True)
+class AuditJob:
+    """An audit to be made.
 
     Args:
-        files: role -> checkpoint.
-        arch: the network, one for all.
+        original: file of the model before unlearning.
+        unlearned: file of the model in question.
+        arch: the network, one for all models, see ``build_architecture``.
+        data: what the original was trained on, see ``load_training_data``.
+        forget: what was to be forgotten, see ``read_forget_list``.
+        validation: data that no model was trained on.
+        options: how data is read, and onto which device.
+        retrained: file of a model trained without the forget set.
+        retrained_again: another one, of another seed.
+        oracle: file of a model trained on everything with the true labels.
+        truth: true labels, see ``read_true_labels``.
+        train_reference: train the retrained model twice, and with ``truth`` the oracle.
+        recipe: of the original's training, for ``train_reference``; by default a short training by AdamW.
+        references: folder that keeps trained references; by default "references" beside the original.
+        purpose: "heal" where the given labels of the list count as wrong, "forget" where they are right; by default
+            ``truth`` says, else it is not known.
+        quick: leave out the metrics that take long.
+        seed: of the references that are trained.
+
+    Raises:
+        InvalidInput: references that are both trained and given, or a recipe for none.
     """
 
-    files: Mapping[str, Path]
+    original: Path
+    unlearned: Path
     arch: str
+    data: str
+    forget: str
+    validation: str
+    options: DataOptions = field(default_factory=DataOptions)
+    retrained: Path | None = None
+    retrained_again: Path | None = None
+    oracle: Path | None = None
+    truth: str | None = None
+    train_reference: bool = False
+    recipe: Recipe | None = None
+    references: Path | None = None
+    purpose: Purpose | None = None
+    quick: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train_reference and (self.retrained or self.retrained_again or self.oracle):
+            raise InvalidInput(
+                "--train-reference trains what --retrained, --retrained-again and --oracle name: give it, or them"
+            )
+        if self.purpose not in _LABELS:
+            raise InvalidInput(f"--purpose takes heal or forget, got {self.purpose!r}")
+        if self.recipe is not None and not self.train_reference:
+            raise InvalidInput("--recipe says how references are trained: give --train-reference too")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Role -> checkpoint, of those that are given."""
+        given = {
+            "original": self.original, "unlearned": self.unlearned, "retrained": self.retrained,
+            "second_retrained": self.retrained_again, "oracle": self.oracle,
+        }  # fmt: skip
+        return {role: path.expanduser() for role, path in given.items() if path is not None}
+
+    @property
+    def kept(self) -> Path:
+        """The folder that keeps trained references."""
+        return (self.references or self.original.with_name("references")).expanduser()
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything an audit needs, read and checked.
+class AuditOutcome:
+    """What came of an audit.
 
     Args:
-        models: role -> model with its weights.
-        files: role -> checkpoint.
-        arch: the network.
-        data: the training data.
-        data_hash: of it.
-        forget: the listed rows.
-        validation: examples that no model was trained on.
-        true_labels: int64 (N,), negative where not known, if some are.
-        numerics: where to compute.
+        job: what was asked for.
+        audit: verdict and numbers.
+        references: those that were trained or kept, if any were to be.
         notes: what was decided in reading, and what is doubtful.
+        about: what the audit was made from, for its file.
     """
 
-    models: Mapping[str, nn.Module]
-    files: Mapping[str, Path]
-    arch: str
-    data: TrainingData
-    data_hash: str
-    forget: ForgetList
-    validation: Examples
-    true_labels: Tensor | None
-    numerics: Numerics
+    job: AuditJob
+    audit: Audit
+    references: References | None
     notes: tuple[str, ...]
+    about: Mapping[str, Any]
+
+    def write(self, path: Path) -> None:
+        """Write every number to ``path`` as JSON, whole or not at all.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        content = json.dumps(as_document(self.audit, self.about), indent=2, allow_nan=False)
+        try:
+            write_atomically(path, (content + "\n").encode())
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be written: {error}; choose another folder with --out"
+            ) from error
 
 
-def prepare(
-    models: Models, data: str, forget: str, validation: str, truth: str | None, options: DataOptions
-) -> Prepared:
-    """Read and check everything that is named; nothing is written.
+def audit_files(job: AuditJob, report: Report = lambda share, doing: None) -> AuditOutcome:
+    """Carry out ``job``; nothing but trained references is written.
+
+    Measured in float32: in bfloat16 confidences near 1 would be equal, and attacks blind.
 
     Raises:
-        InvalidInput: anything that cannot be used, an original that does not belong to the data, or a reference that
-            was made for other data or another list.
-        StoreError: a checkpoint cannot be read.
+        CheckFailed: the original does not belong to the data.
+        InvalidInput: anything that cannot be used, or a reference that was made for other data or another list.
+        Diverged: the training of a reference became NaN.
+        StoreError: a checkpoint cannot be read, or a reference not be kept.
     """
-    loaded = load_training_data(data, options)
-    numerics = Numerics.for_inputs(options.device, loaded.shape)
-    listed = read_forget_list(forget, loaded)
-    made = {role: _load(path, models.arch, loaded, numerics) for role, path in models.files.items()}
-    check = preflight(made["original"][0], loaded, listed.positions, numerics, fit_reading=options.open)
-    if check.errors:
-        said = "; ".join(f"{found.where} {found.what}: {found.remedy}" for found in check.errors)
-        raise InvalidInput(f"{models.files['original']} does not belong to this data: {said}")
-    digest = data_hash(check.data)
-    for role, (_, metadata) in made.items():
-        if role not in ("original", "unlearned"):
-            check_made_from(metadata, digest, listed.positions, str(models.files[role]))
-    doubts = [f"{found.where} {found.what}" for found in check.findings if found.level == "warning"]
-    return Prepared(
-        models={role: model for role, (model, _) in made.items()},
-        files=models.files,
-        arch=models.arch,
-        data=check.data,
-        data_hash=digest,
-        forget=listed,
-        validation=load_validation_data(validation, options, check.data),
-        true_labels=None if truth is None else read_true_labels(truth, check.data),
-        numerics=numerics,
-        notes=(*loaded.notes, *listed.notes, *doubts),
+    report(0.0, "reading")
+    files = job.files
+    loaded = load(files["original"], job.arch, job.data, job.forget, job.options)
+    digest = data_hash(loaded.data)
+    models = {"original": loaded.model}
+    for role, path in files.items():
+        if role != "original":
+            models[role], metadata = _model(path, job.arch, loaded)
+            if role != "unlearned":
+                check_made_from(metadata, digest, loaded.forget.positions, str(path))
+    validation = load_validation_data(job.validation, job.options, loaded.data)
+    true_labels = None if job.truth is None else read_true_labels(job.truth, loaded.data)
+    trained, begun = None, 0.0
+    if job.train_reference:
+        begun = 0.5
+        trained = _train(job, loaded, digest, true_labels, report, begun)
+        models |= trained.models
+    found = audit(
+        models["original"],
+        models["unlearned"],
+        loaded.data.examples,
+        loaded.forget.positions,
+        validation,
+        retrained=models.get("retrained"),
+        second_retrained=models.get("second_retrained"),
+        oracle=models.get("oracle"),
+        true_labels=true_labels,
+        labels=_LABELS[job.purpose],
+        classes=loaded.data.classes,
+        numerics=replace(loaded.numerics, dtype="float32"),
+        quick=job.quick,
+        progress=lambda share: report(begun + (1 - begun) * share, "measuring"),
     )
+    doubts = [f"{each.where} {each.what}" for each in loaded.check.findings if each.level == "warning"]
+    notes = (*loaded.data.notes, *loaded.forget.notes, *doubts)
+    return AuditOutcome(job, found, trained, notes, _about(job, loaded, digest, trained))
 
 
-def _load(
-    path: Path, arch: str, data: TrainingData, numerics: Numerics
-) -> tuple[nn.Module, Mapping[str, str]]:
+def _model(path: Path, arch: str, loaded: Loaded) -> tuple[nn.Module, Mapping[str, str]]:
     checkpoint = read_checkpoint(path)
-    model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
-    load_weights(model, checkpoint)
-    return numerics.place(model), checkpoint.metadata
+    model, _ = build_loaded(checkpoint, arch, loaded.data)
+    return loaded.numerics.place(model), checkpoint.metadata
 
 
-def train(prepared: Prepared, recipe: Sequence[str], kept: Path, seed: int, progress: Progress) -> References:
-    """Train the references that are not kept yet, by the recipe that ``FIELD=VALUE`` texts give.
-
-    Raises:
-        InvalidInput: an unknown field of the recipe.
-        Diverged: a training became NaN.
-        StoreError: the folder cannot be read or written.
-    """
-    data, arch = prepared.data, prepared.arch
-    n_retain = len(data) - len(prepared.forget.positions)
-    source = Path(arch.partition("?")[0].rpartition(":")[0]).expanduser()
-    own = file_hash(source) if source.suffix == ".py" and source.is_file() else ""
+def _train(
+    job: AuditJob, loaded: Loaded, digest: str, true_labels: Tensor | None, report: Report, until: float
+) -> References:
+    """Train the references that are not kept yet."""
+    data, arch = loaded.data, job.arch
 
     def fresh(generator: torch.Generator) -> nn.Module:
         with global_generator(generator):
@@ -141,61 +207,35 @@ def train(prepared: Prepared, recipe: Sequence[str], kept: Path, seed: int, prog
     return train_references(
         fresh,
         data.examples,
-        prepared.forget.positions,
-        recipe=read_recipe(recipe) or short_training(n_retain, augment=True),
-        numerics=prepared.numerics,
-        kept=WeightStore(kept),
-        architecture=fingerprint(arch, own, code_hash()),
-        data=prepared.data_hash,
-        true_labels=prepared.true_labels,
-        seed=seed,
-        progress=progress,
+        loaded.forget.positions,
+        recipe=job.recipe or short_training(len(data) - len(loaded.forget.positions), augment=True),
+        numerics=loaded.numerics,
+        kept=WeightStore(job.kept),
+        architecture=arch_hash(arch),
+        data=digest,
+        true_labels=true_labels,
+        seed=job.seed,
+        progress=lambda share: report(until * share, f"training references, kept in {job.kept}"),
     )
 
 
-def measure(
-    prepared: Prepared, trained: References | None, labels: Labels | None, quick: bool, progress: Progress
-) -> Audit:
-    """Carry the audit out, in float32: in bfloat16 confidences near 1 would be equal, and attacks blind."""
-    models = {**prepared.models, **(trained.models if trained else {})}
-    return audit(
-        models["original"],
-        models["unlearned"],
-        prepared.data.examples,
-        prepared.forget.positions,
-        prepared.validation,
-        retrained=models.get("retrained"),
-        second_retrained=models.get("second_retrained"),
-        oracle=models.get("oracle"),
-        true_labels=prepared.true_labels,
-        labels=labels,
-        classes=prepared.data.classes,
-        numerics=replace(prepared.numerics, dtype="float32"),
-        quick=quick,
-        progress=progress,
-    )
-
-
-def describe(
-    prepared: Prepared, trained: References | None, data: str, forget: str, validation: str, truth: str | None
-) -> dict[str, Any]:
-    """Return what the audit was made from, for its file."""
+def _about(job: AuditJob, loaded: Loaded, digest: str, trained: References | None) -> dict[str, Any]:
     made = None
     if trained is not None:
         made = {"seconds": dict(trained.seconds), "trained_now": list(trained.trained)}
     return {
         "made_from": {
-            "arch": prepared.arch,
+            "arch": job.arch,
             "checkpoints": {
-                role: {"path": str(path), "sha256": file_hash(path)} for role, path in prepared.files.items()
+                role: {"path": str(path), "sha256": file_hash(path)} for role, path in job.files.items()
             },
-            "data": data,
-            "data_hash": prepared.data_hash,
-            "forget": forget,
-            "forget_hash": fingerprint(prepared.forget.positions),
-            "validation": validation,
-            "truth": truth,
-            "numerics": asdict(prepared.numerics) | {"dtype": "float32"},
+            "data": job.data,
+            "data_hash": digest,
+            "forget": job.forget,
+            "forget_hash": fingerprint(loaded.forget.positions),
+            "validation": job.validation,
+            "truth": job.truth,
+            "numerics": asdict(loaded.numerics) | {"dtype": "float32"},
         },
         "references": made,
     }

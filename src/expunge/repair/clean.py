@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights, state_to_write
 from expunge.inputs.provenance import Provenance, file_hash, provenance
 from expunge.methods.base import Needs, Unlearned
+from expunge.repair.job import Report
 from expunge.repair.memory import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import checkpoint_name
@@ -24,9 +24,6 @@ from expunge.training.cost import Meter
 
 HIDING = ("logit_mask",)
 """Methods that keep a class from being answered and take nothing out."""
-
-Report = Callable[[float, str], None]
-"""Receives the share of the work that is done, in [0, 1], and what is being done."""
 
 _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from expunge.inputs.training_data import DataOptions
 from expunge.registry import METHODS
 from expunge.settings import make_settings
 from expunge.training.recipe import Optimiser, Recipe
+
+Report = Callable[[float, str], None]
+"""Receives the share of the work that is done, in [0, 1], and what is being done."""
 
 _RECIPE = ("epochs", "batch_size", "schedule", "augment")
 

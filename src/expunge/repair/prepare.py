@@ -15,21 +15,19 @@ from expunge.data.examples import Examples
 from expunge.data.joined import join
 from expunge.errors import InvalidInput, UnknownName
 from expunge.evaluation.before_after import Yardstick
-from expunge.inputs.architecture import build_architecture
-from expunge.inputs.checkpoint import Checkpoint, read_checkpoint
-from expunge.inputs.checkpoint_weights import load_weights
+from expunge.inputs.checkpoint import Checkpoint
 from expunge.inputs.findings import Finding
 from expunge.inputs.first_training import FirstTraining, first_training, trained_on
-from expunge.inputs.forget_list import ForgetList, read_forget_list
+from expunge.inputs.forget_list import ForgetList
 from expunge.inputs.known_truth import UNKNOWN, read_true_labels
-from expunge.inputs.preflight import Preflight, preflight
-from expunge.inputs.sources import load_training_data, load_validation_data
+from expunge.inputs.preflight import Preflight
+from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
 from expunge.repair.job import Job
-from expunge.repair.memory import enough_memory
+from expunge.repair.loaded import load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
@@ -102,19 +100,6 @@ class Prepared:
         return Split(self.train, self.forget.positions, self.unseen)
 
 
-class CheckFailed(InvalidInput):
-    """The pre-flight check found errors; ``findings`` are those and the rest."""
-
-    def __init__(self, findings: tuple[Finding, ...]) -> None:
-        errors = [finding for finding in findings if finding.level == "error"]
-        lines = [f"{finding.where} {finding.what}. {finding.remedy}" for finding in errors]
-        count = "an error" if len(errors) == 1 else f"{len(errors)} errors"
-        super().__init__(
-            "\n".join((f"the check before the repair found {count}; nothing was changed", *lines))
-        )
-        self.findings = findings
-
-
 def prepare(job: Job) -> Prepared:
     """Read and check everything ``job`` names; nothing is written.
 
@@ -123,24 +108,13 @@ def prepare(job: Job) -> Prepared:
         InvalidInput: anything that cannot be used: files, names, settings, a method that cannot work here.
         StoreError: the checkpoint cannot be read.
     """
-    checkpoint = read_checkpoint(job.checkpoint)
-    place = Numerics.choose(job.device).device
-    options = replace(job.options, device=place)
-    data = load_training_data(job.data, options)
-    numerics = Numerics.for_inputs(place, data.shape, job.dtype)
-    forget = read_forget_list(job.forget, data)
-    model = build_architecture(job.arch, shape=data.shape, n_classes=len(data.classes))
-    checkpoint = load_weights(model, checkpoint)
-    with enough_memory("checking the model", f"use --measure-batch {max(1, job.measure_batch // 4)}"):
-        numerics.place(model)
-        check = preflight(
-            model, data, forget.positions, numerics,
-            checkpoint=checkpoint, batch_size=job.measure_batch, seed=job.seed, fit_reading=options.open,
-            force=job.force,
-        )  # fmt: skip
-    if check.errors:
-        raise CheckFailed(check.findings)
-    data = check.data
+    options = replace(job.options, device=Numerics.choose(job.device).device)
+    loaded = load(
+        job.checkpoint, job.arch, job.data, job.forget, options,
+        measure_batch=job.measure_batch, seed=job.seed, force=job.force, dtype=job.dtype,
+    )  # fmt: skip
+    model, data, forget, check = loaded.model, loaded.data, loaded.forget, loaded.check
+    checkpoint, numerics = loaded.checkpoint, loaded.numerics
     first = first_training(
         model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
     )

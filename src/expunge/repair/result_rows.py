@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from expunge.evaluation.before_after import Measured, Share
 from expunge.repair.clean import Cleaned
 from expunge.repair.prepare import Prepared
-from expunge.report.wording import MISSING, count, duration, megabytes
+from expunge.results.wording import MISSING, count, duration, megabytes
 
 REJECTED = "The result is worse than the model was, so it is called {file}: go on using the model as it is."
 

@@ -13,10 +13,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
 import pandas as pd
 import vl_convert
 from markupsafe import Markup
@@ -25,6 +23,7 @@ from expunge.errors import InvalidInput
 from expunge.results.charts import COSTS, UNLEARNED, curves_chart, front, front_chart, map_chart, not_learned
 from expunge.results.frame import measurements, task_text
 from expunge.results.grids import Grids
+from expunge.results.html import asset, render
 from expunge.results.method_facts import MethodFacts
 from expunge.results.original_models import learned_shares
 from expunge.results.panel import MAP_COLUMNS, Asked, Cells
@@ -55,7 +54,6 @@ from expunge.results.wording import (
     megabytes,
     number,
     percent,
-    printable,
     signed_interval,
     with_interval,
 )
@@ -118,42 +116,37 @@ def build_page(
     ]
     packed, thinned = page.cells.pack()
     packed |= {"charts": page.charts, "curves": curves_chart().to_dict(validate=False)}
-    scripts = [f"(()=>{{{_vega()}\n}})();", _file("results/templates", "page.js")]
-    text: str = (
-        _templates()
-        .get_template("sweep.html.j2")
-        .render(
-            title=title,
-            level=LEVEL,
-            # In a function of its own: the names of a script are otherwise those of the window.
-            policy=_policy(scripts),
-            style=Markup(_file("report", "page.css")),
-            scripts=[Markup(script) for script in scripts],
-            data=embedded_json(packed),
-            facts=_header(ordered),
-            warnings=_warnings(sweeps, shares),
-            sweeps=shown,
-            failures=[
-                (
-                    record.method,
-                    sweep.title,
-                    _where(record),
-                    seed_text(record),
-                    record.status,
-                    record.error.strip() or "no reason was recorded",
-                )
-                for sweep in sweeps
-                for record in sweep.records
-                if record.status != "done"
-            ],
-            n_records=len(ordered),
-            digest=digest(ordered),
-            machines=_machines(ordered),
-            grids=page.grids.files,
-            thinned=thinned,
-        )
+    scripts = [f"(()=>{{{_vega()}\n}})();", asset("page.js")]
+    return render(
+        "sweep.html.j2",
+        title=title,
+        level=LEVEL,
+        # In a function of its own: the names of a script are otherwise those of the window.
+        policy=_policy(scripts),
+        scripts=[Markup(script) for script in scripts],
+        data=embedded_json(packed),
+        facts=_header(ordered),
+        warnings=_warnings(sweeps, shares),
+        sweeps=shown,
+        failures=[
+            (
+                record.method,
+                sweep.title,
+                _where(record),
+                seed_text(record),
+                record.status,
+                record.error.strip() or "no reason was recorded",
+            )
+            for sweep in sweeps
+            for record in sweep.records
+            if record.status != "done"
+        ],
+        n_records=len(ordered),
+        digest=digest(ordered),
+        machines=_machines(ordered),
+        grids=page.grids.files,
+        thinned=thinned,
     )
-    return text
 
 
 def embedded_json(value: Any) -> Markup:
@@ -631,29 +624,6 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _file(folder: str, name: str) -> str:
-    return resources.files("expunge").joinpath(folder, name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(functools.partial(_file, "results/templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_without_controls,
-    )
-
-
-def _without_controls(value: Any) -> Any:
-    """Keep control characters off the page; line breaks stay."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "\n".join(printable(line) for line in value.splitlines())
 
 
 @functools.cache

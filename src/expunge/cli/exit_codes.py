@@ -1,0 +1,21 @@
+"""Exit codes of the commands that judge a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from expunge.evaluation.verdict import Verdict
+
+DID_NOT_WORK = 3
+"""It did not work, or there was nothing to do."""
+
+UNDECIDED = 4
+"""Nothing that was measured decides it."""
+
+
+def code_of(verdict: Verdict) -> int:
+    """Return 0 where it worked, at least in part, 3 where it did not or there was little to do, 4 if undecided."""
+    if verdict.did_not_work or verdict.outcomes == ("little to repair",):
+        return DID_NOT_WORK
+    return UNDECIDED if verdict.outcomes == ("undecided",) else 0

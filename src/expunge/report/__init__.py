@@ -1,1 +1,0 @@
-"""What the pages of :mod:`expunge.repair` are still built from."""
