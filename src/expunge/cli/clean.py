@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
@@ -15,8 +16,11 @@ from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from expunge.inputs.training_data import DataOptions
+    from expunge.repair.prepare import Prepared
 
 _METHOD, _MEASURE = "The method", "What is measured"
+_WORTH_ASKING = 10.0
+"""Seconds of unlearning below which nobody is asked whether it may cost more than to retrain."""
 
 
 def clean_command(
@@ -82,6 +86,9 @@ def clean_command(
             help="An earlier checkpoint of that training, such as checkpoint-500.", rich_help_panel=_METHOD
         ),
     ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Go on where to retrain would cost less.", rich_help_panel=_METHOD)
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -188,6 +195,8 @@ def clean_command(
         with output_folder(out) as aside:
             prepared = prepare(job)
             print_outlook(console, prepared)
+            if not prepared.untouched:
+                _agreed(console, prepared, yes)
             cleaned = with_progress(console, lambda report: clean(prepared, aside, report))
             files = write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
     except CheckFailed as error:
@@ -205,3 +214,17 @@ def clean_command(
     print_result(console, out, prepared, cleaned, files)
     if code := code_of(cleaned.audit.verdict):
         raise typer.Exit(code)
+
+
+def _agreed(console: Console, prepared: Prepared, yes: bool) -> None:
+    """Print the price; where retraining costs less, somebody has to agree to it."""
+    from expunge.cli.clean_report import print_price
+    from expunge.repair.price import price
+
+    found = price(prepared)
+    print_price(console, found)
+    if yes or prepared.method.name == "retrain" or not found.dearer or found.unlearning < _WORTH_ASKING:
+        return
+    if not (console.is_terminal and sys.stdin.isatty()):
+        raise InvalidInput("this costs more than to retrain; --yes goes on, --method retrain retrains")
+    typer.confirm("This costs more than to retrain. Go on?", abort=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from expunge.inputs.findings import Finding
     from expunge.repair.clean import Cleaned
     from expunge.repair.prepare import Prepared
+    from expunge.repair.price import Price
 
 _CLASSES = 5
 _COLOUR = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -63,6 +64,11 @@ def print_outlook(console: Console, prepared: Prepared) -> None:
     for note in (*data.notes, *forget.notes):
         _entry(console, "[dim]note[/]", escape(note))
     print_findings(console, prepared.check.findings)
+
+
+def print_price(console: Console, price: Price) -> None:
+    """Print what the work is going to cost."""
+    _entry(console, "price", escape(str(price)))
     console.print()
 
 
@@ -72,7 +78,15 @@ def print_result(
     """Print the measurements, the verdict, the cost and what was written."""
     from expunge.evaluation.verdict import CAVEAT
     from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
+    from expunge.repair.sentence import fall_explained, one_sentence
 
+    verdict = cleaned.audit.verdict
+    grade = verdict.grade
+    console.print(
+        f"[{_GRADE.get(grade, 'bold yellow')}]{grade[0].upper()}{grade[1:]}.[/] "
+        + escape(one_sentence(prepared, cleaned)),
+        highlight=False,
+    )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     heads = ["before", "after", *(["reference"] if cleaned.reference is not None else [])]
@@ -83,11 +97,8 @@ def print_result(
         compared = [row.reference] if cleaned.reference is not None else []
         table.add_row(row.name, row.before, row.after, *compared, row.wanted)
     console.print(table)
-    for note in cleaned.notes:
+    for note in (*cleaned.notes, *filter(None, [fall_explained(prepared, cleaned)])):
         _item(console, note)
-    verdict = cleaned.audit.verdict
-    grade = verdict.grade
-    console.print(f"[{_GRADE.get(grade, 'bold yellow')}]{grade[0].upper()}{grade[1:]}[/]", highlight=False)
     for finding in verdict.findings:
         lead = f"{finding.outcome}: " if len(verdict.outcomes) > 1 else ""
         _item(console, lead + finding.sentence)

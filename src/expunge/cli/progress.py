@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
@@ -17,6 +18,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+_SILENCE = 30.0
+"""Seconds after which something is said where no bar is drawn."""
 
 Result = TypeVar("Result")
 
@@ -55,20 +59,25 @@ def with_progress(
     """Carry out ``start`` and show what it reports: the share that is done, and what is being done.
 
     Args:
-        console: where it is shown; one that is no terminal gets a line whenever something else is being done.
+        console: where it is shown; one that is no terminal gets a line whenever something else is being done, and every
+            half minute.
         start: the work; it is given the function to report to.
         interrupted: what is said after Ctrl-C, which then ends with exit code 130; without it the interruption is
             passed on.
     """
     with progress_bar(console) as progress:
         bar = progress.add_task("", total=1.0)
-        last = ""
+        last, told, begun = "", 0.0, time.monotonic()
 
         def show(share: float, doing: str) -> None:
-            nonlocal last
+            nonlocal last, told
             progress.update(bar, completed=share, description=escape(doing))
-            if not console.is_terminal and doing and doing != last:
-                console.print(f"{share:4.0%}  {escape(doing)}", highlight=False, soft_wrap=True)
+            now = time.monotonic()
+            if not console.is_terminal and doing and (doing != last or now - told >= _SILENCE):
+                known = doing == last and share > 0
+                left = f", about {(now - begun) * (1 - share) / share:.0f} s left" if known else ""
+                console.print(f"{share:4.0%}  {escape(doing)}{left}", highlight=False, soft_wrap=True)
+                told = now
             last = doing
 
         with ends_on_interrupt(console, interrupted) if interrupted else nullcontext():

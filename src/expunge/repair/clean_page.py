@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from expunge.evaluation.audit_table import AIMS, figure, is_main, legend, undefined
 from expunge.evaluation.before_after import Share
 from expunge.evaluation.evidence import Audit
@@ -14,10 +16,13 @@ from expunge.evaluation.verdict import CAVEAT
 from expunge.repair.clean import Cleaned
 from expunge.repair.prepare import Prepared
 from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
+from expunge.repair.sentence import fall_explained, one_sentence
+from expunge.repair.thumbnails import thumbnails
 from expunge.results.html import render
 from expunge.results.wording import MISSING
 
 _SHOWN = 50
+_PICTURES = 12
 _NAMES = {"original": "before", "unlearned": "after", "retrained": "reference"}
 
 
@@ -27,15 +32,17 @@ def clean_page(prepared: Prepared, cleaned: Cleaned) -> str:
     return render(
         "repair.html.j2",
         title=f"Repair of {prepared.job.checkpoint.name}",
+        sentence=one_sentence(prepared, cleaned),
         verdict=cleaned.audit.verdict,
         caveat=CAVEAT,
-        said=[*cleaned.notes, *rejected],
+        said=[*cleaned.notes, *filter(None, [fall_explained(prepared, cleaned)]), *rejected],
         results=_results(prepared, cleaned),
         truth_learned=prepared.job.truth is not None and prepared.job.learn_truth,
         classes=_classes(prepared, cleaned),
         audit=_audit(cleaned.audit),
         method=_method(prepared),
         cost=cost_sentence(cleaned),
+        pictures=_pictures(prepared, cleaned),
         listed=_listed(prepared, cleaned),
         found=_found(prepared, cleaned),
         check=_check(prepared),
@@ -114,6 +121,32 @@ def _settings(prepared: Prepared) -> Iterable[tuple[str, str]]:
     for name, value in prepared.method.settings().items():
         by = " (given)" if name in given else " (for this data)" if name in prepared.changed else ""
         yield name, f"{value}{by}"
+
+
+def _pictures(prepared: Prepared, cleaned: Cleaned) -> list[tuple[str, list[dict[str, str]]]]:
+    """Return groups of small pictures: listed rows, rows that were found, rows that were healed; none for no images."""
+    data, labels = prepared.data, prepared.data.examples.labels.cpu()
+    found = torch.zeros(0, dtype=torch.int64) if cleaned.found is None else cleaned.found.positions
+    groups = []
+    for title, rows in (
+        ("Listed rows", prepared.forget.positions.cpu()),
+        ("Rows the method found, the worst first", found),
+        ("Other rows that are no longer given their label", cleaned.disagreeing),
+    ):
+        shown = thumbnails(data.examples, rows[:_PICTURES])
+        if shown:
+            labelled = zip(rows.tolist(), shown, strict=False)
+            entries = [
+                {
+                    "uri": uri,
+                    "name": data.name(row),
+                    "given": data.classes[int(labels[row])],
+                    "after": _class(data.classes, int(cleaned.after.predictions[row])),
+                }
+                for row, uri in labelled
+            ]
+            groups.append((title, entries))
+    return groups
 
 
 def _listed(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+"""What a repair is going to cost, beside a retraining, from a few timed steps."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+
+from expunge.methods.relearn import Relearn
+from expunge.repair.prepare import Prepared
+from expunge.results.wording import duration
+from expunge.training.cost import Meter
+from expunge.training.loop import cross_entropy, fit, predict
+
+_BATCH = 64
+_STEPS = 8
+_LONG_ENOUGH = 1.0
+"""Seconds of timed steps after which no more are made."""
+_FORWARD_ROWS = 512
+_MEASURED = 5
+"""Forward passes over the data that measuring and auditing make, about."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """Seconds that a repair is expected to take.
+
+    Args:
+        unlearning: of the method.
+        measuring: of the measurements before and after, and the audit.
+        epoch: of one epoch of training on the rows that stay.
+        retraining: of a retraining on them; ``None`` where nobody knows for how many epochs.
+    """
+
+    unlearning: float
+    measuring: float
+    epoch: float
+    retraining: float | None
+
+    @property
+    def share(self) -> float | None:
+        """The unlearning over a retraining; measuring costs the same after either."""
+        return None if self.retraining is None else self.unlearning / max(self.retraining, 1e-9)
+
+    @property
+    def dearer(self) -> bool:
+        """Whether retraining is expected to take less."""
+        return self.share is not None and self.share > 1
+
+    def __str__(self) -> str:
+        said = f"about {duration(self.unlearning)}, and {duration(self.measuring)} to measure it"
+        if self.retraining is None:
+            epoch = f"an epoch of training takes {duration(self.epoch)}"
+            return f"{said}; {epoch} (--recipe epochs=N compares with retraining)"
+        share = "more than" if self.dearer else f"{self.share:.2g} of"
+        return f"{said}; {share} a retraining, which takes {duration(self.retraining)} (--method retrain)"
+
+
+def price(prepared: Prepared) -> Price:
+    """Return the price; a copy of the model is trained for a few steps at rate 0, and nothing is changed."""
+    recipe, method = prepared.first.recipe, prepared.method
+    size = getattr(method, "batch_size", None) or (_BATCH if recipe is None else recipe.batch_size)
+    n, stay = len(prepared.train), len(prepared.split.retain)
+    gradient, forward = _seconds(prepared, min(size, stay))
+    epochs = method.epochs_of(n, size) if isinstance(method, Relearn) else method.typical_epochs(recipe)
+    retraining = None if recipe is None else recipe.epochs * stay * gradient
+    return Price(epochs * n * gradient, _MEASURED * n * forward, stay * gradient, retraining)
+
+
+def _seconds(prepared: Prepared, size: int) -> tuple[float, float]:
+    """Return the seconds of a gradient and of a forward pass of one example."""
+    numerics, draw = prepared.numerics, torch.Generator().manual_seed(prepared.job.seed)
+    retain = prepared.split.retain
+    model = copy.deepcopy(prepared.model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradient = 0.0
+    if trained and size > 1:
+        optimizer, steps = torch.optim.SGD(trained, lr=0.0), list[float]()
+        while len(steps) <= _STEPS and sum(steps[1:]) < _LONG_ENOUGH:
+            with Meter(numerics.device) as meter:
+                fit(model, [[retain.sample(size, draw)]], cross_entropy, optimizer, numerics, meter)
+            steps.append(meter.seconds)
+        # The first step also pays for what is set up once.
+        gradient = sum(steps[1:]) / max(1, len(steps) - 1) / size
+    some = retain.select(torch.arange(min(_FORWARD_ROWS, len(retain)), device=retain.device))
+    begun = time.perf_counter()
+    predict(model, some, numerics, prepared.job.measure_batch)
+    return gradient, (time.perf_counter() - begun) / len(some)

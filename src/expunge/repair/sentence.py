@@ -1,0 +1,86 @@
+"""What a repair came to, in one sentence and by the numbers that matter."""
+
+from __future__ import annotations
+
+import torch
+
+from expunge.evaluation.before_after import Share
+from expunge.repair.clean import Cleaned
+from expunge.repair.prepare import Prepared
+
+_MOSTLY = 0.8
+"""Share of the rows that were found from which their class is named."""
+
+_CLOSING = {
+    "it worked": "Good to deploy.",
+    "it worked in part": "Better than it was; read below what is left.",
+    "undecided": "Whether that is enough cannot be told from what was given.",
+    "it did not work: retrain": "Do not deploy it.",
+    "little to repair": "Use the model as it is.",
+}
+
+
+def one_sentence(prepared: Prepared, cleaned: Cleaned) -> str:
+    """Return what was found and what it means, with a recommendation after it."""
+    parts = [*_found(prepared, cleaned), _listed(prepared, cleaned), _accuracy(cleaned)]
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]}. {_CLOSING[cleaned.audit.verdict.grade]}"
+
+
+def fall_explained(prepared: Prepared, cleaned: Cleaned) -> str:
+    """Return why fewer of the rows that stay are given their stored label, where that is healing; else nothing."""
+    turned, found = cleaned.disagreeing, cleaned.found
+    if prepared.job.purpose != "heal" or not len(turned) or cleaned.audit.verdict.did_not_work:
+        return ""
+    known = torch.zeros(len(prepared.data), dtype=torch.bool)
+    if found is not None:
+        known[found.positions] = True
+    if prepared.true_labels is not None:
+        known |= (prepared.true_labels >= 0) & (prepared.true_labels != prepared.data.examples.labels.cpu())
+    bad = int(known[turned].sum())
+    if bad * 2 < len(turned):
+        return ""
+    return (
+        f"{bad:,} of the {len(turned):,} rows that stay and are no longer given their stored label are bad ones: that "
+        "their accuracy on stored labels falls is healing"
+    )
+
+
+def _found(prepared: Prepared, cleaned: Cleaned) -> list[str]:
+    found = cleaned.found
+    if found is None or not len(found.positions):
+        return []
+    labels = prepared.data.examples.labels.cpu()[found.positions]
+    count = torch.bincount(labels, minlength=len(prepared.data.classes))
+    largest = int(count.argmax())
+    of = f" of class {prepared.data.classes[largest]}" if int(count[largest]) >= _MOSTLY * len(labels) else ""
+    more = f"{len(labels):,} more row{'' if len(labels) == 1 else 's'}{of}"
+    resemble = "resembles" if len(labels) == 1 else "resemble"
+    good = f" (about {found.expected_good:.0%} of them may be good)" if found.expected_good >= 0.05 else ""
+    return [
+        f"{more} {resemble} those you listed and {'was' if len(labels) == 1 else 'were'} unlearned too{good}"
+    ]
+
+
+def _listed(prepared: Prepared, cleaned: Cleaned) -> str:
+    count = len(prepared.forget.positions)
+    rows = "the listed row is" if count == 1 else f"the {count:,} listed rows are"
+    if prepared.job.purpose == "forget":
+        return f"{rows} answered by their label in {_from_to(cleaned, 'forget_as_stored')}"
+    healed = ""
+    if cleaned.before.healed_known is not None and cleaned.after.healed_known is not None:
+        healed = f", their true one in {_from_to(cleaned, 'healed_known')}"
+    return f"{rows} given their bad label in {_from_to(cleaned, 'forget_as_stored')}{healed}"
+
+
+def _accuracy(cleaned: Cleaned) -> str:
+    if cleaned.after.validation is not None:
+        return f"accuracy on the validation data went from {_from_to(cleaned, 'validation', end=' to ')}"
+    return f"accuracy on the rows that stay went from {_from_to(cleaned, 'retained', end=' to ')}"
+
+
+def _from_to(cleaned: Cleaned, name: str, end: str = " before and ") -> str:
+    before: Share = getattr(cleaned.before, name)
+    after: Share = getattr(cleaned.after, name)
+    last = " now" if "before" in end else ""
+    return f"{before.value:.1%}{end}{after.value:.1%}{last}"
