@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from expunge.choice import RETRAIN
 from expunge.methods.relearn import Relearn
 from expunge.repair.prepare import Prepared
 from expunge.results.wording import duration
@@ -66,7 +67,8 @@ def price(prepared: Prepared) -> Price:
     gradient, forward = _seconds(prepared, min(size, stay))
     epochs = method.epochs_of(n, size) if isinstance(method, Relearn) else method.typical_epochs(recipe)
     retraining = None if recipe is None else recipe.epochs * stay * gradient
-    return Price(epochs * n * gradient, _MEASURED * n * forward, stay * gradient, retraining)
+    unlearning = epochs * (stay if method.name == RETRAIN else n) * gradient
+    return Price(unlearning, _MEASURED * n * forward, stay * gradient, retraining)
 
 
 def _seconds(prepared: Prepared, size: int) -> tuple[float, float]:
