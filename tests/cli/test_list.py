@@ -64,7 +64,7 @@ def test_the_markdown_table_has_every_method() -> None:
 def test_an_unknown_table() -> None:
     result = CliRunner().invoke(app, ["list", "method"])
     assert isinstance(result.exception, UnknownName)
-    assert str(result.exception) == "unknown table 'method' (known: methods, models, data, metrics)"
+    assert str(result.exception) == "unknown table 'method' (known: methods, tasks, models, data, metrics)"
 
 
 def test_no_torch_and_no_wait() -> None:
