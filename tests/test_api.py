@@ -219,7 +219,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "path to no method": (
         {"method": "expunge.training.recipe:Recipe"},
         InvalidInput,
-        r"'expunge.training.recipe:Recipe' is <class .*Recipe'>, not a subclass of expunge.Method",
+        r"'expunge.training.recipe:Recipe' is <class .*Recipe'>, not a subclass of expunge.methods.base.Method",
     ),
     "path to an object": ({"method": "math:pi"}, InvalidInput, r"'math:pi' is 3\.14\d*, not a subclass of"),
     "oracle": ({"method": "rem_ideal"}, InvalidInput, "method 'rem_ideal' is an oracle: it needs to know what real"),

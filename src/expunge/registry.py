@@ -1,8 +1,8 @@
-"""The tables of names: methods, models, data sets and metrics, loaded only when asked for.
+"""The tables of names: methods, tasks, metrics, models and data sets, loaded only when asked for.
 
 A table maps a name to ``"module:object"``. Nothing is imported until :meth:`Registry.get`, so listing
 names and summaries needs no torch. Other packages add names through the entry-point groups
-``expunge.methods``, ``expunge.models``, ``expunge.datasets`` and ``expunge.metrics``; a path
+``expunge.methods``, ``expunge.tasks``, ``expunge.metrics``, ``expunge.models`` and ``expunge.datasets``; a path
 ``"package.module:Object"`` works wherever a name does.
 """
 
@@ -27,11 +27,13 @@ class Registry:
         kind: what the names stand for, in the singular ("method"); used in messages.
         builtin: name -> ``"module:object"``, in the order in which they are listed.
         group: the entry-point group other packages use.
+        base: ``"module:Class"`` that every entry is a subclass of; empty where entries are functions.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str], group: str) -> None:
+    def __init__(self, kind: str, builtin: Mapping[str, str], group: str, base: str = "") -> None:
         self.kind = kind
         self.group = group
+        self._base = base
         self._builtin = dict(builtin)
 
     @cached_property
@@ -56,13 +58,16 @@ class Registry:
 
         Raises:
             UnknownName: no such name; the message names the nearest one.
-            InvalidInput: a path whose module or object does not exist.
+            InvalidInput: a path whose module or object does not exist, or that leads to something else.
         """
-        if ":" in name:
-            return _load(name, self.kind)
-        if name not in self.targets:
+        if ":" not in name and name not in self.targets:
             raise UnknownName(self._unknown(name))
-        return _load(self.targets[name], self.kind)
+        found = _load(name if ":" in name else self.targets[name], self.kind)
+        if self._base and not (isinstance(found, type) and issubclass(found, _load(self._base, "base"))):
+            raise InvalidInput(
+                f"{self.kind} {name!r} is {found!r}, not a subclass of {self._base.replace(':', '.')}"
+            )
+        return found
 
     def summary(self, name: str) -> str:
         """First line of the docstring behind ``name``, read from the source without importing it."""
@@ -130,6 +135,20 @@ METHODS = Registry(
         "rem_ascent": "expunge.methods.rem:AscentREM",
     },
     "expunge.methods",
+    "expunge.methods.base:Method",
+)
+TASKS = Registry(
+    "task",
+    {
+        "corruption": "expunge.tasks.corruption:CorruptionTask",
+        "classes": "expunge.tasks.forgetting:ForgetClasses",
+        "subclass": "expunge.tasks.forgetting:ForgetSubclass",
+        "random": "expunge.tasks.forgetting:ForgetRandom",
+        "hardest": "expunge.tasks.forgetting:ForgetHardest",
+        "indices": "expunge.tasks.forgetting:ForgetIndices",
+    },
+    "expunge.tasks",
+    "expunge.tasks.base:Task",
 )
 MODELS = Registry(
     "model",
@@ -200,9 +219,11 @@ METRICS = Registry(
         "residual_knowledge": "expunge.metrics.residual_knowledge:ResidualKnowledge",
     },
     "expunge.metrics",
+    "expunge.metrics.base:Metric",
 )
 TABLES: dict[str, Registry] = {
     "methods": METHODS,
+    "tasks": TASKS,
     "models": MODELS,
     "data": DATASETS,
     "metrics": METRICS,

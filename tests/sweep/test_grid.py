@@ -85,7 +85,7 @@ epoch = 3
     for part in (
         "unknown section 'speed'",
         "a table with at least a name is expected",
-        "task 1: unknown kind 'clases'; did you mean 'classes'?",
+        "task 1: unknown task 'clases'; did you mean 'classes'?",
         "task 2: the share to forget must lie in (0, 1), got 2.0",
         "task 3: 'random' has no setting 'part' (settings: seed, share)",
         "unknown method 'natmuu'; did you mean 'natmu'?",
@@ -191,8 +191,8 @@ def test_recipes_share_what_is_the_same(easy: DataChoice) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('kind = "random"', "share = 0.1", "task 1: unknown kind None (known: corruption, classes"),
-        ('kind = "random"', "kind = [1]", "task 1: unknown kind [1]"),
+        ('kind = "random"', "share = 0.1", "task 1: a task takes a kind, one of corruption, classes"),
+        ('kind = "random"', "kind = [1]", "got [1]"),
         (
             'kind = "random"',
             'kind = "random"\nshare = "a"',

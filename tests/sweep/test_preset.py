@@ -284,7 +284,7 @@ def test_values_of_the_wrong_type() -> None:
 
 
 def test_a_path_that_leads_to_no_method() -> None:
-    with pytest.raises(InvalidInput, match=r"not a subclass of expunge.Method"):
+    with pytest.raises(InvalidInput, match=r"not a subclass of expunge.methods.base.Method"):
         Preset().make_method("expunge.fingerprint:fingerprint")
     demanding = f"{__name__}:Demanding"
     assert settings(Preset(), demanding, strength=2.0) == {"strength": 2.0}

@@ -17,7 +17,7 @@ from expunge.methods.base import Method, Needs, Request, searched
 from expunge.sweep.grid import Grid, Setup
 from expunge.sweep.plan import DataChoice
 from expunge.sweep.tune import Tuned, tune
-from expunge.sweep.tuning.held_out import hold_out, renumbered, validation_for
+from expunge.sweep.tuning.held_out import hold_out, validation_for
 from expunge.sweep.tuning.trials import TuneStatus
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask
@@ -241,7 +241,7 @@ def test_every_kind_of_task(easy: DataChoice, monkeypatch: pytest.MonkeyPatch) -
     assert images.train_fine is not None
     assert torch.equal(images.train_fine // 2, images.train_labels)
     original = load(easy, "cpu")
-    indices = renumbered(tasks[1], kept)
+    indices = tasks[1].renumbered(kept)
     assert isinstance(indices, ForgetIndices)
     assert 0 < len(indices.indices) <= 12
     assert torch.equal(kept[list(indices.indices)], kept[kept < 12])

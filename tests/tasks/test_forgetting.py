@@ -9,8 +9,8 @@ import torch
 from expunge.data.images import ImageData
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
+from expunge.registry import TASKS
 from expunge.tasks.forgetting import (
-    FORGET_TASKS,
     ForgetClasses,
     ForgetHardest,
     ForgetIndices,
@@ -120,7 +120,8 @@ def test_keys_differ_between_tasks_and_agree_in_training(data: ImageData) -> Non
 
 
 def test_kinds() -> None:
-    assert list(FORGET_TASKS) == ["classes", "subclass", "random", "hardest", "indices"]
+    for kind in TASKS.names():
+        assert TASKS.get(kind).kind == kind
 
 
 def test_held_out_images_are_unseen(data: ImageData) -> None:

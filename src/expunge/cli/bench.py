@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,24 +26,10 @@ if TYPE_CHECKING:
     from expunge.store.record import Record
     from expunge.sweep.engine import Engine
 
-GRIDS = (
-    "cifar10-forgetting",
-    "cifar10-forgetting-plain",
-    "cifar10-small",
-    "digits",
-    "digits-all",
-    "digits-forgetting",
-    "digits-resnet9",
-    "imbalance-digits",
-    "no-harm-digits",
-    "paper",
-    "relearn-ablation",
-    "relearn-ablation-cifar10-4k",
-    "relearn-cifar10-10k",
-    "relearn-cifar10-4k",
-    "relearn-digits",
-    "relearn-fashion-vit",
-    "rem-ablation",
+GRIDS = sorted(
+    entry.name.removesuffix(".toml")
+    for entry in resources.files("expunge.grids").iterdir()
+    if entry.name.endswith(".toml") and "\nrun = " in entry.read_text(encoding="utf-8")
 )
 """The packaged grids; the other packaged files hold settings alone."""
 

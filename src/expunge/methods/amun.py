@@ -158,6 +158,7 @@ class AMUN(GradientMethod):
     """
 
     name = "amun"
+    perturbs_inputs = True
     needs = Needs.FORGET | Needs.RETAIN
     reference = Reference(
         "AMUN: Adversarial Machine UNlearning",

@@ -83,6 +83,8 @@ class Method(ABC):
         uses: what it reads where it is there, and works without.
         preparation: what the first training must have done for this method: "codes", "example_tied" or
             nothing.
+        perturbs_inputs: whether it makes new inputs by changing given ones, which token ids do not allow.
+        hides_only: whether it keeps a class from being answered and takes nothing out of the model.
         trains: whether it makes training steps, which several devices can share; any other method is carried
             out on one.
     """
@@ -93,6 +95,8 @@ class Method(ABC):
     touches: ClassVar[str] = "all parameters"
     reference: ClassVar[Reference | None] = None
     preparation: ClassVar[str] = ""
+    perturbs_inputs: ClassVar[bool] = False
+    hides_only: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
     def check(self, model: nn.Module, request: Request) -> None:  # noqa: B027

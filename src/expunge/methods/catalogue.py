@@ -37,7 +37,7 @@ def entry(name: str) -> Entry:
     kind: type[Method] = METHODS.get(name)
     recipe = Recipe()
     share = kind().typical_epochs(recipe) / recipe.epochs
-    cost = "none" if name == "none" else "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+    cost = "none" if kind.touches == "nothing" else "under 1 %" if share < 0.01 else f"{100 * share:.0f} %"
     return Entry(
         name,
         METHODS.summary(name).rstrip("."),

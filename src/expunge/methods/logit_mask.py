@@ -29,6 +29,7 @@ class LogitMask(Method):
     """
 
     name = "logit_mask"
+    hides_only = True
     needs = Needs.CLASSES
     touches = "the forgotten classes' rows of the head"
 

@@ -62,6 +62,7 @@ class NatMU(Relabelling):
     """
 
     name = "natmu"
+    perturbs_inputs = True
     reference = Reference(
         "Towards Natural Machine Unlearning", "He, Li, Cheng, Huang, Huang", 2025, "TPAMI; arXiv 2405.15495"
     )

@@ -57,6 +57,7 @@ class UNSIR(GradientMethod):
     """
 
     name = "unsir"
+    perturbs_inputs = True
     needs = Needs.CLASSES | Needs.RETAIN
     reference = Reference(
         "Fast Yet Effective Machine Unlearning",

@@ -22,9 +22,6 @@ from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import checkpoint_name
 from expunge.training.cost import Meter
 
-HIDING = ("logit_mask",)
-"""Methods that keep a class from being answered and take nothing out."""
-
 _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
 
@@ -162,7 +159,7 @@ def _known(prepared: Prepared) -> list[Finding]:
     """Return what the verdict is told without measuring."""
     if prepared.untouched:
         return [Finding("little to repair", prepared.choice.why)]
-    if prepared.method.name in HIDING:
+    if prepared.method.hides_only:
         inside = (
             "the method keeps these classes from being answered; what the model knows of them stays inside"
         )

@@ -26,14 +26,12 @@ from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
+from expunge.registry import METHODS
 from expunge.repair.job import Job
 from expunge.repair.loaded import load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
-
-PERTURBING = ("natmu", "amun", "unsir")
-"""Methods that make new inputs out of given ones, which token ids do not allow."""
 
 _OPTION = {
     Needs.RECIPE: "how the model was first trained (--recipe epochs=... --recipe batch_size=...)",
@@ -251,8 +249,8 @@ def _check(
             f"{'; '.join(text for need, text in _OPTION.items() if need in lacking)}. Methods that would do: "
             f"{', '.join(suitable(there)) or 'none'}"
         )
-    if not situation.floating and method.name in PERTURBING:
-        others = [name for name in suitable(there) if name not in PERTURBING]
+    if not situation.floating and method.perturbs_inputs:
+        others = [name for name in suitable(there) if not METHODS.get(name).perturbs_inputs]
         raise InvalidInput(
             f"method {method.name!r} makes new inputs by changing given ones, and these are token ids, which cannot "
             f"be changed by a little. Methods that would do: {', '.join(others)}"

@@ -64,8 +64,8 @@ def _is_beside(name: str, record: Record) -> bool:
 
 
 def task_text(record: Record) -> str:
-    """Return kind and settings of a record's task, seed apart, on one line; "corruption" on the map."""
-    if record.task == "corruption":
+    """Return kind and settings of a record's task, seed apart, on one line; the kind alone on the map."""
+    if record.on_map:
         return record.task
     settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
     shown = ", ".join(
@@ -77,4 +77,4 @@ def task_text(record: Record) -> str:
 
 def forgets(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of tasks that forget good data."""
-    return table[table["task"] != "corruption"]
+    return table[table["regularity"].isna()]

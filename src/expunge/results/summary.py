@@ -447,7 +447,7 @@ def further_measures(table: pd.DataFrame) -> pd.DataFrame:
     ``mean`` with ``half_width`` over the training seeds; the means of ``retrained``, ``floor`` and ``oracle``, NaN
     where there are none; ``gap``: mean of |value - retrained|, run by run; ``runs``: how many have the number.
     """
-    shown = table["measure"].isin(SHOWN) & (table["task"] != "corruption")
+    shown = table["measure"].isin(SHOWN) & table["regularity"].isna()
     rows = table[~table["measure"].isin(["", *METRICS, *COSTS]) & ~shown]
     by = rows.assign(gap=(rows["value"] - rows["retrained"]).abs()).groupby(["measure", "method"])
     found = over_seeds(rows, ["measure", "method"])[["mean", "half_width"]].join(

@@ -47,12 +47,12 @@ class Sweep:
     @property
     def corruption(self) -> list[Record]:
         """The records with a place on the map."""
-        return [record for record in self.records if _on_map(record)]
+        return [record for record in self.records if record.on_map]
 
     @property
     def forgetting(self) -> list[Record]:
         """The records of tasks that forget good data."""
-        return [record for record in self.records if not _on_map(record)]
+        return [record for record in self.records if not record.on_map]
 
 
 def sort_into_sweeps(records: Iterable[Record]) -> list[Sweep]:
@@ -64,10 +64,10 @@ def sort_into_sweeps(records: Iterable[Record]) -> list[Sweep]:
     shared: dict[str, dict[str, Any]] = {}
     for record in records:
         settings = _shared(record)
-        name = json.dumps([_on_map(record), settings], sort_keys=True)
+        name = json.dumps([record.on_map, record.task if record.on_map else "", settings], sort_keys=True)
         groups[name].append(record)
         shared[name] = settings
-    titles = _titles(shared, {name: _on_map(group[0]) for name, group in groups.items()})
+    titles = _titles(shared, {name: group[0].on_map for name, group in groups.items()})
     found, slugs = [], set()
     for name in sorted(groups, key=lambda name: (titles[name], name)):
         slug = base = re.sub(r"[^a-z0-9]+", "-", titles[name].lower()).strip("-")[:60] or "sweep"
@@ -92,10 +92,6 @@ def seed_text(record: Record) -> int | str:
     return f"{record.seed}, unlearning {record.unlearning_seed}"
 
 
-def _on_map(record: Record) -> bool:
-    return record.task == "corruption" and record.regularity is not None and record.discovery is not None
-
-
 def _shared(record: Record) -> dict[str, Any]:
     """What all records of one sweep have in common, flat."""
     found: dict[str, Any] = {"data": record.data, "model": record.model}
@@ -103,7 +99,7 @@ def _shared(record: Record) -> dict[str, Any]:
     for name, value in record.recipe.items():
         if name not in (*_PREPARATIONS, "model"):
             found[f"recipe.{name}"] = value
-    if _on_map(record):
+    if record.on_map:
         found["task.n_corrupted"] = record.n_corrupted
         for name, value in record.task_settings.items():
             if name not in ("regularity", "discovery", "seed"):
@@ -170,7 +166,7 @@ def _sweep(title: str, slug: str, records: Sequence[Record]) -> Sweep:
 
 
 def _place(record: Record) -> tuple[Any, ...]:
-    if _on_map(record):
+    if record.on_map:
         return record.regularity, record.discovery, record.seed, record.unlearning_seed
     settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
     return record.task, json.dumps(settings, sort_keys=True), record.seed, record.unlearning_seed

@@ -118,6 +118,11 @@ class Record:
     log: list[dict[str, float]] = field(default_factory=list)
     provenance: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def on_map(self) -> bool:
+        """Whether the cell is a place on the map of regularity by discovery."""
+        return self.regularity is not None and self.discovery is not None
+
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise InvalidInput(f"status {self.status!r} is unknown; use one of {', '.join(STATUSES)}")

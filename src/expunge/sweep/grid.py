@@ -17,13 +17,11 @@ import tomlkit
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.evaluation.metric_choice import load_metrics
 from expunge.methods.base import Method
-from expunge.registry import METHODS
+from expunge.registry import METHODS, TASKS, Registry
 from expunge.settings import make_settings
 from expunge.sweep.plan import DataChoice, Plan, make_plan
 from expunge.sweep.preset import SETTINGS, SWEEP, Preset, packaged_presets
 from expunge.tasks.base import Task
-from expunge.tasks.corruption import CorruptionTask
-from expunge.tasks.forgetting import FORGET_TASKS
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
@@ -114,18 +112,20 @@ class Grid:
         setups = [
             {
                 **_plain(dataclasses.asdict(setup.recipe)),
-                "methods": {_path(method): _plain(method.settings()) for method in setup.methods},
+                "methods": {
+                    _path(METHODS, method.name, method): _plain(method.settings()) for method in setup.methods
+                },
             }
             for setup in self.setups
         ]
         content: dict[str, Any] = {
-            "run": list(map(_path, self.setups[0].methods)),
+            "run": [_path(METHODS, method.name, method) for method in self.setups[0].methods],
             "seeds": list(self.seeds),
             "unlearning_seeds": list(self.unlearning_seeds),
             "metrics": list(self.metrics),
             "data": _plain(dataclasses.asdict(dataclasses.replace(self.data, root=None))),
             "tasks": [
-                {"kind": task.kind, **_plain(dataclasses.asdict(task), but="seed")}  # type: ignore[call-overload]
+                {"kind": _path(TASKS, task.kind, task), **_plain(dataclasses.asdict(task), but="seed")}
                 for task in self.tasks
             ],
         }
@@ -249,10 +249,10 @@ def _plain(settings: Mapping[str, Any], but: str = "") -> dict[str, Any]:
     return {name: kept(value) for name, value in plain.items() if value is not None and name != but}
 
 
-def _path(method: Method) -> str:
-    """The name of a method, or the path of a class that is not in the table."""
-    kind = type(method)
-    return method.name if method.name in METHODS.targets else f"{kind.__module__}:{kind.__qualname__}"
+def _path(registry: Registry, name: str, made: object) -> str:
+    """A name in the table, or the path of a class that is not there."""
+    kind = type(made)
+    return name if name in registry.targets else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _data(content: Any) -> DataChoice:
@@ -281,22 +281,21 @@ def _method(general: Preset, own: Preset, name: str) -> Method:
 def _tasks(content: Mapping[str, Any], preset: Preset) -> list[Task]:
     given = dict(content)
     kind = given.pop("kind", None)
-    known = ("corruption", *FORGET_TASKS)
-    if not isinstance(kind, str) or kind not in known:
-        raise InvalidInput(f"unknown kind {kind!r}{near_miss(str(kind), known)} (known: {', '.join(known)})")
-    made: type[Any] = CorruptionTask if kind == "corruption" else FORGET_TASKS[kind]
-    plural = {entry.name for entry in dataclasses.fields(made) if isinstance(entry.default, tuple)}
+    if not isinstance(kind, str):
+        raise InvalidInput(f"a task takes a kind, one of {', '.join(TASKS.names())}; got {kind!r}")
+    made: type[Task] = TASKS.get(kind)
+    own = dataclasses.fields(made)
+    plural = {entry.name for entry in own if isinstance(entry.default, tuple)}
     choices: dict[str, list[Any]] = {}
     for name, value in given.items():
         listed = isinstance(value, list)
         choices[name] = value if listed and name not in plural else [tuple(value) if listed else value]
         if not choices[name]:
             raise InvalidInput(f"{name} is an empty list; give at least one value")
-    found: list[Task] = []
-    for values in itertools.product(*choices.values()):
-        chosen = dict(zip(choices, values, strict=True))
-        if kind == "corruption":
-            found.append(preset.make_task(**chosen))
-        else:
-            found.append(make_settings(made, chosen, repr(kind)))
-    return found
+    usual = {
+        entry.name: preset.task[entry.name] for entry in own if made.on_map and entry.name in preset.task
+    }
+    return [
+        make_settings(made, {**usual, **dict(zip(choices, values, strict=True))}, repr(kind))
+        for values in itertools.product(*choices.values())
+    ]

@@ -216,9 +216,9 @@ def make_plan(
     cells = []
     for seed in seeds:
         for settings in tasks:
-            task = dataclasses.replace(settings, seed=seed)  # type: ignore[type-var]
+            task = dataclasses.replace(settings, seed=seed)
             training_key, task_key = _keys(data, task, numerics.device)
-            roles = references_of(measured, corrupted=getattr(task, "n_corrupted", 0) > 0)
+            roles = references_of(measured, corrupted=task.corrupts)
             for method in methods:
                 own = recipe.prepared(method.preparation)
                 model_key = fingerprint(training_key, own, seed, numerics.dtype)

@@ -39,7 +39,7 @@ class Preset:
     """Deviations from the defaults.
 
     Args:
-        task: fields of :class:`CorruptionTask`.
+        task: fields of the tasks on the map, such as :class:`CorruptionTask`.
         recipe: fields of :class:`Recipe`; ``optimiser`` and ``model_settings`` are tables of their own.
         methods: pattern of method names -> fields. Later patterns win; a field that a method does not have, or that
             has no effect in it, is left out where the pattern has a wildcard, and an error where it is a name. "*",
@@ -136,7 +136,7 @@ class Preset:
         return Preset({**self.task, **own.task}, recipe, methods)
 
     def make_task(self, **overrides: Any) -> CorruptionTask:
-        """Return the task with this preset's and the caller's deviations."""
+        """Return the task of the map with this preset's and the caller's deviations."""
         return make_settings(CorruptionTask, {**self.task, **overrides})
 
     def make_recipe(self, model: str | None = None) -> Recipe:

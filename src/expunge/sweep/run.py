@@ -132,7 +132,7 @@ def _record(cell: Cell, **outcome: object) -> Record:
         key=cell.key,
         data=training.data.label,
         task=task.kind,
-        task_settings=dataclasses.asdict(task),  # type: ignore[call-overload]
+        task_settings=dataclasses.asdict(task),
         regularity=getattr(task, "regularity", None),
         discovery=getattr(task, "discovery", None),
         n_corrupted=getattr(task, "n_corrupted", 0),

@@ -57,7 +57,7 @@ def select(plan: Plan, only: Iterable[str]) -> Plan:
 
 
 def _facts(cell: Cell) -> dict[str, Any]:
-    settings = dataclasses.asdict(cell.task)  # type: ignore[call-overload]
+    settings = dataclasses.asdict(cell.task)
     return {
         "method": cell.method.name,
         "task": cell.task.kind,

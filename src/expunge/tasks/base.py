@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -82,28 +83,56 @@ class Truth:
     swapped: tuple[int, ...] = ()
 
 
-class Task(Protocol):
-    """What is to be forgotten: settings that :meth:`build` carries out on a data set."""
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What is to be forgotten: settings that :meth:`build` carries out on a data set.
 
-    @property
-    def kind(self) -> str:
-        """Name of the kind of task."""
+    A subclass sets ``kind`` and writes :meth:`check` and :meth:`build`.
 
-    @property
-    def needs_difficulty(self) -> bool:
-        """Whether :meth:`build` needs the mean training loss of every example."""
+    Attributes:
+        kind: its name in the table of tasks.
+        needs_difficulty: whether :meth:`build` needs the mean training loss of every example.
+        on_map: whether its cells are places on the map; then it has the settings ``regularity`` and ``discovery``.
+        corrupts: whether training examples are corrupted, so that a model trained on the true labels is an oracle.
+        forgets_to_chance: whether a model that forgot answers the forget set by chance, not as it answers unseen data.
 
-    @property
-    def seed(self) -> int:
-        """Of what is drawn at random."""
+    Args:
+        seed: of what is drawn at random.
+    """
 
-    def __hash__(self) -> int: ...
+    kind: ClassVar[str]
+    needs_difficulty: ClassVar[bool] = False
+    on_map: ClassVar[bool] = False
+    corrupts: ClassVar[bool] = False
+    forgets_to_chance: ClassVar[bool] = False
 
+    seed: int = 0
+
+    @abstractmethod
     def check(self, data: ImageData) -> None:
         """Raise :class:`InvalidInput` unless the task can be carried out on ``data``."""
 
+    @abstractmethod
     def build(self, data: ImageData, difficulty: Tensor | None = None) -> Problem:
-        """Carry the task out."""
+        """Carry the task out; ``difficulty`` is float (N,), the mean training loss of each image."""
+
+    def concept(self, data: ImageData) -> tuple[Tensor, Tensor] | None:
+        """Masks over the test images, bool (M,): the forgotten concept and its siblings; ``None`` for samples."""
+        return None
+
+    def renumbered(self, kept: Tensor) -> Task:
+        """Return the task for a data set of which only the images at the positions ``kept``, int64 (K,), are left."""
+        return self
+
+    def tuning_score(self, forget: float, validation: float, siblings: float | None, chance: float) -> float:
+        """Return how good a trial of ``expunge tune`` is, in [0, 1]: V (1 - d).
+
+        V is the accuracy on validation images. d is |A - E|, accuracy A on the forget set and E on the siblings of its
+        concept, or on the validation images; where the model is to forget to chance c, d = max(0, A - c) / (1 - c).
+        """
+        if self.forgets_to_chance:
+            return validation * (1 - max(0.0, forget - chance) / (1 - chance))
+        return validation * (1 - abs(forget - (validation if siblings is None else siblings)))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,12 +15,12 @@ from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import generator
 from expunge.settings import NAMED
-from expunge.tasks.base import Problem, Split, Truth, check_forget
+from expunge.tasks.base import Problem, Split, Task, Truth, check_forget
 from expunge.tasks.regularity import regularity_value
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorruptionTask:
+class CorruptionTask(Task):
     """Wrong labels and poisoned images, of which only a part has been discovered.
 
     Three corruptions, from independent errors to one shared rule:
@@ -54,13 +53,14 @@ class CorruptionTask:
     the target class); all draws follow the seed (published: the class swap takes the first images).
     """
 
-    kind: ClassVar[str] = "corruption"
-    needs_difficulty: ClassVar[bool] = False
+    kind = "corruption"
+    on_map = True
+    corrupts = True
+    forgets_to_chance = True
 
     regularity: float = field(default=0.0, metadata={NAMED: True})
     discovery: float = 1.0
     n_corrupted: int = 1000
-    seed: int = 0
     swap_classes: tuple[int, int] = (3, 5)
     target_class: int = 0
     patch: int = 3

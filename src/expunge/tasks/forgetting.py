@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,11 +14,11 @@ from expunge.data.images import ImageData, ImageSource
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import generator
-from expunge.tasks.base import Problem, Split, Truth, check_forget
+from expunge.tasks.base import Problem, Split, Task, Truth, check_forget
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForgetTask(ABC):
+class ForgetTask(Task):
     """Training examples with right labels that are to be forgotten.
 
     Named evaluation sets, all with true labels and without augmentation: "test" (the whole test set), "remaining_test"
@@ -31,18 +30,9 @@ class ForgetTask(ABC):
         seed: of what is drawn at random.
     """
 
-    kind: ClassVar[str]
-    needs_difficulty: ClassVar[bool] = False
-
-    seed: int = 0
-
     @abstractmethod
     def choose(self, data: ImageData, difficulty: Tensor | None) -> Tensor:
         """Return the positions of the forget set among the training images."""
-
-    def concept(self, data: ImageData) -> tuple[Tensor, Tensor] | None:
-        """Masks over the test images, bool (M,): the forgotten concept and its siblings; ``None`` for samples."""
-        return None
 
     def check(self, data: ImageData) -> None:
         """Raise :class:`InvalidInput` unless the task can be carried out on ``data``."""
@@ -102,6 +92,7 @@ class ForgetClasses(ForgetTask):
     """
 
     kind = "classes"
+    forgets_to_chance = True
 
     classes: tuple[int, ...] = (0,)
 
@@ -244,12 +235,21 @@ class ForgetIndices(ForgetTask):
         """Return the indices."""
         return torch.tensor(self.indices, dtype=torch.int64)
 
+    def renumbered(self, kept: Tensor) -> ForgetIndices:
+        """Return the indices counted among the images that are left; the others drop out.
+
+        Raises:
+            InvalidInput: none is left.
+        """
+        place = {position: number for number, position in enumerate(kept.tolist())}
+        left = tuple(place[index] for index in self.indices if index in place)
+        if not left:
+            raise InvalidInput(
+                f"all {len(self.indices)} indices to be forgotten are among the validation images held out; name more "
+                "of them, or hold out fewer images with n_unseen in [data]"
+            )
+        return dataclasses.replace(self, indices=left)
+
 
 def _among(labels: Tensor, wanted: tuple[int, ...]) -> Tensor:
     return torch.isin(labels, torch.tensor(wanted, device=labels.device))
-
-
-FORGET_TASKS: dict[str, type[ForgetTask]] = {
-    kind.kind: kind for kind in (ForgetClasses, ForgetSubclass, ForgetRandom, ForgetHardest, ForgetIndices)
-}
-"""Kind of task -> its settings."""

@@ -16,11 +16,9 @@ from expunge.methods.base import Method, Request
 from expunge.sweep.grid import Grid
 from expunge.sweep.original_model import FirstModel, train_first
 from expunge.sweep.plan import build_before_training
-from expunge.sweep.tuning.held_out import Validation, hold_out, renumbered, validation_for
+from expunge.sweep.tuning.held_out import Validation, hold_out, validation_for
 from expunge.sweep.tuning.trials import Clock, Trial
 from expunge.tasks.base import Split, Task
-from expunge.tasks.corruption import CorruptionTask
-from expunge.tasks.forgetting import ForgetClasses
 from expunge.training.loop import Progress, accuracy, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
@@ -60,7 +58,8 @@ def prepare(
     trained: dict[tuple[str, int], FirstModel] = {}
     for seed in seeds:
         for settings in grid.tasks:
-            task = renumbered(dataclasses.replace(settings, seed=seed), kept)  # type: ignore[type-var]
+            task = dataclasses.replace(settings, seed=seed)
+            task = task if kept is None else task.renumbered(kept)
             if task.needs_difficulty and recipe.example_tied is not None:
                 raise InvalidInput(
                     f"task {task.kind!r} needs every example's training loss, which example-tied dropout does "
@@ -139,12 +138,9 @@ def _score(case: Case, model: nn.Module, numerics: Numerics) -> float:
         return -sum(abs(ours - theirs) for ours, theirs in zip(found, case.target, strict=True)) / len(found)
     forget = accuracy(model, case.split.forget, numerics)
     validation = accuracy(model, case.validation.kept, numerics)
-    if isinstance(case.task, ForgetClasses | CorruptionTask):
-        chance = 1 / case.split.train.n_classes
-        return validation * (1 - max(0.0, forget - chance) / (1 - chance))
     siblings = case.validation.siblings
-    expected = validation if siblings is None else accuracy(model, siblings, numerics)
-    return validation * (1 - abs(forget - expected))
+    beside = None if siblings is None else accuracy(model, siblings, numerics)
+    return case.task.tuning_score(forget, validation, beside, 1 / case.split.train.n_classes)
 
 
 def _accuracies(

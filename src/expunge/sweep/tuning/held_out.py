@@ -15,7 +15,6 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs
 from expunge.sweep.grid import Grid
 from expunge.tasks.base import Task
-from expunge.tasks.forgetting import ForgetClasses, ForgetIndices, ForgetSubclass
 
 SHARE = 0.1
 """Share of the training images that is held out for validation where the grid holds out none."""
@@ -66,20 +65,6 @@ def hold_out(grid: Grid, device: str) -> tuple[ImageData, Tensor | None, Tensor 
     return images, None if grid.data.n_unseen else kept, unseen_fine
 
 
-def renumbered(task: Task, kept: Tensor | None) -> Task:
-    """Return the task with its indices counted among the images that stayed; those held out drop out."""
-    if kept is None or not isinstance(task, ForgetIndices):
-        return task
-    place = {position: number for number, position in enumerate(kept.tolist())}
-    left = tuple(place[index] for index in task.indices if index in place)
-    if not left:
-        raise InvalidInput(
-            f"all {len(task.indices)} indices to be forgotten are among the validation images held out; "
-            "name more of them, or hold out fewer images with n_unseen in [data]"
-        )
-    return dataclasses.replace(task, indices=left)
-
-
 def validation_for(method: Method, task: Task, images: ImageData, fine: Tensor | None) -> Validation:
     """Share the held-out part of ``images`` out; ``fine`` holds its fine labels, where there are some.
 
@@ -95,19 +80,13 @@ def validation_for(method: Method, task: Task, images: ImageData, fine: Tensor |
     if Needs.UNSEEN in method.needs:
         own = rank_in_class(labels) % 2 == 0
         given = unseen.select(~own)
-    concept, siblings = torch.zeros_like(own), None
-    if isinstance(task, ForgetClasses):
-        concept = torch.isin(labels, torch.tensor(task.classes, device=labels.device))
-    elif isinstance(task, ForgetSubclass):
-        assert fine is not None
-        assert images.train_fine is not None
-        concept = fine == task.fine
-        label = images.train_labels[images.train_fine == task.fine][:1]
-        siblings = unseen.select(own & (labels == label) & ~concept)
+    held = dataclasses.replace(images, test_images=images.unseen_images, test_labels=labels, test_fine=fine)
+    concept, beside = task.concept(held) or (torch.zeros_like(own), torch.zeros_like(own))
+    siblings = unseen.select(own & beside)
     kept = unseen.select(own & ~concept)
     if not len(kept) or (given is not None and not len(given)):
         raise InvalidInput(
             f"{len(labels)} validation images are too few for the task {task.kind!r}: none is left outside the "
             "forgotten concept, or for the method; hold out more with n_unseen in [data]"
         )
-    return Validation(given, kept, siblings if siblings is not None and len(siblings) else None)
+    return Validation(given, kept, siblings if len(siblings) else None)
