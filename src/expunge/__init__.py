@@ -1,4 +1,10 @@
-"""expunge: remove bad training data from a trained classifier, and measure that it worked."""
+"""expunge: remove bad training data from a trained classifier, and measure that it worked.
+
+- :func:`expunge.unlearn`: a model and a data set in, a repaired copy of the model out.
+- :func:`expunge.clean`, :func:`expunge.audit`: the commands of these names, from files to tables.
+- :func:`expunge.load_method`: a method by name; "expunge list methods" prints the names.
+- :class:`expunge.Method`: the base class of one's own.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +17,17 @@ if TYPE_CHECKING:
     from expunge.api import load_method, unlearn
     from expunge.data.examples import Batch, Examples
     from expunge.errors import ExpungeError
+    from expunge.jobs import audit, clean
     from expunge.methods.base import Method, Needs, Request, Unlearned
+    from expunge.result import Result
     from expunge.tasks.corruption import CorruptionTask
     from expunge.training.devices import Devices
     from expunge.training.recipe import Recipe
 
 _HOMES = {
+    "audit": "expunge.jobs",
+    "clean": "expunge.jobs",
+    "Result": "expunge.result",
     "unlearn": "expunge.api",
     "load_method": "expunge.api",
     "Batch": "expunge.data.examples",
@@ -41,8 +52,11 @@ __all__ = [
     "Needs",
     "Recipe",
     "Request",
+    "Result",
     "Unlearned",
     "__version__",
+    "audit",
+    "clean",
     "load_method",
     "unlearn",
 ]
@@ -53,3 +67,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'expunge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    # What can be imported is what tab completion and help() show.
+    return sorted(__all__)

@@ -21,9 +21,10 @@ from expunge.data.examples import (
     read_labels,
 )
 from expunge.errors import InvalidInput, UnknownName
-from expunge.methods.base import Method, Needs, Request, Unlearned
+from expunge.methods.base import Method, Needs, Request
 from expunge.methods.relearn import Relearn
 from expunge.registry import METHODS
+from expunge.result import Result, result_of
 from expunge.tasks.base import Split, check_forget
 from expunge.training.devices import Devices
 from expunge.training.initialisation import matching
@@ -60,10 +61,11 @@ def unlearn(
     base: Mapping[str, torch.Tensor] | None = None,
     earlier: Mapping[str, torch.Tensor] | None = None,
     unseen: Any = None,
+    validation: Any = None,
     codes: torch.Tensor | None = None,
     progress: Progress = silent,
     **settings: Any,
-) -> Unlearned:
+) -> Result:
     """Return a copy of ``model`` from which the examples at ``forget`` have been unlearned.
 
     Args:
@@ -88,6 +90,8 @@ def unlearn(
         earlier: state dict of an earlier checkpoint of the same training, in place of ``base``.
         unseen: examples the model was not trained on, in the form of ``train_set``; needed by "lotus" and
             "scrub_rewind".
+        validation: examples the model was not trained on, in the form of ``train_set``: what the verdict is measured
+            on. No method sees them.
         codes: float32 (n_classes, ...), the mnemonic codes the model was trained with; for "mnemonic_code".
         progress: called with the share of the work that is done.
         settings: settings of the method named, for example ``rounds=5``.
@@ -126,12 +130,9 @@ def unlearn(
     examples = _examples(model, train_set, Numerics.choose(device).device)
     shape = tuple(next(examples.batches(1)).x.shape[1:])
     numerics = replace(Numerics.for_inputs(device, shape, dtype), devices=devices or Devices())
-    held_out = unseen
-    if unseen is not None and not isinstance(unseen, Examples):
-        held_out = examples_from_dataset(unseen, examples.n_classes, numerics.device)
     _check_place("train_set", examples, numerics)
-    if held_out is not None:
-        _check_place("unseen", held_out, numerics)
+    held_out = _beside("unseen", unseen, examples, numerics)
+    measured = _beside("validation", validation, examples, numerics)
     start = start_weights(model, base, earlier)
     split = Split(examples, positions, held_out)
     request = Request(
@@ -142,9 +143,27 @@ def unlearn(
             split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes,
             pretrained=base is not None,
         )  # fmt: skip
-        return _chosen(situation, model, split, request, settings)(model, request)
-    check_retained(chosen, split)
-    return chosen(model, request)
+        chosen = _chosen(situation, model, split, request, settings)
+    else:
+        check_retained(chosen, split)
+    # In bfloat16 confidences near 1 would be equal, and attacks blind.
+    return result_of(
+        chosen(model, request), original=model, train=examples, forget=positions, validation=measured, purpose=purpose,
+        numerics=replace(numerics, dtype="float32", devices=Devices()),
+    )  # fmt: skip
+
+
+def _beside(name: str, given: Any, examples: Examples, numerics: Numerics) -> Examples | None:
+    """Return other examples for the same model, where they are given."""
+    if given is None:
+        return None
+    found: Examples = (
+        given
+        if isinstance(given, Examples)
+        else examples_from_dataset(given, examples.n_classes, numerics.device)
+    )
+    _check_place(name, found, numerics)
+    return found
 
 
 def _chosen(

@@ -48,7 +48,7 @@ class Reference:
     where: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Unlearned:
     """The outcome of a method.
 
@@ -65,6 +65,11 @@ class Unlearned:
     cost: Meter
     found: Found | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        found = "" if self.found is None else f", {len(self.found.positions):,} flagged"
+        gradients = f"{self.cost.sample_gradients:,} sample gradients"
+        return f"<{type(self).__name__}: {self.method.name}, {self.cost.seconds:.3g} s, {gradients}{found}>"
 
     @property
     def log(self) -> list[dict[str, float]]:
