@@ -217,6 +217,7 @@ METRICS = Registry(
         "class_damage": "expunge.metrics.class_damage:ClassDamage",
         "gaussian_score": "expunge.metrics.gaussian_score:GaussianScore",
         "residual_knowledge": "expunge.metrics.residual_knowledge:ResidualKnowledge",
+        "recalibrated": "expunge.metrics.recalibrated:Recalibrated",
     },
     "expunge.metrics",
     "expunge.metrics.base:Metric",
