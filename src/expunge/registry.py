@@ -126,6 +126,8 @@ METHODS = Registry(
         "delete": "expunge.methods.delete:Delete",
         "lotus": "expunge.methods.lotus:LoTUS",
         "amun": "expunge.methods.amun:AMUN",
+        "sap": "expunge.methods.sap:SAP",
+        "cuts": "expunge.methods.cuts:CUTS",
         "relearn": "expunge.methods.relearn:Relearn",
         "rem": "expunge.methods.rem:REM",
         "rem_attached": "expunge.methods.rem_attached:AttachedREM",
