@@ -41,6 +41,8 @@ CASES: dict[str, tuple[dict[str, Any], float | None]] = {
     "fisher_forgetting": ({"alpha": 2e-5, "max_examples": 32}, 0.3),
     "sfron": ({**FAST, "steps": 15, "inner_steps": 4}, 0.3),
     "delete": ({**FAST, "lr": 0.01, "epochs": 4}, 0.3),
+    "sap": ({}, None),
+    "cuts": ({**FAST, "lr": 0.001, "epochs": 10, "rule": "accuracy"}, 0.3),
     "amun": ({**FAST, "lr": 0.1, "epochs": 3}, 0.3),
 }
 # What the contract's case does not have: whole classes, codes, unseen data, a network with spare units.
@@ -51,6 +53,7 @@ class TestContract(MethodContract):
     @pytest.fixture(autouse=True, params=CASES)
     def _choose(self, request: pytest.FixtureRequest) -> None:
         settings, self.margin = CASES[request.param]
+        self.gradients = request.param != "sap"
         self.method = load_method(request.param, **settings)
 
 

@@ -106,10 +106,10 @@ def test_missing_recipe(case: Case) -> None:
 def test_unknown_setting() -> None:
     with pytest.raises(
         UnknownName,
-        match=r"method 'shrink' has no setting 'facto'; did you mean 'factor'\? \(settings: factor\)",
+        match=r"method 'shrink' has no setting 'facto'; did you mean 'factor'\? \(settings: recalibrate, factor\)",
     ):
         Shrink.configured({"facto": 1})
-    with pytest.raises(UnknownName, match=r"method 'none' has no setting 'x' \(settings: none\)"):
+    with pytest.raises(UnknownName, match=r"method 'none' has no setting 'x' \(settings: recalibrate\)"):
         NoUnlearning.configured({"x": 1})
 
 

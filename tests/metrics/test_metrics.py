@@ -255,6 +255,7 @@ REFERENCE = {
     "accuracies", "entropy_attack", "class_mean_probe", "loss_attack", "confidence_attack",
     "entropy_attack_auc", "modified_entropy_attack", "logistic_attack", "svc_efficacy", "retention", "zrf",
     "linear_probe", "idi", "relearn_time", "anamnesis_index", "gaussian_score", "residual_knowledge",
+    "recalibrated",
 }  # fmt: skip
 UNITS = {
     "retention": "ratio",

@@ -21,6 +21,7 @@ from expunge.metrics.kl_to_retrained import KLToRetrained
 from expunge.metrics.linear_probe import LinearProbe
 from expunge.metrics.logistic_attack import LogisticAttack
 from expunge.metrics.membership import EntropyAttack
+from expunge.metrics.recalibrated import Recalibrated
 from expunge.metrics.residual_knowledge import ResidualKnowledge
 from expunge.metrics.retention import Retention
 from expunge.metrics.rf_jsd import RFJSD
@@ -29,6 +30,7 @@ from expunge.metrics.tow import ToW
 from expunge.metrics.weight_distance import WeightDistance
 from expunge.metrics.zrf import ZRF
 from expunge.tasks.base import Problem
+from expunge.training.batchnorm import keeps_statistics
 
 
 def audit_metrics(
@@ -48,6 +50,8 @@ def audit_metrics(
     chosen: list[Metric] = [ForgetAccuracy(), KeptAccuracy()]
     if wrong or len(problem.truth.corrupted):
         chosen.append(HealedWhereKnown())
+    if keeps_statistics(model):
+        chosen.append(Recalibrated(*chosen))
     chosen += [
         ClassDamage(),
         ConfidenceAttack(),

@@ -8,6 +8,7 @@ from expunge.evaluation.relearned import REACHED
 from expunge.evaluation.retrained import SECOND
 from expunge.evaluation.rows import Row
 from expunge.metrics.healed import Healed
+from expunge.metrics.recalibrated import Recalibrated
 
 AIMS = {"higher": "high", "lower": "low", "reference": "= ref"}
 """Where a number should go -> the same in short."""
@@ -19,7 +20,7 @@ _WHOLE = ("steps", "images")
 def is_main(row: Row) -> bool:
     """Whether a row is one of those shown first, not a part of another."""
     return row.name in (row.metric.name, "class_damage_to_reference") or isinstance(
-        row.metric, ForgetAccuracy | KeptAccuracy | Healed
+        row.metric, ForgetAccuracy | KeptAccuracy | Healed | Recalibrated
     )
 
 

@@ -122,7 +122,8 @@ def audit(
     # One object for each model, whoever compares with it: its predictions are made once.
     evaluated: dict[str, Evaluated] = {}
     for role, model in models.items():
-        evaluated[role] = Audited(model, problem, numerics, evaluated)
+        # Data that comes with an augmentation was trained on with it.
+        evaluated[role] = Audited(model, problem, numerics, evaluated, augment=True)
     said = _labels(problem, true_labels, labels)
     if metrics is None:
         metrics = audit_metrics(models["original"], problem, quick=quick, wrong=said == "wrong")

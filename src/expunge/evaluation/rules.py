@@ -7,6 +7,7 @@ from expunge.evaluation.judgements import Finding, Outcome, points
 from expunge.evaluation.relearned import REACHED, Relearned
 from expunge.evaluation.thresholds import Thresholds, allowed, sampling_error
 from expunge.metrics.base import Measurement
+from expunge.metrics.recalibrated import ENDING
 
 
 def did_not_forget(facts: Facts, thresholds: Thresholds) -> list[Finding]:
@@ -160,6 +161,36 @@ def hidden(facts: Facts, thresholds: Thresholds) -> list[Finding]:
         if probe.remains and probe.left >= thresholds.left
     ]
     return found + _relearns_fast(facts, thresholds)
+
+
+def hidden_by_statistics(facts: Facts, thresholds: Thresholds) -> list[Finding]:
+    """Stored labels of the forget set that are predicted again with normalisation statistics of the retain set.
+
+    Read it where the answers of the model as returned pass. At least ``thresholds.left`` of the way from the answers as
+    returned back to the original's counts.
+    """
+    name = "forget_accuracy"
+    before, after = facts.value(name, "original"), facts.value(name, "unlearned")
+    again, reference = (
+        facts.value(name + ENDING, role) for role in ("unlearned", facts.reference or "expected")
+    )
+    if before is None or after is None or again is None:
+        return []
+    error = sampling_error(after, facts.n_forget, thresholds.level)
+    limit = allowed(thresholds.forget, facts.floor(name + ENDING), error)
+    lowest = max(after, reference or 0.0)
+    if again - lowest <= limit or again - after < thresholds.left * (before - after):
+        return []
+    against = "" if reference is None else f", {facts.reference} {reference:.1%}"
+    return [
+        Finding(
+            "hidden, not forgotten",
+            f"hidden by normalisation statistics: with those of the retained data, and the same weights, the stored "
+            f"labels of {again:.1%} of the forget set are predicted again (as returned {after:.1%}, original "
+            f"{before:.1%}{against})",
+            {"after": after, "recalibrated": again, "before": before},
+        )
+    ]
 
 
 def _relearns_fast(facts: Facts, thresholds: Thresholds) -> list[Finding]:

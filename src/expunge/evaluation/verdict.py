@@ -8,7 +8,14 @@ from typing import Literal, get_args
 
 from expunge.evaluation.facts import Facts
 from expunge.evaluation.judgements import Finding, Outcome
-from expunge.evaluation.rules import did_not_forget, hidden, over_forgot, partly_healed, telling
+from expunge.evaluation.rules import (
+    did_not_forget,
+    hidden,
+    hidden_by_statistics,
+    over_forgot,
+    partly_healed,
+    telling,
+)
 from expunge.evaluation.thresholds import Thresholds
 from expunge.evaluation.utility_rule import damaged_utility
 from expunge.evaluation.weaknesses import weaknesses
@@ -92,7 +99,8 @@ def judge(facts: Facts, thresholds: Thresholds | None = None, known: Sequence[Fi
     """Return the verdict.
 
     Hidden knowledge is looked for where the answers pass: in a damaged model it means nothing, and one that
-    did not forget hides nothing. Nor is a label healed that is still learned.
+    did not forget hides nothing. Nor is a label healed that is still learned. Normalisation statistics can hide it in a
+    damaged model, too, and may be what damages it.
 
     Args:
         facts: the measurements.
@@ -108,7 +116,7 @@ def judge(facts: Facts, thresholds: Thresholds | None = None, known: Sequence[Fi
     if not findings:
         findings += hidden(facts, thresholds)
     if not remembered:
-        findings += partly_healed(facts, thresholds)
+        findings += [*hidden_by_statistics(facts, thresholds), *partly_healed(facts, thresholds)]
     findings += [*over_forgot(facts, thresholds), *known]
     if not findings:
         findings = [_passed(facts, thresholds)]

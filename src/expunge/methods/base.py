@@ -84,6 +84,11 @@ class Method(ABC):
     A subclass sets ``name``, ``needs``, ``touches`` and ``reference`` and writes :meth:`unlearn`. Settings
     that ``expunge tune`` may search are fields made by :func:`searched`.
 
+    Args:
+        recalibrate: estimate the normalisation statistics of the result anew on the retain set, whatever the method
+            itself reads: without a gradient, and augmented as in the first training where that is known. Passes over
+            the forget set alone leave statistics behind that can hide what the weights still know.
+
     Attributes:
         uses: what it reads where it is there, and works without.
         preparation: what the first training must have done for this method: "codes", "example_tied" or
@@ -103,6 +108,8 @@ class Method(ABC):
     perturbs_inputs: ClassVar[bool] = False
     hides_only: ClassVar[bool] = False
     trains: ClassVar[bool] = False
+
+    recalibrate: bool = False
 
     def check(self, model: nn.Module, request: Request) -> None:  # noqa: B027
         """Raise :class:`InvalidInput` if the method cannot work here; called before anything is done."""
@@ -147,6 +154,8 @@ class Method(ABC):
             # Dropout and initialisers draw from the global generator; the caller's is left as it was.
             with global_generator(_own_draws(request), request.numerics.device):
                 result = self.unlearn(working, granted)
+                if self.recalibrate:
+                    request.recalibrate(result)
         meter.parameters["after"] = sum(parameter.numel() for parameter in result.parameters())
         if _shapes(result) != shapes:
             raise ExpungeError(

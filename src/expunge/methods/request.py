@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from enum import Flag, auto
 
 import torch
+from torch import nn
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput, UndeclaredNeed
 from expunge.registry import METHODS
 from expunge.seeding import generator
 from expunge.tasks.base import Split, Truth
+from expunge.training.batchnorm import recalibrate
 from expunge.training.cost import Meter
 from expunge.training.loop import Progress, silent
 from expunge.training.numerics import Numerics
@@ -115,6 +117,12 @@ class Request:
         other = self._with_progress(self.progress)
         other._granted, other._method = needs | (uses & self.available), method
         return other
+
+    def recalibrate(self, model: nn.Module) -> None:
+        """Give ``model``, in place, the normalisation statistics of the retain set, which the method need not see."""
+        augment = self._recipe is not None and self._recipe.augment
+        draw = self.generator("recalibration")
+        recalibrate(model, self._split.retain, self.numerics, generator=draw, augment=augment)
 
     def silent(self) -> Request:
         """Return this request without its callback, so that it can be handed to another process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.errors import ExpungeError, InvalidInput
+from expunge.seeding import generator
 from expunge.tasks.base import Problem, Truth
+from expunge.training.batchnorm import keeps_statistics, recalibrate
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
@@ -60,6 +63,7 @@ class Evaluated:
         numerics: where to compute.
         others: "original", "retrained", "oracle" -> that model on the same problem. Looked up when a metric
             asks, so that models may name each other.
+        augment: whether the model was trained on augmented inputs; for :attr:`recalibrated`.
     """
 
     def __init__(
@@ -68,8 +72,10 @@ class Evaluated:
         problem: Problem,
         numerics: Numerics,
         others: Mapping[str, Evaluated] | None = None,
+        *,
+        augment: bool = False,
     ) -> None:
-        self.problem = problem
+        self.problem, self.augment = problem, augment
         self.model, self.numerics = model, numerics
         self._others: Mapping[str, Evaluated] = {} if others is None else others
         self._logits: dict[str, Tensor] = {}
@@ -93,6 +99,26 @@ class Evaluated:
     def oracle(self) -> Evaluated:
         """A model trained on everything with the true labels."""
         return self._other("oracle")
+
+    @cached_property
+    def recalibrated(self) -> Evaluated:
+        """The model with normalisation statistics of the retain set in place of its own, a copy.
+
+        No gradient is needed: up to 20 batches of the retain set, augmented as in training, pass through the model.
+
+        Raises:
+            NotDefined: the model has no batch normalisation with running statistics, or fewer than two examples are
+                retained.
+        """
+        retain = self.problem.split.retain
+        if not keeps_statistics(self.model):
+            raise NotDefined("the model has no batch normalisation, whose statistics could be estimated anew")
+        if len(retain) < 2:
+            raise NotDefined(f"statistics take at least 2 retained examples, there are {len(retain)}")
+        model = copy.deepcopy(self.model)
+        draw = generator(0, "recalibrated statistics")
+        recalibrate(model, retain, self.numerics, generator=draw, augment=self.augment)
+        return type(self)(model, self.problem, self.numerics, self._others, augment=self.augment)
 
     def _other(self, role: str) -> Evaluated:
         if role not in self._others:

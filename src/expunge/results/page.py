@@ -11,6 +11,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from expunge.results.grids import Grids
 from expunge.results.html import asset, render
 from expunge.results.method_facts import MethodFacts
 from expunge.results.original_models import learned_shares
-from expunge.results.panel import MAP_COLUMNS, Asked, Cells
+from expunge.results.panel import MAP_COLUMNS, RECALIBRATED_COLUMNS, Asked, Cells
 from expunge.results.summary import (
     BASELINE,
     GAP,
@@ -44,7 +45,7 @@ from expunge.results.summary import (
     summarise_forgetting,
 )
 from expunge.results.sweeps import Sweep, seed_text, settings_text, sort_into_sweeps
-from expunge.results.tables import SPREAD_MEANING, shown_measures
+from expunge.results.tables import SPREAD_MEANING, has_recalibrated, shown_measures
 from expunge.results.wording import (
     MISSING,
     count,
@@ -218,7 +219,7 @@ class _Page:
                     title=f"{where[0]}: {_place(summary, where)}",
                     lines=lines[where],
                     records=records,
-                    columns=MAP_COLUMNS,
+                    columns=MAP_COLUMNS | (RECALIBRATED_COLUMNS if has_recalibrated(summary) else {}),
                     command=self.grids.command(records, sweep.method_of),
                 )
             )
@@ -264,6 +265,10 @@ class _Page:
             attack = f", attack succeeds {percent(cell['asr'])}" if is_known(cell["asr"]) else ""
             lines.append(f"healed {percent(cell['healed'])}, utility {percent(cell['utility'])}{attack}")
             gradients = cell["sample_gradients"]
+            if is_known(again := cell.get("uxh_recalibrated", math.nan)):
+                attack = cell.get("asr_recalibrated", math.nan)
+                said = f", attack succeeds {percent(attack)}" if is_known(attack) else ""
+                lines.append(f"recalibrated {percent(again)}{said}")
             cost = f"{duration(cell['seconds'])}, {count(gradients)} sample gradients"
             whole = summary.cell.get(("retrain", *where[1:]), {}).get("sample_gradients")
             if where[0] != "retrain" and is_known(whole) and whole and is_known(gradients):
@@ -319,6 +324,7 @@ class _Page:
             _percents("healed unknown %", "healed_unknown"),
             _percents("utility %", "utility"),
             _percents("ASR %", "asr"),
+            *_recalibrated(summary),
             ("time per run", True, lambda row: _cell(row.seconds, duration(row.seconds))),
             ("gradients per run", True, lambda row: _cell(row.sample_gradients, count(row.sample_gradients))),
             ("of retrain %", True, lambda row: _cell(row.share, percent(row.share, 0))),
@@ -500,6 +506,21 @@ def _standings(heading: str, found: pd.DataFrame) -> Column:
 
 def _percents(heading: str, name: str) -> Column:
     return heading, True, lambda row: _cell(getattr(row, name), percent(getattr(row, name)))
+
+
+def _recalibrated(summary: Summary) -> list[Column]:
+    """What normalisation statistics hide, where runs were measured with those of the retain set too."""
+    if not has_recalibrated(summary):
+        return []
+    columns = [_percents("U × H recalibrated %", "uxh_recalibrated")]
+    if "asr_recalibrated" in summary.methods:
+        columns.append(_percents("ASR recalibrated %", "asr_recalibrated"))
+
+    def hidden(row: Any) -> Row:
+        lost = row.uxh - row.uxh_recalibrated
+        return _cell(lost, percent(lost))
+
+    return [*columns, ("hidden by normalisation statistics, points", True, hidden)]
 
 
 def _counts(name: str) -> Column:

@@ -24,6 +24,12 @@ MAP_COLUMNS = {
     "peak_memory": "MB",
 }
 """Field of a record -> heading in the table of a cell's runs."""
+RECALIBRATED_COLUMNS = {
+    "uxh_recalibrated": "U × H recalibrated %",
+    "healed_recalibrated": "Healed recalibrated %",
+    "asr_recalibrated": "ASR recalibrated %",
+}
+"""The same for the numbers with normalisation statistics of the retain set."""
 _COSTS = {"seconds": 1.0, "sample_gradients": 1.0, "peak_memory": 1e-6}
 
 # Curves are most of the page: what all of them may hold together, about seven bytes a number.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from rich.text import Text
 from expunge.results.frame import measurements
 from expunge.results.summary import (
     GAP,
+    HIDDEN_MEANING,
+    RECALIBRATED,
     SHOWN,
     Summary,
     check_against,
@@ -147,19 +150,23 @@ def cost_table(records: Iterable[Record]) -> Table:
         InvalidInput: no records, or of several data sets, models or settings (see ``summarise``).
     """
     summary = summarise(measurements(records))
+    again = has_recalibrated(summary)
     caption = _sentences(
         _about(summary),
         "Means over the cells that are done; peak memory is the largest.",
         "ASR: triggered test images that reach the attacker's class, over the cells with poison; lower is better.",
+        HIDDEN_MEANING if again else "",
         "Grads: gradients of single examples.",
     )
+    shares = {"uxh": "U x H\n%", "healed": "Healed\n%", "utility": "Utility\n%", "asr": "ASR\n%"}
+    if again:
+        shares |= dict(zip(RECALIBRATED, ("U x H\nrecal.", "ASR\nrecal."), strict=True))
     columns = {
-        "uxh": "U x H\n%", "healed": "Healed\n%", "utility": "Utility\n%", "asr": "ASR\n%", "seconds": "s per\nrun",
-        "sample_gradients": "grads\nper run", "peak_memory": "peak\nMB",
+        **shares, "seconds": "s per\nrun", "sample_gradients": "grads\nper run", "peak_memory": "peak\nMB",
     }  # fmt: skip
     lines = [
         [
-            *(percent(row[name]) for name in ("uxh", "healed", "utility", "asr")),
+            *(percent(row.get(name, math.nan)) for name in shares),
             number(row["seconds"], ".1f"),
             _thousands(row["sample_gradients"]),
             number(row["peak_memory"], ".0f", 1e-6),
@@ -175,6 +182,11 @@ def cost_table(records: Iterable[Record]) -> Table:
         justify="right",
     )
     return table
+
+
+def has_recalibrated(summary: Summary) -> bool:
+    """Whether any run of a sweep was measured with normalisation statistics of the retain set too."""
+    return RECALIBRATED[0] in summary.methods and bool(summary.methods[RECALIBRATED[0]].notna().any())
 
 
 def forgetting_tables(records: Iterable[Record]) -> list[Table]:

@@ -87,7 +87,7 @@ def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
         codes=codes,
     )
     unlearned = cell.method(model, request)
-    metrics = evaluate(unlearned.model, problem, training.numerics)
+    metrics = evaluate(unlearned.model, problem, training.numerics, augment=training.recipe.augment)
     if cell.metrics:
         metrics["metrics"] |= measure_chosen(cell, unlearned.model, model, problem, folder)
     if keep_weights:

@@ -21,6 +21,14 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     ]
 
 
+def keeps_statistics(model: nn.Module) -> bool:
+    """Whether a batch normalisation of ``model`` takes new running statistics in training mode."""
+    from expunge.training.loop import training_mode  # which itself uses this module
+
+    with training_mode(model):
+        return any(norm.training for norm in batch_norms(model))
+
+
 @contextmanager
 def momentum(model: nn.Module, value: float | None) -> Iterator[None]:
     """Run a block with another batch-norm momentum: 0 keeps the statistics still, ``None`` averages."""
