@@ -8,8 +8,8 @@ import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
 
-_STAND_OUT = 0.01
-"""Level of the test whether known examples are ranked above the others."""
+_STAND_OUT = 0.1
+"""Level of the test whether known examples are ranked above the others; a few that are not may be bad luck."""
 _LIMIT = 1.0
 """Standard errors by which a recall is lowered before it is trusted: one known example on top says little."""
 
@@ -32,7 +32,7 @@ class Cut:
 
 
 def stand_out(scores: Tensor, known: Tensor) -> bool:
-    """Whether known examples, bool (N,), have higher ``scores`` (N,) than the others: Mann and Whitney, at 1 %."""
+    """Whether known examples, bool (N,), have higher ``scores`` (N,) than the others: Mann and Whitney, at 10 %."""
     mine, others = scores[known].numpy(), scores[~known].numpy()
     return bool(mannwhitneyu(mine, others, alternative="greater").pvalue <= _STAND_OUT)
 
@@ -78,3 +78,8 @@ def lower_limit(share: Tensor, n: int) -> Tensor:
     centre = share + z * z / (2 * n)
     spread = z * (share * (1 - share) / n + z * z / (4 * n * n)).sqrt()
     return ((centre - spread) / (1 + z * z / n)).clamp(min=0)
+
+
+def upper_limit(share: Tensor, n: int) -> Tensor:
+    """Return Wilson's upper limit of shares of ``n``, one standard error above."""
+    return 1 - lower_limit(1 - share, n)

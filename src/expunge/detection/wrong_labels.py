@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expunge.detection.cut import known_cut, most_errors, stand_out
+from expunge.detection.cut import known_cut, most_errors, stand_out, upper_limit
 from expunge.detection.noise_model import noise_model
 from expunge.detection.result import NO_LABEL, Detection
 from expunge.errors import InvalidInput
@@ -49,8 +49,9 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
 
     - the score is the probability that this model gives, where the known rows stand clearly higher by it: it is better
       where wrong labels follow a rule (two classes exchanged) and worse where they do not;
-    - the cut is that of :func:`~expunge.detection.cut.known_cut`, if it names fewer, and no more errors are expected
-      than the list leaves possible;
+    - the cut is that of :func:`~expunge.detection.cut.known_cut`, if it names fewer than the number that is expected:
+      the errors expected among the worst, over the share of the known ones there, and no more than
+      :func:`~expunge.detection.cut.most_errors`;
     - known rows that are not ranked above the others say that the ranking is worth nothing: then the fifty worst are
       named, and the result is not usable. Nor is it where less than a tenth of the named are expected to be wrong.
 
@@ -95,7 +96,7 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
     precision = float(model.wrong[order[:n]].mean()) if n else None
     if guided:
         cut = known_cut(scores, known)
-        expected = min(expected, most_errors(scores, known))
+        expected = min(_corrected(expected, model.wrong, scores, known, order), most_errors(scores, known))
         recall = cut.recall
         notes.append(
             f"{recall:.0%} of the {count} known rows stand among the {cut.count:,} worst of the others; about "
@@ -114,6 +115,17 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
         )
         return judged(SHOWN, precision, usable=False)
     return judged(n, precision)
+
+
+def _corrected(expected: float, wrong: Tensor, scores: Tensor, known: Tensor, order: Tensor) -> float:
+    """Return the larger of ``expected`` and the errors expected above that cut, over the share of known ones there.
+
+    What the network has learned again of the wrong labels hides in the probabilities below the cut, not in that share.
+    """
+    n = max(1, round(expected))
+    share = (scores[known] >= scores[order[n - 1]]).double().mean()
+    # few known ones, none of which happens to lie there, shall not make thousands
+    return max(expected, float(wrong[order[:n]].sum()) / float(upper_limit(share, int(known.sum()))))
 
 
 def _check(labels: Tensor, probabilities: Tensor) -> None:
