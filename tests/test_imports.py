@@ -44,12 +44,15 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": LIBRARY - {"api"} | {"store", "statistics"},
     "sweep": LIBRARY | {"store", "evaluation", "grids"},
     "populations": LIBRARY | {"store", "sweep"},
-    "detection": LIBRARY | {"store"},
+    "recording": {"errors", "store"},
+    "detection": LIBRARY | {"store", "recording"},
     "inputs": LIBRARY | {"store"},
-    "repair": LIBRARY | {"store", "inputs", "detection", "evaluation", "results"},
+    "repair": LIBRARY | {"store", "inputs", "detection", "recording", "evaluation", "results"},
+    "review": {"errors", "data", "store", "inputs", "results"},
     "results": {"errors", "registry", "choice", "tasks", "store", "statistics"},
     "grids": set(),
-    "cli": LIBRARY | {"store", "sweep", "results", "grids", "inputs", "repair", "detection", "evaluation"},
+    "cli": LIBRARY
+    | {"store", "sweep", "results", "grids", "inputs", "repair", "detection", "evaluation", "review"},
     "__main__": {"cli"},
 }
 

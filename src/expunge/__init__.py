@@ -16,9 +16,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from expunge.api import load_method, unlearn
     from expunge.data.examples import Batch, Examples
+    from expunge.detection.find import find
     from expunge.errors import ExpungeError
     from expunge.jobs import audit, clean
     from expunge.methods.base import Method, Needs, Request, Unlearned
+    from expunge.recording.hugging_face import HuggingFaceRecording
+    from expunge.recording.lightning import LightningRecording
+    from expunge.recording.recording import Recording
     from expunge.result import Result
     from expunge.tasks.corruption import CorruptionTask
     from expunge.training.devices import Devices
@@ -30,6 +34,10 @@ _HOMES = {
     "Result": "expunge.result",
     "unlearn": "expunge.api",
     "load_method": "expunge.api",
+    "find": "expunge.detection.find",
+    "Recording": "expunge.recording.recording",
+    "HuggingFaceRecording": "expunge.recording.hugging_face",
+    "LightningRecording": "expunge.recording.lightning",
     "Batch": "expunge.data.examples",
     "Examples": "expunge.data.examples",
     "ExpungeError": "expunge.errors",
@@ -48,15 +56,19 @@ __all__ = [
     "Devices",
     "Examples",
     "ExpungeError",
+    "HuggingFaceRecording",
+    "LightningRecording",
     "Method",
     "Needs",
     "Recipe",
+    "Recording",
     "Request",
     "Result",
     "Unlearned",
     "__version__",
     "audit",
     "clean",
+    "find",
     "load_method",
     "unlearn",
 ]

@@ -124,13 +124,9 @@ def unlearn(
         check_not_empty(train_set)
     else:
         train_set = as_pairs(train_set)
-    positions = check_forget(_positions(forget), len(train_set))
-    if device is None and isinstance(train_set, Examples):
-        device = str(train_set.device)
-    examples = _examples(model, train_set, Numerics.choose(device).device)
-    shape = tuple(next(examples.batches(1)).x.shape[1:])
-    numerics = replace(Numerics.for_inputs(device, shape, dtype), devices=devices or Devices())
-    _check_place("train_set", examples, numerics)
+    positions = positions_of(forget, len(train_set))
+    examples, numerics = examples_for(model, train_set, device, dtype)
+    numerics = replace(numerics, devices=devices or Devices())
     held_out = _beside("unseen", unseen, examples, numerics)
     measured = _beside("validation", validation, examples, numerics)
     start = start_weights(model, base, earlier)
@@ -290,16 +286,20 @@ def _configured(method: str | Method, settings: dict[str, Any]) -> Method:
     return method
 
 
-def _positions(forget: Iterable[int] | torch.Tensor) -> torch.Tensor:
-    if isinstance(forget, torch.Tensor):
-        return forget
+def positions_of(forget: Iterable[int] | torch.Tensor, count: int, what: str = "forget") -> torch.Tensor:
+    """Return int64 (F,), sorted: positions among ``count`` examples, given as integers or a boolean mask.
+
+    Raises:
+        InvalidInput: none, one twice, one out of range, all of them, or something else.
+    """
     try:
-        return torch.as_tensor(list(forget))
+        given = forget if isinstance(forget, torch.Tensor) else torch.as_tensor(list(forget))
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(
-            f"forget must be positions in the training set (integers, or a boolean mask), got "
-            f"{reprlib.repr(forget)}; give a list, such as forget=[3, 5]"
+            f"{what} must be positions in the training set (integers, or a boolean mask), got "
+            f"{reprlib.repr(forget)}; give a list, such as {what}=[3, 5]"
         ) from error
+    return check_forget(given, count)
 
 
 def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
@@ -310,6 +310,27 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
             f"{name} is on {examples.labels.device} and the work is to be done on {wanted}; give a device that "
             "is the same for all, or datasets, which are read to the device"
         )
+
+
+def examples_for(
+    model: nn.Module, train_set: Any, device: str | None, dtype: str | None = None
+) -> tuple[Examples, Numerics]:
+    """Return the examples of ``train_set``, checked, with a class for each logit of the model; and where to compute.
+
+    Raises:
+        InvalidInput: no examples, a model whose output is not (B, n_classes), another number of classes,
+            :class:`Examples` on another device.
+        DataError: labels out of range, inputs of unequal shape, NaN or inf in an input.
+    """
+    if isinstance(train_set, Examples):
+        check_not_empty(train_set)
+        device = device or str(train_set.device)
+    else:
+        train_set = as_pairs(train_set)
+    examples = _examples(model, train_set, Numerics.choose(device).device)
+    numerics = Numerics.for_inputs(device, tuple(next(examples.batches(1)).x.shape[1:]), dtype)
+    _check_place("train_set", examples, numerics)
+    return examples, numerics
 
 
 def _examples(model: nn.Module, train_set: Any, device: str) -> Examples:

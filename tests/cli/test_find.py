@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from expunge.errors import ExpungeError, InvalidInput, StoreError, UnknownName
 from expunge.inputs.forget_list import read_forget_list
 from expunge.inputs.sources import load_training_data
 from expunge.models.mlp import MLP
+from expunge.recording.recording import Recording
 
-pytest.importorskip("cleanlab")
 app = typer.Typer()
 app.command()(find_command)
 
@@ -60,29 +59,16 @@ def checkpoint(data: Path) -> Path:
     return path
 
 
-def run(data: Path, *more: str) -> str:
-    arguments = [
-        "--data",
-        str(data),
-        "--arch",
-        ARCH,
-        "--device",
-        "cpu",
-        "--folds",
-        "3",
-        "--epochs",
-        "40",
-        "--batch-size",
-        "16",
-        "--lr",
-        "0.01",
-    ]
+def run(data: Path, *more: str, code: int = 0) -> str:
+    arguments = ["--data", str(data), "--arch", ARCH, "--device", "cpu"]
+    if not {"--checkpoint", "--recorded"} & set(more):
+        arguments += ["--folds", "3", "--epochs", "40", "--batch-size", "16", "--lr", "0.01"]
     if "--out" not in more:
         arguments += ["--out", str(data.with_name("list.csv"))]
     result = CliRunner().invoke(app, [*arguments, *more], env={"COLUMNS": "120"})
     if isinstance(result.exception, ExpungeError):
         raise result.exception
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code, result.output
     return result.output
 
 
@@ -97,49 +83,74 @@ def test_wrong_labels_are_found_measured_and_written(data: Path) -> None:
     out = data.with_name("list.csv")
     assert "without --checkpoint, poison is not looked for" in shown
     assert "read as 90 true labels: 3 differ" in shown
-    assert f"expunge clean --forget {out}".replace("\n", "") in shown.replace("\n", "")
+    assert "3 of 90 rows (3.3%) are suspected" in shown
+    assert f"expunge review {out}" in shown.replace("\n", "")
     rows = table(out)
-    flagged = [row for row in rows if row["is_label_issue"] == "True"]
-    assert {row["index"] for row in flagged} == {"0", "1", "2"}
+    assert {row["index"] for row in rows} == {"0", "1", "2"}
+    assert all(row["is_label_issue"] == "True" for row in rows)
     assert all(row["suggested_label"] == row["true_label"] for row in rows)
+    assert [float(row["score"]) for row in rows] == sorted(
+        (float(row["score"]) for row in rows), reverse=True
+    )
     summary = json.loads(out.with_suffix(".json").read_text())
     assert summary["together"]["precision"] == 1.0
     assert summary["together"]["recall"] == 1.0
     assert summary["detectors"]["labels"]["n_flagged"] == 3
     assert summary["settings"]["batch_size"] == 16
+    assert summary["reading"]["normalise"] == "auto"
     assert read_forget_list(str(out), load_training_data(str(data))).positions.tolist() == [0, 1, 2]
+    assert any(data.parent.glob("list.scores.*"))
     assert not data.with_name(".list.folds").exists()
 
 
-def test_a_class_of_one_row_does_not_stop_the_others(tmp_path: Path, data: Path, checkpoint: Path) -> None:
+def test_a_class_of_one_row_does_not_stop_the_others(tmp_path: Path, data: Path) -> None:
     arrays = dict(np.load(data))
     arrays = {name: np.concatenate([array, array[-1:]]) for name, array in arrays.items()}
     arrays["labels"][-1], arrays["classes"][-1] = 3, "owl"
     np.savez(tmp_path / "four.npz", **arrays)
     shown = run(tmp_path / "four.npz", "--truth", "column:is_bad")
     assert "classes of fewer than 3 examples were not searched: owl" in " ".join(shown.split())
-    rows = table(tmp_path / "list.csv")
-    assert len(rows) == 91
-    assert (rows[-1]["is_label_issue"], rows[-1]["score_labels"]) == ("False", "0")
-    assert {row["index"] for row in rows if row["is_label_issue"] == "True"} == {"0", "1", "2"}
+    assert "90" not in {row["index"] for row in table(tmp_path / "list.csv")}
 
 
-def test_all_detectors_with_a_checkpoint(data: Path, checkpoint: Path) -> None:
+def test_relearning_with_known_rows_and_all_detectors(data: Path, checkpoint: Path) -> None:
+    known = data.with_name("known.txt")
+    known.write_text("0\n")
     shown = run(
-        data, "--checkpoint", str(checkpoint), "--detectors", "spectral, labels,activation", "--truth", "column:is_bad"
+        data, "--checkpoint", str(checkpoint), "--detectors", "spectral, labels,activation", "--truth",
+        "column:is_bad", "--known", str(known), "--recipe", "optimiser.lr=0.01", "--recipe", "optimiser.name=adam",
     )  # fmt: skip
     assert "read as a list of 3 bad rows" in shown
+    assert "1 known rows are too few to set the cut; 5 would do" in " ".join(shown.split())
     summary = json.loads(data.with_name("list.json").read_text())
-    assert list(summary["detectors"]) == ["labels", "activation", "spectral"]
+    assert list(summary["detectors"]) == ["labels", "activation", "spectral", "known"]
     assert len(summary["detectors"]["activation"]["evidence"]["silhouette"]) == 3
-    assert "true_label" not in table(data.with_name("list.csv"))[0]
+    assert summary["detectors"]["labels"]["n_bad"] == 2
+    rows = table(data.with_name("list.csv"))
+    assert "true_label" not in rows[0]
+    assert next(row for row in rows if row["index"] == "0")["detector"].endswith("known")
+    near = [int(row) for line in rows for row in line["nearest"].split()]
+    assert near
+    assert not {int(row["index"]) for row in rows} & set(near)
 
 
-def test_the_default_with_a_checkpoint_is_labels_and_activation(data: Path, checkpoint: Path) -> None:
-    shown = run(data, "--checkpoint", str(checkpoint), "--fast")
-    assert "together" in shown
-    assert "features of a model that has memorised a wrong label hide it" in shown
-    assert list(json.loads(data.with_name("list.json").read_text())["detectors"]) == ["labels", "activation"]
+def test_known_rows_that_are_good_leave_no_list(data: Path, checkpoint: Path) -> None:
+    known = data.with_name("known.txt")
+    known.write_text("\n".join(str(row) for row in range(10, 80, 8)))
+    shown = run(data, "--checkpoint", str(checkpoint), "--detectors", "labels", "--known", str(known), code=3)
+    assert "No usable list; the 50 worst rows are written, none of them marked" in " ".join(shown.split())
+    rows = table(data.with_name("list.csv"))
+    assert sum(row["is_label_issue"] == "False" for row in rows) == 50
+
+
+def test_what_was_recorded_is_read(data: Path) -> None:
+    training = load_training_data(str(data)).examples
+    true = torch.arange(90) % 3
+    path = data.with_name("recorded.safetensors")
+    with Recording(training.labels, path) as recording:
+        recording.see(5.0 * torch.nn.functional.one_hot(true, 3), torch.arange(90))
+    run(data, "--recorded", str(path), "--truth", "column:true_label")
+    assert {row["index"] for row in table(data.with_name("list.csv"))} == {"0", "1", "2"}
 
 
 def test_an_interrupted_search_goes_on_from_the_finished_models(
@@ -177,7 +188,13 @@ def test_an_interrupted_search_goes_on_from_the_finished_models(
             InvalidInput,
             "activation reads the features .* give it with --checkpoint",
         ),
-        (["--fast"], InvalidInput, "labels with --fast reads the features"),
+        (
+            ["--recorded", "a.safetensors", "--folds", "3"],
+            InvalidInput,
+            "give --folds or --recorded, not both",
+        ),
+        (["--recorded", "a.safetensors"], StoreError, "a.safetensors is no recording of a training"),
+        (["--base", "a.pt"], InvalidInput, "--base and --earlier are for relearning"),
         (["--out", "list.txt"], InvalidInput, "expected a .csv file, got list.txt"),
         (["--folds", "1"], InvalidInput, "at least 2 folds, got 1"),
         (["--folds", "40"], InvalidInput, "40 folds need 40 examples of each class"),
@@ -216,11 +233,3 @@ def test_a_model_that_cannot_read_the_data(data: Path) -> None:
     (data.parent / "flat.py").write_text("from torch import nn\ndef net(): return nn.Flatten(0)\n")
     with pytest.raises(InvalidInput, match=r"the model returns \(192,\) for 3 inputs"):
         run(data, "--arch", f"{data.parent / 'flat.py'}:net")
-
-
-def test_no_cleanlab_is_told_before_the_work(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "cleanlab"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "cleanlab", None)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match=r'pip install "expunge\[find\]"'):
-        run(data.with_name("absent.npz"))

@@ -44,7 +44,7 @@ ISSUES = (
         ("a.csv", "cat/4.png\n3.png\n", [3, 4], "names"),
         ("a.csv", "forget\n5\n3\n", [3, 5], "positions"),
         ("a.csv", "x,is_bad\n1,no\n2,yes\n3,no\n4,no\n5,no\n6,YES\n", [1, 5], "marks"),
-        ("a.csv", ISSUES, [1, 5], "marks"),
+        ("a.csv", ISSUES, [1, 5], "positions"),
         ("a.csv", "index,is_bad\n5,1\n2,0\n3,1\n", [3, 5], "positions"),
         ("a.csv", "file,is_bad\ncat/4.png,True\n3.png,False\n", [4], "names"),
         ("a.tsv", "a\tpath\n1\tbee/3.png\n", [3], "names"),

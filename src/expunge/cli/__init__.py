@@ -19,6 +19,7 @@ from expunge.cli.find import find_command
 from expunge.cli.list import list_names
 from expunge.cli.map import map_command
 from expunge.cli.report import report_command
+from expunge.cli.review import review_command
 from expunge.cli.tune import tune_command
 from expunge.errors import ExpungeError
 
@@ -35,6 +36,7 @@ app.command("tune")(tune_command)
 app.command("report")(report_command)
 app.command("advise")(advise_command)
 app.command("find")(find_command)
+app.command("review")(review_command)
 app.command("clean")(clean_command)
 app.command("audit")(audit_command)
 app.command("list")(list_names)

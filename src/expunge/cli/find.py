@@ -16,24 +16,40 @@ from expunge.cli.progress import ends_on_interrupt, progress_bar
 from expunge.errors import InvalidInput, UnknownName, near_miss
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from expunge.detection.result import Detection
+    from expunge.repair.find import FindJob, FoundRows
     from expunge.training.loop import Progress
 
+NO_LIST = 3
+"""Exit code where no usable list could be made."""
 DETECTORS = {
-    "labels": "wrong labels (confident learning, on out-of-sample predictions)",
+    "labels": "wrong labels, and rows with the features of known ones",
     "activation": "poison (two clusters in a class's features)",
     "spectral": "poison (outliers along a class's first direction)",
 }
-_TRAINING = "How models are trained to look for wrong labels"
+_FOLDS = 5
+_RELEARNING = "How the model was first trained (for relearning)"
+_TRAINING = "How models are trained with --folds"
 
 
 def find_command(
     data: args.Data,
     arch: args.Arch,
-    checkpoint: Path | None = typer.Option(None, help="The trained model; needed to look for poison."),
-    out: Path = typer.Option(Path("suspects.csv"), help="Where the list is written; a .json goes beside it."),
+    checkpoint: Path | None = typer.Option(None, help="The trained model; it is never changed."),
+    known: str | None = typer.Option(
+        None,
+        help="Rows known to be bad, as 'clean --forget' takes them: they set the cut, and rows with their features are "
+        "found too.",
+    ),
+    out: Path = typer.Option(
+        Path("suspects.csv"),
+        help="Where the list is written; the scores of all rows and a .json go beside it.",
+    ),
+    folds: int | None = typer.Option(
+        None, help="Cross-validation with so many new models, in place of relearning; 5 is usual."
+    ),
+    recorded: Path | None = typer.Option(
+        None, help="What expunge.Recording wrote during the first training: no training at all."
+    ),
     detectors: str | None = typer.Option(
         None,
         help=f"Of {', '.join(DETECTORS)}; by default labels, and activation if there is a checkpoint.",
@@ -41,13 +57,20 @@ def find_command(
     truth: str | None = typer.Option(
         None, help="True labels or the bad rows, to measure with: a FILE, or column:NAME of the data."
     ),
-    fast: bool = typer.Option(
-        False, "--fast", help="Wrong labels from the checkpoint's features; no training."
-    ),
     poison_share: float = typer.Option(0.05, help="Upper bound on a class's poisoned share, for spectral."),
-    seed: int = typer.Option(0, help="Of folds, initialisation and clusters."),
+    seed: int = typer.Option(0, help="Of everything random."),
     device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
-    folds: int = typer.Option(5, help="Models that are trained.", rich_help_panel=_TRAINING),
+    recipe: list[str] | None = typer.Option(
+        None,
+        help="FIELD=VALUE: epochs=30, batch_size=128, optimiser.lr=0.05; repeatable.",
+        rich_help_panel=_RELEARNING,
+    ),
+    base: Path | None = typer.Option(
+        None, help="The pretrained weights that training began from.", rich_help_panel=_RELEARNING
+    ),
+    earlier: Path | None = typer.Option(
+        None, help="An earlier checkpoint of that training.", rich_help_panel=_RELEARNING
+    ),
     epochs: int | None = typer.Option(
         None, help="Passes of each; by default 15, or as many as make 600 steps.", rich_help_panel=_TRAINING
     ),
@@ -71,89 +94,60 @@ def find_command(
 ) -> None:
     """Propose which training examples are bad: wrong labels and poison.
 
-    The list goes to 'expunge clean --forget'. Look through it first: precision is never 1. Ctrl-C keeps the
-    models that are finished; the same command goes on from there.
+    A copy of the model relearns in a few passes, and what it then believes least is listed, worst first; a list of
+    known rows sets the cut. Look through it with 'expunge review', then give it to 'expunge clean --forget'.
+
+    Exit code 3: no usable list could be made; the file holds the fifty worst rows, none of them marked.
     """
-    chosen = _detectors(detectors, checkpoint, fast)
-    if out.exists():
-        raise InvalidInput(f"--out: {out} is there already; choose another name, or move it away")
+    chosen = _detectors(detectors, checkpoint)
+    for path in (out, *(out.with_suffix(f".scores.{kind}") for kind in ("parquet", "csv"))):
+        if path.exists():
+            raise InvalidInput(f"--out: {path} is there already; choose another name, or move it away")
     if out.suffix != ".csv":
         raise InvalidInput(f"--out: expected a .csv file, got {out}")
+    if checkpoint is None and recorded is None and folds is None:
+        folds = _FOLDS
 
     from expunge.cli.find_report import print_findings, write_summary
-    from expunge.detection.issue_table import write_issue_table
-    from expunge.detection.label_errors import check_cleanlab
-    from expunge.detection.out_of_sample import short_training
-    from expunge.detection.result import combine
-    from expunge.inputs.known_truth import read_truth
-    from expunge.inputs.sources import load_training_data
-    from expunge.repair.find import load_model, poison, read_features, wrong_labels, wrong_labels_fast
+    from expunge.detection.suspect_files import write_scores, write_suspects
+    from expunge.repair.find import FindJob, ready_to_find, search
+    from expunge.repair.job import read_recipe
     from expunge.training.numerics import Numerics
 
-    if "labels" in chosen:
-        check_cleanlab()
     console = Console()
-    place = Numerics.choose(device).device
     options = args.data_options(
-        arch, place, normalise=normalise, mean=mean, std=std, size=size, crop=crop, channels=channels, pad=pad,
-        flip=flip, classes=classes, inputs=inputs, label=label, split=split, tokenizer=tokenizer,
-        max_length=max_length, data_root=data_root,
+        arch, Numerics.choose(device).device, normalise=normalise, mean=mean, std=std, size=size, crop=crop,
+        channels=channels, pad=pad, flip=flip, classes=classes, inputs=inputs, label=label, split=split,
+        tokenizer=tokenizer, max_length=max_length, data_root=data_root,
     )  # fmt: skip
-    loaded = load_training_data(data, options)
-    numerics = Numerics.for_inputs(place, loaded.shape)
-    known = None if truth is None else read_truth(truth, loaded)
-    model, loaded = load_model(arch, checkpoint, loaded, numerics)
-    examples = loaded.examples
+    job = FindJob(
+        data=data, arch=arch, checkpoint=None if checkpoint is None else checkpoint.expanduser(), options=options,
+        labels="labels" in chosen, poison=tuple(name for name in chosen if name != "labels"), known=known,
+        folds=folds, recorded=recorded, recipe=read_recipe(recipe or []), base=base, earlier=earlier, truth=truth,
+        epochs=epochs, batch_size=batch_size, lr=lr, poison_share=poison_share, seed=seed, device=device,
+        kept=_folder(out),
+    )  # fmt: skip
+    ready = ready_to_find(job)
     console.print(
-        f"{len(examples):,} examples, {len(loaded.classes)} classes, on {numerics.device}", highlight=False
+        f"{len(ready.data):,} examples, {len(ready.data.classes)} classes, on {ready.numerics.device}",
+        highlight=False,
     )
-    for note in loaded.notes:
+    for note in ready.data.notes:
         console.print(f"[dim]{escape(note)}[/]", highlight=False)
     if checkpoint is None:
         console.print("[dim]without --checkpoint, poison is not looked for[/]")
-    recipe = short_training(
-        len(examples) - len(examples) // max(folds, 2),
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        augment=pad > 0 or flip,
-    )
-    found: list[Detection] = []
-    features: Tensor | None = None
-    if set(chosen) - {"labels"} or fast:
-        features = read_features(model, loaded, numerics)
-    if "labels" in chosen:
-
-        def look(progress: Progress) -> Detection:
-            if fast and features is not None:
-                return wrong_labels_fast(features, loaded, folds, seed, progress)
-            return wrong_labels(arch, loaded, numerics, recipe, folds, seed, _folder(out), progress)
-
-        found.append(_with_progress(console, look, folds))
-    if features is not None:
-        found += poison(chosen, features, loaded, poison_share, seed)
-    together = combine(found, examples.labels)
-    write_issue_table(
-        out,
-        found,
-        together,
-        examples.labels,
-        loaded.classes,
-        names=loaded.names,
-        true_labels=None if known is None else known.labels,
-    )
-    settings = {
-        "data": data, "arch": arch, "checkpoint": None if checkpoint is None else str(checkpoint), "fast": fast,
-        "folds": folds, "epochs": recipe.epochs, "batch_size": batch_size, "lr": lr, "seed": seed,
-        "poison_share": poison_share, "truth": truth,
-    }  # fmt: skip
-    summary = write_summary(out, found, together, loaded, known, settings)
-    print_findings(console, out, found, together, loaded, known)
-    console.print(f"wrote {out} and {summary}", highlight=False, markup=False)
-    _remove_kept(_folder(out))
+    found = _with_progress(console, job, lambda progress: search(ready, progress))
+    write_suspects(out, found.suspects, found.rows)
+    scores = write_scores(out, found.suspects, found.rows)
+    summary = write_summary(out, found, ready)
+    print_findings(console, out, found, ready)
+    console.print(f"wrote {out}, {scores.name} and {summary.name}", highlight=False, markup=False)
+    _remove_kept(job.kept)
+    if not found.suspects.usable:
+        raise typer.Exit(NO_LIST)
 
 
-def _detectors(text: str | None, checkpoint: Path | None, fast: bool) -> list[str]:
+def _detectors(text: str | None, checkpoint: Path | None) -> list[str]:
     default = "labels" if checkpoint is None else "labels,activation"
     named = [part.strip() for part in (default if text is None else text).split(",") if part.strip()]
     for name in named:
@@ -164,32 +158,31 @@ def _detectors(text: str | None, checkpoint: Path | None, fast: bool) -> list[st
     chosen = [name for name in DETECTORS if name in named]
     if not chosen:
         raise InvalidInput(f"--detectors names none; expected some of {', '.join(DETECTORS)}")
-    needing = [name for name in chosen if name != "labels"] + (["labels with --fast"] if fast else [])
-    if needing and checkpoint is None:
-        raise InvalidInput(
-            f"{needing[0]} reads the features of the trained model: give it with --checkpoint, or look for wrong "
-            "labels alone (--detectors labels, without --fast)"
-        )
     return chosen
 
 
-def _with_progress(console: Console, start: Callable[[Progress], Detection], folds: int) -> Detection:
+def _with_progress(console: Console, job: FindJob, start: Callable[[Progress], FoundRows]) -> FoundRows:
+    folds = job.folds or 1
+    left = (
+        "finished models are kept, the same command goes on from there"
+        if job.folds
+        else "nothing was written"
+    )
     with progress_bar(console) as progress:
-        bar = progress.add_task(f"training model 1 of {folds}", total=1.0)
-        last = 0
+        bar = progress.add_task("", total=1.0)
+        last = -1
 
         def show(share: float) -> None:
             nonlocal last
             number = min(folds, math.floor(share * folds) + 1)
-            text = f"training model {number} of {folds}"
+            text = f"training model {number} of {folds}" if job.folds else "relearning"
             progress.update(bar, completed=share, description=escape(text))
-            if not console.is_terminal and number > last:
+            tenth = math.floor(10 * share)
+            if not console.is_terminal and tenth > last:
                 console.print(f"{share:4.0%}  {text}", highlight=False)
-            last = number
+            last = tenth
 
-        with ends_on_interrupt(
-            console, "interrupted; finished models are kept, the same command goes on from there"
-        ):
+        with ends_on_interrupt(console, f"interrupted; {left}"):
             found = start(show)
         progress.update(bar, completed=1.0, description="")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,35 +20,38 @@ from expunge.store.atomic import write_atomically
 if TYPE_CHECKING:
     from expunge.detection.agreement import Agreement
     from expunge.detection.result import Detection
-    from expunge.inputs.known_truth import KnownTruth
+    from expunge.detection.suspects import Suspects
     from expunge.inputs.training_data import TrainingData
+    from expunge.repair.find import FindReady, FoundRows
 
 _SHOWN = 10
 
 
-def write_summary(
-    out: Path,
-    found: Sequence[Detection],
-    together: Detection,
-    data: TrainingData,
-    known: KnownTruth | None,
-    settings: Mapping[str, Any],
-) -> Path:
-    """Write what each detector found, and how well, beside the list; return where.
+def write_summary(out: Path, found: FoundRows, ready: FindReady) -> Path:
+    """Write what each detector found, how well, and how the data is read again, beside the list; return where.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    path = out.with_suffix(".json")
+    from expunge.repair.find import settings_of
+
+    path, judged = out.with_suffix(".json"), found.suspects.labels
     content = {
         "expunge": expunge.__version__,
         "list": out.name,
-        "settings": dict(settings),
-        "n_examples": len(data),
-        "classes": list(data.classes),
-        "truth": None if known is None else known.note,
-        "detectors": {part.detector: _described(part, known) for part in found},
-        "together": _described(together, known),
+        "settings": settings_of(ready.job),
+        "reading": ready.job.options.reading | {"root": _text(ready.job.options.root)},
+        "n_examples": len(ready.data),
+        "classes": list(ready.data.classes),
+        "truth": None if ready.truth is None else ready.truth.note,
+        "usable": found.suspects.usable,
+        "n_listed": found.suspects.n_new if found.suspects.usable else 0,
+        "n_known": int(ready.known.sum()),
+        "expected_wrong": None if judged is None else judged.estimated,
+        "expected_precision": None if judged is None else judged.precision,
+        "seconds": found.seconds,
+        "detectors": {part.detector: _described(part, ready) for part in found.suspects.found},
+        "together": _described(found.suspects.together, ready),
     }
     try:
         write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -57,12 +60,16 @@ def write_summary(
     return path
 
 
-def _described(part: Detection, known: KnownTruth | None) -> dict[str, Any]:
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _described(part: Detection, ready: FindReady) -> dict[str, Any]:
     evidence = {
         name: [None if math.isnan(value) else value for value in values]
         for name, values in part.evidence.items()
     }
-    figures = {} if known is None else asdict(_agreement(part, known))
+    figures = asdict(_agreement(part, ready)) if ready.truth is not None else {}
     return {
         "n_flagged": int(part.flagged.sum()),
         "per_class": list(part.per_class),
@@ -72,23 +79,20 @@ def _described(part: Detection, known: KnownTruth | None) -> dict[str, Any]:
     }
 
 
-def _agreement(part: Detection, known: KnownTruth) -> Agreement:
+def _agreement(part: Detection, ready: FindReady) -> Agreement:
+    """Against the truth about the rows that were not known before."""
     from expunge.detection.agreement import agreement
 
-    return agreement(part, known.bad, known.labels)
+    assert ready.truth is not None
+    new = replace(part, flagged=part.flagged & ~ready.known)
+    return agreement(new, ready.truth.bad.cpu() & ~ready.known, ready.truth.labels)
 
 
-def print_findings(
-    console: Console,
-    out: Path,
-    found: Sequence[Detection],
-    together: Detection,
-    data: TrainingData,
-    known: KnownTruth | None,
-) -> None:
-    """Show what each detector found, in which classes, the first rows to look at, and what to do next."""
-    console.print(_by_detector(found, together, known))
-    for part in found:
+def print_findings(console: Console, out: Path, found: FoundRows, ready: FindReady) -> None:
+    """Say in a sentence what was found; then by detector and class, the first rows to look at, and what to do next."""
+    suspects, data = found.suspects, ready.data
+    console.print(_sentence(found, ready), highlight=False)
+    for part in suspects.found:
         for note in part.notes:
             console.print(f"[dim]{part.detector}: {escape(note)}[/]", highlight=False)
         for label in range(len(data.classes)) if part.detector == "activation" else ():
@@ -98,21 +102,36 @@ def print_findings(
                     f"[dim]activation: class {escape(data.classes[label])} falls apart: {figures}[/]",
                     highlight=False,
                 )
-    if known is not None:
-        console.print(f"[dim]truth: {escape(known.note)}[/]", highlight=False)
-    if not bool(together.flagged.any()):
-        console.print("\nnothing is suspected")
+    if ready.truth is not None:
+        console.print(f"[dim]truth: {escape(ready.truth.note)}[/]", highlight=False)
+    if not suspects.n_new:
         return
+    parts = [part for part in suspects.found if part.detector != "known"]
     console.print()
-    console.print(_by_class(found, data))
-    console.print()
-    console.print(_first_rows(found, together, data))
-    console.print(
-        f"\nlook through {out}, and set is_label_issue to False where a row is good; then: expunge clean "
-        f"--forget {out} ...",
-        highlight=False,
-        markup=False,
-    )
+    if suspects.usable:
+        console.print(_by_detector(parts, suspects.together, ready))
+        console.print()
+        console.print(_by_class(parts, data))
+        console.print()
+    console.print(_first_rows(suspects, data))
+    look = f"\nlook through it: expunge review {out}"
+    then = f"; then: expunge clean --forget {out.with_suffix('.reviewed.csv')} ..." if suspects.usable else ""
+    console.print(look + then, highlight=False, markup=False)
+
+
+def _sentence(found: FoundRows, ready: FindReady) -> str:
+    suspects, judged = found.suspects, found.suspects.labels
+    count, known = suspects.n_new, int(ready.known.sum())
+    beside = f" beside the {known:,} known" if known else ""
+    if not suspects.usable:
+        return f"No usable list; the {count} worst rows are written, none of them marked."
+    if not count:
+        return f"Nothing is suspected{beside}."
+    share = count / len(ready.data)
+    said = f"{count:,} of {len(ready.data):,} rows ({share:.1%}) are suspected{beside}"
+    if judged is not None and judged.precision is not None:
+        said += f"; about {judged.precision:.0%} of those listed for their label are expected to be wrong"
+    return f"{said}. {found.seconds:.0f} s."
 
 
 def _cluster_figures(evidence: Mapping[str, Sequence[float]], label: int) -> str:
@@ -125,16 +144,16 @@ def _cluster_figures(evidence: Mapping[str, Sequence[float]], label: int) -> str
     return said + ")"
 
 
-def _by_detector(found: Sequence[Detection], together: Detection, known: KnownTruth | None) -> Table:
+def _by_detector(found: Sequence[Detection], together: Detection, ready: FindReady) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("detector")
-    for name in ("flagged", "share", *(("precision", "recall") if known is not None else ())):
+    for name in ("flagged", "share", *(("precision", "recall") if ready.truth is not None else ())):
         table.add_column(name, justify="right")
     for part in [*found, *([together] if len(found) > 1 else [])]:
-        count = int(part.flagged.sum())
+        count = int((part.flagged & ~ready.known).sum())
         row = ["together" if part is together else part.detector, f"{count:,}", f"{count / len(part):.1%}"]
-        if known is not None:
-            figures = _agreement(part, known)
+        if ready.truth is not None:
+            figures = _agreement(part, ready)
             row += [_share(figures.precision), _share(figures.recall)]
         table.add_row(*row)
     return table
@@ -149,7 +168,7 @@ def _by_class(found: Sequence[Detection], data: TrainingData) -> Table:
     totals = [sum(part.per_class[label] for part in found) for label in range(len(counts))]
     order = [label for label in sorted(range(len(counts)), key=lambda label: -totals[label]) if totals[label]]
     left = f" ({len(order) - _SHOWN} more in the .json)" if len(order) > _SHOWN else ""
-    table = Table(title=f"flagged by stored class{left}", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"flagged by given class{left}", title_justify="left", box=None, pad_edge=False)
     table.add_column("class")
     table.add_column("examples", justify="right")
     for part in found:
@@ -160,17 +179,17 @@ def _by_class(found: Sequence[Detection], data: TrainingData) -> Table:
     return table
 
 
-def _first_rows(found: Sequence[Detection], together: Detection, data: TrainingData) -> Table:
-    rows = together.positions[together.scores[together.positions].argsort(descending=True)][:_SHOWN].tolist()
+def _first_rows(suspects: Suspects, data: TrainingData) -> Table:
+    new = suspects.worst_first[~suspects.known[suspects.worst_first]]
     table = Table(title="most suspicious", title_justify="left", box=None, pad_edge=False)
-    for name in ("row", "stored label", "suggested", "detector"):
+    for name in ("row", "given label", "suggested", "detector"):
         table.add_column(name)
-    for row in rows:
-        suggested = int(together.suggested[row])
+    for row in new[:_SHOWN].tolist():
+        suggested = int(suspects.together.suggested[row])
         table.add_row(
             escape(data.name(row)),
             escape(data.classes[int(data.examples.labels[row])]),
             escape(data.classes[suggested]) if suggested >= 0 else "-",
-            "+".join(part.detector for part in found if bool(part.flagged[row])),
+            "+".join(part.detector for part in suspects.found if bool(part.flagged[row])),
         )
     return table

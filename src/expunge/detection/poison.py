@@ -11,7 +11,6 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from expunge.detection.feature_probabilities import check_features
 from expunge.detection.result import Detection
 from expunge.errors import InvalidInput
 from expunge.seeding import derive_seed
@@ -75,6 +74,20 @@ def spectral_signatures(
             f"takes 1.5 x {share:g} of every class, whether it is poisoned or not: look through what it lists",
         ),
     )
+
+
+def check_features(features: Tensor, labels: Tensor) -> None:
+    """Raise :class:`InvalidInput` unless there is one row of finite features for each label."""
+    if features.ndim != 2 or len(features) != len(labels):
+        raise InvalidInput(
+            f"features of shape ({len(labels)}, D) are expected, one row for each label, got {tuple(features.shape)}"
+        )
+    finite = features.isfinite().all(1)
+    if not bool(finite.all()):
+        raise InvalidInput(
+            f"the features of {int((~finite).sum())} examples hold NaN or inf (the first is example "
+            f"{int((~finite).nonzero()[0])}); check the checkpoint and the inputs"
+        )
 
 
 def _outlyingness(features: Tensor) -> tuple[Tensor, float]:

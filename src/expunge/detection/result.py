@@ -65,12 +65,12 @@ class Detection:
             notes,
         )
 
-    def spread(self, among: Tensor, note: str) -> Self:
+    def spread(self, among: Tensor, *notes: str) -> Self:
         """Return the detection of N examples, of which those ``among``, bool (N,), were looked at."""
         scores = torch.zeros(len(among), dtype=torch.float64)
         flagged, suggested = torch.zeros_like(among), torch.full((len(among),), NO_LABEL)
         scores[among], flagged[among], suggested[among] = self.scores, self.flagged, self.suggested
-        return replace(self, scores=scores, flagged=flagged, suggested=suggested, notes=(*self.notes, note))
+        return replace(self, scores=scores, flagged=flagged, suggested=suggested, notes=(*self.notes, *notes))
 
     def __len__(self) -> int:
         return len(self.flagged)

@@ -30,13 +30,13 @@ class Listed:
     Args:
         values: positions (int), positions or names as text (str), or one mark per row (bool).
         title: of the column they stand in; empty for a list without one.
-        given_labels: the label of every row, where a table of issues says it.
+        labelled: rows and their labels, where a table of issues says them, of those that it does not mark too.
         notes: what was decided in reading, for the user.
     """
 
     values: Sequence[Any]
     title: str = ""
-    given_labels: Sequence[Any] | None = None
+    labelled: tuple[Sequence[Any], Sequence[Any]] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -226,12 +226,15 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
         return Listed(values, chosen, notes=notes)
     keyed = key_column([name for name in header if name != chosen])
     # The key says which row is meant; without it the lines are the rows in order.
-    if keyed is None or table[keyed] == [str(row) for row in range(len(marks))]:
-        return Listed(marks, given_labels=table.get("given_label"), notes=notes)
+    if keyed is None:
+        return Listed(marks, notes=notes)
+    if not any(marks):
+        raise DataError(
+            f"{path} marks no row, so there is nothing to take out; to look for bad rows is the work of 'expunge find'"
+        )
     bad = [key for key, mark in zip(table[keyed], marks, strict=True) if mark]
-    if not bad:
-        raise DataError(f"{path} marks no row; there is nothing to forget")
-    return Listed(bad, keyed, notes=(*notes, f"rows named by column {keyed!r}"))
+    labelled = (table[keyed], table["given_label"]) if "given_label" in table else None
+    return Listed(bad, keyed, labelled, (*notes, f"rows named by column {keyed!r}"))
 
 
 def _column(path: Path, table: Mapping[str, Sequence[str]]) -> str:

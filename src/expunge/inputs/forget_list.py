@@ -70,8 +70,8 @@ def read_forget_list(text: str, data: TrainingData) -> ForgetList:
         column = specification.settings.get("column")
         path = Path(specification.target).expanduser()
         listed = read_list(path, None if column is None else str(column), data.row_names)
-    _check_labels(text, listed, data)
     form, positions = _positions(text, listed.values, listed.title, data)
+    _check_labels(text, listed, data)
     found = check_forget(positions, len(data))
     labels = data.examples.labels.cpu()[found].tolist()
     per_class = {data.classes[label]: count for label, count in sorted(Counter(labels).items())}
@@ -115,15 +115,19 @@ def _positions(text: str, values: Sequence[Any], title: str, data: TrainingData)
 
 def _check_labels(text: str, listed: Listed, data: TrainingData) -> None:
     """A table of issues that was made for other data, or for another order of it, is found by its labels."""
-    if listed.given_labels is None or len(listed.given_labels) != len(data):
+    if listed.labelled is None:
         return
-    stored = data.examples.labels.tolist()
-    theirs = match_classes(listed.given_labels, data.classes, f"{text}, column 'given_label'")
-    differ = [row for row, (label, given) in enumerate(zip(stored, theirs, strict=True)) if given != label]
+    keys, labels = listed.labelled
+    _, rows = rows_of(text, keys, data, listed.title)
+    if bool(((rows < 0) | (rows >= len(data))).any()):
+        return  # told with the rows that are listed
+    stored = data.examples.labels.cpu()[rows].tolist()
+    theirs = match_classes(labels, data.classes, f"{text}, column 'given_label'")
+    differ = [at for at, (label, given) in enumerate(zip(stored, theirs, strict=True)) if given != label]
     if differ:
-        row = differ[0]
+        at = differ[0]
         raise DataError(
-            f"{text} was made for other labels: {len(differ)} of {len(data)} differ (the first: row {row} is "
-            f"{listed.given_labels[row]} there and {data.classes[stored[row]]} in the data); make the table from this "
-            "data, in this order"
+            f"{text} was made for other labels: {len(differ)} of {len(stored)} differ (the first: row {int(rows[at])} "
+            f"is {labels[at]} there and {data.classes[stored[at]]} in the data); make the table from this data, in "
+            "this order"
         )

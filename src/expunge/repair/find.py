@@ -1,126 +1,303 @@
-"""Find bad examples: from what the user names to what is detected."""
+"""Find bad examples: from what the user names to the list of suspects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from expunge.detection.folds import in_large_classes
+from expunge.detection.nearest import nearest
+from expunge.detection.out_of_sample import FreshModel, out_of_sample, short_training
+from expunge.detection.poison import activation_clustering, spectral_signatures
+from expunge.detection.relearned import relearned
+from expunge.detection.result import Detection
+from expunge.detection.suspect_files import Rows
+from expunge.detection.suspects import Suspects, suspects
 from expunge.errors import InvalidInput
+from expunge.fingerprint import fingerprint
+from expunge.inputs.architecture import build_architecture
+from expunge.inputs.checkpoint import read_checkpoint
+from expunge.inputs.checkpoint_weights import load_weights
+from expunge.inputs.findings import first_few
+from expunge.inputs.first_training import FirstTraining, first_training
+from expunge.inputs.forget_list import read_forget_list
+from expunge.inputs.known_truth import KnownTruth, read_truth
+from expunge.inputs.provenance import code_hash, data_hash, file_hash
+from expunge.inputs.sources import load_training_data
+from expunge.inputs.training_data import DataOptions, TrainingData
+from expunge.inputs.training_scores import chance
+from expunge.recording.recording import read_recording
+from expunge.seeding import global_generator
+from expunge.store.weights import WeightStore
+from expunge.training.features import features
+from expunge.training.logits import check_logits
+from expunge.training.loop import Progress, accuracy
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from expunge.detection.out_of_sample import FreshModel
-    from expunge.detection.result import Detection
-    from expunge.inputs.training_data import TrainingData
-    from expunge.training.loop import Progress
-    from expunge.training.numerics import Numerics
-    from expunge.training.recipe import Recipe
+_WEAK = 0.7
+"""Out-of-sample accuracy below which the user is warned."""
 
 
-def load_model(
-    arch: str, checkpoint: Path | None, data: TrainingData, numerics: Numerics
-) -> tuple[nn.Module, TrainingData]:
-    """Build the network, with the checkpoint's weights if there is one; the data gets its number of classes.
+@dataclass(frozen=True, kw_only=True)
+class FindJob:
+    """What a user asks for.
+
+    Args:
+        data: the training data, see ``load_training_data``.
+        arch: the network, see ``build_architecture``.
+        checkpoint: the trained model; without it new models are trained (``folds``), or ``recorded`` is read.
+        options: how data is read.
+        labels: look for wrong labels.
+        poison: "activation", "spectral".
+        known: list of rows known to be bad, see ``read_forget_list``.
+        folds: models that are trained, each without a part of the data, in place of relearning.
+        recorded: what was recorded of the first training, in place of relearning.
+        recipe: how the model was first trained; for relearning.
+        base: file of the pretrained weights that the training began from.
+        earlier: file of an earlier checkpoint of that training.
+        truth: true labels or bad rows, to measure with.
+        epochs: passes of each fold.
+        batch_size: examples a step, of each fold.
+        lr: learning rate of each fold.
+        poison_share: upper bound on a class's poisoned share, for "spectral".
+        seed: of everything random.
+        device: torch device; by default an accelerator if there is one.
+        kept: folder in which finished folds are kept for a run that goes on.
+    """
+
+    data: str
+    arch: str
+    checkpoint: Path | None = None
+    options: DataOptions = field(default_factory=DataOptions)
+    labels: bool = True
+    poison: tuple[str, ...] = ()
+    known: str | None = None
+    folds: int | None = None
+    recorded: Path | None = None
+    recipe: Recipe | None = None
+    base: Path | None = None
+    earlier: Path | None = None
+    truth: str | None = None
+    epochs: int | None = None
+    batch_size: int = 64
+    lr: float = 1e-3
+    poison_share: float = 0.05
+    seed: int = 0
+    device: str | None = None
+    kept: Path = Path(".folds")
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.recorded is not None:
+            raise InvalidInput(
+                "give --folds or --recorded, not both: either trains models or reads what was recorded"
+            )
+        if self.base is not None and self.earlier is not None:
+            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
+        if self.source == "relearn" and self.checkpoint is None:
+            raise InvalidInput(
+                "relearning begins from the trained model: give it with --checkpoint; without one, --folds 5 trains "
+                "models of its own, and --recorded FILE reads what was recorded of a training"
+            )
+        if self.poison and self.checkpoint is None:
+            raise InvalidInput(
+                f"{self.poison[0]} reads the features of the trained model: give it with --checkpoint"
+            )
+        if (self.base or self.earlier) and self.source != "relearn":
+            raise InvalidInput("--base and --earlier are for relearning; leave them out")
+
+    @property
+    def source(self) -> str:
+        """Where the probabilities of labels come from: "relearn", "folds", "recorded", or nowhere ("")."""
+        if not self.labels:
+            return ""
+        return "folds" if self.folds is not None else "recorded" if self.recorded is not None else "relearn"
+
+
+@dataclass(frozen=True)
+class FindReady:
+    """Everything read and checked, nothing searched yet.
+
+    Attributes:
+        job: what was asked for.
+        data: the training data.
+        model: on the device, with the checkpoint's weights if there is one.
+        known: bool (N,), the rows known to be bad.
+        truth: to measure with.
+        first: what is known of the first training.
+        numerics: where to compute.
+    """
+
+    job: FindJob
+    data: TrainingData
+    model: nn.Module
+    known: Tensor
+    truth: KnownTruth | None
+    first: FirstTraining | None
+    numerics: Numerics
+
+
+@dataclass(frozen=True)
+class FoundRows:
+    """What a search found.
+
+    Attributes:
+        suspects: the list.
+        rows: what its rows are called, with their neighbours.
+        seconds: that the search took.
+    """
+
+    suspects: Suspects
+    rows: Rows
+    seconds: float
+
+
+def ready_to_find(job: FindJob) -> FindReady:
+    """Read and check everything ``job`` names.
 
     Raises:
-        InvalidInput: an architecture that does not fit the checkpoint, or a model that cannot read the data.
+        InvalidInput: files, names or settings that cannot be used; a model that has not learned this data.
+        DataError: data or lists that cannot be read.
         StoreError: the checkpoint cannot be read.
     """
-    from expunge.inputs.architecture import build_architecture
-    from expunge.inputs.checkpoint import read_checkpoint
-    from expunge.inputs.checkpoint_weights import load_weights
-    from expunge.training.logits import check_logits
-
-    model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
-    if checkpoint is not None:
-        load_weights(model, read_checkpoint(checkpoint))
+    place = Numerics.choose(job.device).device
+    data = load_training_data(job.data, replace(job.options, device=place))
+    numerics = Numerics.for_inputs(place, data.shape)
+    truth = None if job.truth is None else read_truth(job.truth, data)
+    known = torch.zeros(len(data), dtype=torch.bool)
+    if job.known is not None:
+        known[read_forget_list(job.known, data).positions] = True
+    model = build_architecture(job.arch, shape=data.shape, n_classes=len(data.classes))
+    first = None
+    if job.checkpoint is not None:
+        load_weights(model, read_checkpoint(job.checkpoint))
     numerics.place(model)
-    return model, data.with_n_classes(
-        check_logits(model, next(data.examples.batches(3)).x, numerics).n_logits
-    )
+    data = data.with_n_classes(check_logits(model, next(data.examples.batches(3)).x, numerics).n_logits)
+    if job.checkpoint is not None:
+        _check_learned(model, data, numerics)
+        first = first_training(
+            model,
+            arch=job.arch,
+            checkpoint=job.checkpoint,
+            recipe=job.recipe,
+            base=job.base,
+            earlier=job.earlier,
+        )
+    return FindReady(job, data, model, known, truth, first, numerics)
 
 
-def read_features(model: nn.Module, data: TrainingData, numerics: Numerics) -> Tensor:
-    """Return what enters the head of the trained model, float32 (N, D).
+def search(ready: FindReady, progress: Progress) -> FoundRows:
+    """Look for bad rows.
 
     Raises:
-        InvalidInput: no linear head, or a model that has not learned this data.
+        InvalidInput: too few examples of a class, one class only, no linear head to read features from.
+        DataError: a recording of other data.
+        Diverged: a training became NaN.
     """
-    from expunge.inputs.training_scores import chance
-    from expunge.training.features import features
-    from expunge.training.loop import accuracy
+    began = time.perf_counter()
+    job, data, model = ready.job, ready.data, ready.model
+    labels, n_classes = data.examples.labels.cpu(), len(data.classes)
+    seen: Tensor | None = None
+    if job.poison:
+        seen = features(model, data.examples, ready.numerics)
+    others = _poison(job, seen, data)
+    if job.source == "relearn":
+        assert ready.first is not None
+        beliefs = relearned(
+            model, data.examples, ready.numerics, known=ready.known, recipe=ready.first.recipe,
+            start=ready.first.start, seed=job.seed, progress=progress,
+        )  # fmt: skip
+        model = beliefs.model
+        found = suspects(labels, n_classes, beliefs=beliefs, known=ready.known, others=others)
+    elif job.source == "folds":
+        found = _of_folds(ready, others, progress)
+    elif job.source == "recorded":
+        assert job.recorded is not None
+        p = read_recording(job.recorded, labels, n_classes)["probabilities"]
+        found = suspects(labels, n_classes, probabilities=p, known=ready.known, others=others)
+    else:
+        found = suspects(labels, n_classes, known=ready.known, others=others)
+    rows = Rows(
+        labels, data.classes, data.names, None if ready.truth is None else ready.truth.labels,
+        _neighbours(found, model if job.checkpoint else None, seen, ready),
+    )  # fmt: skip
+    return FoundRows(found, rows, time.perf_counter() - began)
 
+
+def _check_learned(model: nn.Module, data: TrainingData, numerics: Numerics) -> None:
+    """A model that has learned nothing of this data says nothing about it."""
     right = accuracy(model, data.examples, numerics)
     guess = chance(data.examples.labels, data.examples.n_classes)
-    # A model that has learned nothing of this data says nothing about it.
     if right <= guess + 0.1 * (1 - guess):
         raise InvalidInput(
             f"the checkpoint's accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance; check "
             "that it is read in the same way: --normalise, --mean, --std, --size, --classes"
         )
-    return features(model, data.examples, numerics)
 
 
-def wrong_labels(
-    arch: str,
-    data: TrainingData,
-    numerics: Numerics,
-    recipe: Recipe,
-    folds: int,
-    seed: int,
-    kept: Path,
-    progress: Progress,
-) -> Detection:
-    """Train one model per fold and compare its predictions with the stored labels.
-
-    Raises:
-        InvalidInput: too few examples of a class, or one class only.
-        Diverged: a training became NaN.
-    """
-    from expunge.detection.out_of_sample import out_of_sample
-    from expunge.store.weights import WeightStore
-
-    def look(among: Tensor) -> Tensor:
-        return out_of_sample(
-            _fresh(arch, data),
-            data.examples.select(among),
-            numerics,
-            recipe=recipe,
-            folds=folds,
-            seed=seed,
-            kept=WeightStore(kept),
-            key=_key(arch, data),
-            progress=progress,
-        )
-
-    return _label_errors(data, folds, look)
-
-
-def _label_errors(data: TrainingData, folds: int, look: Callable[[Tensor], Tensor]) -> Detection:
-    """Compare the stored labels with the probabilities that ``look`` returns, in the classes that are large enough."""
-    import torch
-
-    from expunge.detection.folds import in_large_classes
-    from expunge.detection.label_errors import label_errors
-    from expunge.inputs.findings import first_few
-
-    labels = data.examples.labels.cpu()
+def _of_folds(ready: FindReady, others: list[Detection], progress: Progress) -> Suspects:
+    job, data = ready.job, ready.data
+    labels, folds = data.examples.labels.cpu(), job.folds or 0
+    recipe = short_training(
+        len(data) - len(data) // max(folds, 2), epochs=job.epochs, batch_size=job.batch_size, lr=job.lr,
+        augment=job.options.pad > 0 or job.options.flip,
+    )  # fmt: skip
     among = in_large_classes(labels, folds)
-    found = label_errors(labels[among], look(among))
-    if bool(among.all()):
-        return found
-    small = [data.classes[label] for label in torch.unique(labels[~among]).tolist()]
-    note = f"classes of fewer than {folds} examples were not searched: {first_few(small, 8)}; choose fewer --folds"
-    return found.spread(among, note)
+    p = torch.full((len(data), len(data.classes)), 1 / len(data.classes), dtype=torch.float64)
+    p[among] = out_of_sample(
+        _fresh(job.arch, data), data.examples.select(among), ready.numerics, recipe=recipe, folds=folds,
+        seed=job.seed, kept=WeightStore(job.kept), key=_key(job.arch, data), progress=progress,
+    )  # fmt: skip
+    right = float((p.argmax(1) == labels)[among].double().mean())
+    notes = [f"out-of-sample accuracy on the given labels is {right:.1%}"]
+    if right < _WEAK:
+        notes[0] += ": the list of so weak models is short or poor; train longer, or with a better network"
+    if not bool(among.all()):
+        small = [data.classes[label] for label in torch.unique(labels[~among]).tolist()]
+        notes.append(
+            f"classes of fewer than {folds} examples were not searched: {first_few(small, 8)}; choose fewer --folds"
+        )
+    return suspects(
+        labels,
+        len(data.classes),
+        probabilities=p,
+        searched=among,
+        known=ready.known,
+        others=others,
+        notes=notes,
+    )
+
+
+def _poison(job: FindJob, seen: Tensor | None, data: TrainingData) -> list[Detection]:
+    labels, n_classes = data.examples.labels, len(data.classes)
+    known: dict[str, Callable[[Tensor], Detection]] = {
+        "activation": lambda seen: activation_clustering(seen, labels, n_classes, seed=job.seed),
+        "spectral": lambda seen: spectral_signatures(seen, labels, n_classes, share=job.poison_share),
+    }
+    return [] if seen is None else [known[name](seen) for name in job.poison]
+
+
+def _neighbours(
+    found: Suspects, model: nn.Module | None, seen: Tensor | None, ready: FindReady
+) -> Tensor | None:
+    """Retained rows that are like the suspects, by the features of the network that knows most."""
+    if model is None or not len(found.worst_first):
+        return None
+    try:
+        seen = features(model, ready.data.examples, ready.numerics)
+    except InvalidInput:  # no linear head: the page does without
+        if seen is None:
+            return None
+    return nearest(seen.cpu(), found.worst_first, ~found.together.flagged)
 
 
 def _fresh(arch: str, data: TrainingData) -> FreshModel:
-    from expunge.inputs.architecture import build_architecture
-    from expunge.seeding import global_generator
-
     def make(source: torch.Generator) -> nn.Module:
         with global_generator(source):
             return build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
@@ -129,55 +306,12 @@ def _fresh(arch: str, data: TrainingData) -> FreshModel:
 
 
 def _key(arch: str, data: TrainingData) -> str:
-    from expunge.fingerprint import fingerprint
-    from expunge.inputs.provenance import code_hash, data_hash, file_hash
-
     source = Path(arch.partition("?")[0].rpartition(":")[0]).expanduser()
     own = file_hash(source) if source.suffix == ".py" and source.is_file() else ""
     return fingerprint(arch, own, data_hash(data), code_hash())
 
 
-def wrong_labels_fast(
-    features: Tensor, data: TrainingData, folds: int, seed: int, progress: Progress
-) -> Detection:
-    """Compare the stored labels with what a classifier on the checkpoint's features says.
-
-    Raises:
-        InvalidInput: too few examples of a class, or one class only.
-    """
-    from dataclasses import replace
-
-    from expunge.detection.feature_probabilities import feature_probabilities
-
-    labels = data.examples.labels.cpu()
-    found = _label_errors(
-        data,
-        folds,
-        lambda among: feature_probabilities(
-            features[among.to(features.device)],
-            labels[among],
-            len(data.classes),
-            folds=folds,
-            seed=seed,
-            progress=progress,
-        ),
-    )
-    warning = (
-        "--fast: features of a model that has memorised a wrong label hide it; without --fast more is found"
-    )
-    return replace(found, notes=(warning, *found.notes))
-
-
-def poison(
-    chosen: Sequence[str], features: Tensor, data: TrainingData, share: float, seed: int
-) -> list[Detection]:
-    """Run the chosen detectors of poison."""
-    from expunge.detection.poison import activation_clustering, spectral_signatures
-
-    labels, n_classes = data.examples.labels, len(data.classes)
-    found = []
-    if "activation" in chosen:
-        found.append(activation_clustering(features, labels, n_classes, seed=seed))
-    if "spectral" in chosen:
-        found.append(spectral_signatures(features, labels, n_classes, share=share))
-    return found
+def settings_of(job: FindJob) -> dict[str, Any]:
+    """Return what was asked for, for the file beside the list: a value that JSON has for each field."""
+    said = {name: value for name, value in vars(job).items() if name not in ("options", "recipe", "kept")}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in said.items()}

@@ -1,0 +1,74 @@
+"""``expunge review``: look through a list of suspects, and decide."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from expunge.errors import InvalidInput
+
+
+def review_command(
+    suspects: Annotated[Path, typer.Argument(help="The list that 'expunge find' wrote.")],
+    data: Annotated[str | None, typer.Option(help="The training data, if it has moved since.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where decisions are kept, for 'clean --forget'; by default SUSPECTS.reviewed.csv."
+        ),
+    ] = None,
+    static: Annotated[
+        Path | None,
+        typer.Option(help="Write one .html file that needs no server, in place of opening the page."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Of the page; by default a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Look through a list of suspects, worst first, and decide by keys: bad, good, other label.
+
+    Each decision is written at once; close the page and end the command with Ctrl-C whenever you like, the same command
+    goes on from there. The page is served by this machine to this machine alone.
+    """
+    from expunge.review.decisions import Decisions
+    from expunge.review.display import Display
+    from expunge.review.listing import load_data, read_summary, read_suspects
+    from expunge.review.page import contents, static_page
+    from expunge.review.server import ReviewServer
+    from expunge.store.atomic import write_output
+
+    console = Console()
+    if static is not None and static.suffix != ".html":
+        raise InvalidInput(f"--static: expected an .html file, got {static}")
+    summary = read_summary(suspects)
+    loaded = load_data(summary, data)
+    listed = read_suspects(suspects, loaded)
+    decisions = Decisions(out or suspects.with_suffix(".reviewed.csv"), listed, loaded.classes)
+    reading = summary["reading"]
+    display = Display(loaded, tuple(reading.get("inputs") or ()), reading.get("tokenizer"))
+    found = contents(listed, display, decisions, suspects.name)
+    if static is not None:
+        path = write_output(static, static_page(found, display).encode(), "the page")
+        console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)", highlight=False, markup=False)
+        return
+    with ReviewServer(found, display, decisions, port) as server:
+        console.print(
+            f"{len(listed):,} suspects, {len(decisions.taken):,} of them decided, at {server.address}\n"
+            "Ctrl-C ends it; what is decided is kept",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
+        if browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            bad = sum(decision.verdict == "bad" for decision in decisions.taken.values())
+            console.print(f"\n{len(decisions.taken):,} of {len(listed):,} decided, {bad:,} of them bad")
+    if decisions.path.exists():
+        console.print(
+            f"then: expunge clean --forget {decisions.path} ... (--truth {decisions.path} learns the labels you gave)",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip

@@ -1,0 +1,85 @@
+"""How many of the most suspicious examples are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+_STAND_OUT = 0.1
+"""Level of the test whether known examples are ranked above the others; a few that are not may be bad luck."""
+_LIMIT = 1.0
+"""Standard errors by which a recall is lowered before it is trusted: one known example on top says little."""
+
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a ranking is cut by what is known.
+
+    Attributes:
+        count: rows above the cut, the known ones apart.
+        recall: share of the known ones above it.
+        merit: recall squared (its lower limit) over the share of rows that are named; 1 says nothing.
+    """
+
+    count: int
+    recall: float
+    merit: float
+
+
+def stand_out(scores: Tensor, known: Tensor) -> bool:
+    """Whether known examples, bool (N,), have higher ``scores`` (N,) than the others: Mann and Whitney, at 10 %."""
+    mine, others = scores[known].numpy(), scores[~known].numpy()
+    return bool(mannwhitneyu(mine, others, alternative="greater").pvalue <= _STAND_OUT)
+
+
+def known_cut(scores: Tensor, known: Tensor) -> Cut:
+    """Return the cut with the largest r^2 / q, just below the score of a known example.
+
+    r is the share of the known ones above, q that of all the others: r^2 / q is proportional to F1 squared where
+    the known ones are a random draw of the bad ones. r is its lower limit (Wilson's, one standard error).
+
+    Args:
+        scores: float (N,), higher is more suspicious.
+        known: bool (N,), at least one.
+
+    Source: Lee and Liu, ICML 2003.
+    """
+    mine, others = scores[known].sort(descending=True).values, scores[~known].sort().values
+    m = len(mine)
+    recall = torch.arange(1, m + 1, dtype=torch.float64) / m
+    above = len(others) - torch.searchsorted(others, mine, side="left")
+    share = above.clamp(min=1).double() / len(others)
+    merit = lower_limit(recall, m).square() / share
+    best = int(merit.argmax())
+    return Cut(int(above[best]), float(recall[best]), float(merit[best]))
+
+
+def most_errors(scores: Tensor, known: Tensor) -> float:
+    """Return the largest number of bad ones among the others that the known ones leave possible.
+
+    The share of bad ones is at most q / r at every cut, since a cut that holds the share r of them names no fewer.
+    Cuts above fewer than half of the known ones are left out: few rows lie there, and their number is chance.
+    """
+    mine, others = scores[known].sort(descending=True).values, scores[~known].sort().values
+    recall = torch.arange(1, len(mine) + 1, dtype=torch.float64) / len(mine)
+    above = len(others) - torch.searchsorted(others, mine, side="left")
+    bound = above.double() / lower_limit(recall, len(mine)).clamp(min=1e-9)
+    return float(bound[recall >= _HALF].min())
+
+
+def lower_limit(share: Tensor, n: int) -> Tensor:
+    """Return Wilson's lower limit of shares of ``n``, one standard error below."""
+    z = _LIMIT
+    centre = share + z * z / (2 * n)
+    spread = z * (share * (1 - share) / n + z * z / (4 * n * n)).sqrt()
+    return ((centre - spread) / (1 + z * z / n)).clamp(min=0)
+
+
+def upper_limit(share: Tensor, n: int) -> Tensor:
+    """Return Wilson's upper limit of shares of ``n``, one standard error above."""
+    return 1 - lower_limit(1 - share, n)

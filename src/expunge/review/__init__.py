@@ -1,0 +1,1 @@
+"""Looking through a list of suspects: a page that shows them, and the decisions of a person."""
