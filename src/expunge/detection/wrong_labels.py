@@ -70,7 +70,8 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
     known = torch.zeros(len(labels), dtype=torch.bool) if known is None else known.cpu()
     model = noise_model(p, labels)
     expected, count = float(model.wrong[~known].sum()), int(known.sum())
-    guided, recall, notes = count >= _FEW, None, []
+    guided, recall = count >= _FEW, None
+    notes: list[str] = []
     scores = 1 - p.gather(1, labels[:, None]).squeeze(1)
     if guided and known_cut(model.wrong, known).merit > _CLEARLY * known_cut(scores, known).merit:
         scores = model.wrong

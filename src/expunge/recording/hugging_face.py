@@ -14,7 +14,7 @@ from expunge.errors import InvalidInput
 from expunge.recording.recording import Recording
 
 
-class HuggingFaceRecording(TrainerCallback):  # type: ignore[misc]
+class HuggingFaceRecording(TrainerCallback):
     """Callback for ``transformers.Trainer`` that records wrong events and margins, and writes them at the end.
 
     ``Trainer(..., callbacks=[HuggingFaceRecording(train_set["label"], "recorded.safetensors")])``; see
@@ -29,16 +29,14 @@ class HuggingFaceRecording(TrainerCallback):  # type: ignore[misc]
         self.recording = Recording(labels, path)
         self._hook: Any = None
 
-    def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: nn.Module, train_dataloader: Any, **rest: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Follow the data and watch the network."""
         if args.world_size > 1:
             raise InvalidInput(
                 f"a recording is made in one process, and there are {args.world_size}; leave the callback out"
             )
-        self.recording.follow(train_dataloader)
-        self._hook = model.register_forward_hook(self._see)
+        self.recording.follow(given["train_dataloader"])
+        self._hook = given["model"].register_forward_hook(self._see)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Write what is known so far: a training may be stopped."""

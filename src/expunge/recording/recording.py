@@ -105,7 +105,7 @@ class Recording:
         Raises:
             InvalidInput: a loader without a sampler, or over another number of examples.
         """
-        batches = getattr(loader, "batch_sampler", None)
+        batches: Any = getattr(loader, "batch_sampler", None)
         sampler = getattr(batches, "sampler", None)
         if sampler is None or not hasattr(loader.dataset, "__len__"):
             raise InvalidInput(
