@@ -56,8 +56,8 @@ def test_a_grid_of_forgetting_tasks_runs_and_resumes(tmp_path: Path) -> None:
     assert {record.task for record in records} == {"classes", "hardest"}
     for record in records:
         assert record.regularity is None
-        assert record.metrics["forget_accuracy"] is not None
-        assert record.metrics["entropy_attack"] is not None
+        assert record.number("forget_accuracy") is not None
+        assert record.number("entropy_attack") is not None
         assert ("forget_test_accuracy" in record.metrics) == (record.task == "classes")
     second = CliRunner().invoke(app, command)
     assert "0 cells run, 16 were there, 0 failed" in second.output

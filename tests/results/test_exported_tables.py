@@ -116,7 +116,7 @@ def test_without_pyarrow_there_is_no_parquet(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_long_table_is_written_too(tmp_path: Path) -> None:
-    write_tables([make(uxh=0.25, metrics={"js": 0.5, "js_floor": 0.1})], tmp_path)
+    write_tables([make(uxh=0.25, metrics={"js": {"value": 0.5, "floor": 0.1}})], tmp_path)
     with (tmp_path / "measurements-digits-resnet9.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS

@@ -32,7 +32,7 @@ def test_a_row_for_each_number() -> None:
 
 def test_what_stands_beside_a_number_is_a_column() -> None:
     metrics = {
-        "js": 0.3, "js_retrained": 0.1, "js_floor": 0.02, "js_oracle": None, "js_low": 0.2, "js_high": 0.4,
+        "js": {"value": 0.3, "retrained": 0.1, "floor": 0.02, "oracle": None, "low": 0.2, "high": 0.4},
         "kl_to_retrained": 0.7,
     }  # fmt: skip
     table = measurements([make(metrics=metrics)]).set_index("measure")

@@ -27,11 +27,8 @@ def records(method: str, values: dict[tuple[int, int], float], **changed: object
             unlearning_seed=number,
             uxh=0.5,
             metrics={
-                "distance": value,
-                "distance_retrained": 0.1,
-                "distance_floor": 0.02 + 0.02 * seed,
+                "distance": {"value": value, "retrained": 0.1, "floor": 0.02 + 0.02 * seed, **changed},
                 "alone": 1.0,
-                **changed,
             },
         )
         for (seed, number), value in values.items()
@@ -61,14 +58,14 @@ def test_each_number_beside_the_retrained_models() -> None:
 
 
 def test_what_is_not_defined() -> None:
-    alone, distance = rows_of(records("rem", {(0, 0): 0.3}, distance_retrained=None, distance_floor=None))
+    alone, distance = rows_of(records("rem", {(0, 0): 0.3}, retrained=None, floor=None))
     assert (alone.measure, alone.mean) == ("alone", 1.0)
     assert all(map(math.isnan, (distance.retrained, distance.gap, distance.floor, distance.half_width)))
     assert rows_of([make(uxh=0.5, seconds=1.0)]) == []
 
 
 def test_page_and_tables(tmp_path: Path) -> None:
-    found = records("near", {(0, 0): 0.11, (1, 0): 0.08}, distance_oracle=0.05) + records("far", TWO)
+    found = records("near", {(0, 0): 0.11, (1, 0): 0.08}, oracle=0.05) + records("far", TWO)
     page = build_page(found, {})
     assert "Further measures" in page
     assert page.count("in the floor") == 1

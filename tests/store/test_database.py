@@ -15,6 +15,7 @@ import sqlalchemy.event
 import sqlalchemy.exc
 
 from expunge.errors import InvalidInput, StoreError
+from expunge.results.tables import write_csv
 from expunge.store import database as module
 from expunge.store import failures, layout, sqlite
 from expunge.store.claims import Claims
@@ -477,16 +478,16 @@ def test_older_version_number_is_raised(tmp_path: Path, whole: bytes) -> None:
 
 def test_newer_schema_is_refused(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "whole.sqlite"
-    set_version(path, "4")
+    set_version(path, str(SCHEMA_VERSION + 1))
     with pytest.raises(
-        StoreError, match=r"whole\.sqlite has schema 4, this expunge reads up to 3; upgrade expunge"
+        StoreError, match=r"whole\.sqlite has schema 5, this expunge reads up to 4; upgrade expunge"
     ):
         Database(path)
-    set_version(path, "3")
+    set_version(path, str(SCHEMA_VERSION))
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE records SET schema = 4 WHERE seed = 3")
+        connection.execute("UPDATE records SET schema = 5 WHERE seed = 3")
     connection.close()
-    with pytest.raises(StoreError, match=r"whole\.sqlite: record .* has schema 4, .*; upgrade expunge"):
+    with pytest.raises(StoreError, match=r"whole\.sqlite: record .* has schema 5, .*; upgrade expunge"):
         read(path)
 
 
@@ -507,6 +508,33 @@ def test_schema_1_demanded_a_place_on_the_map_and_no_longer_does(tmp_path: Path,
         database.add(make(1, task="classes", regularity=None, discovery=None, key="f" * 32))
         assert len(database.records()) == before + 1 > 1
         assert database.records(task="classes")[0].regularity is None
+
+
+def test_schema_3_had_an_entry_for_what_stands_beside_a_number(tmp_path: Path) -> None:
+    path, csv = tmp_path / "old.sqlite", tmp_path / "results.csv"
+    now = {
+        "js": {"value": 0.3, "retrained": 0.1, "floor": 0.02, "oracle": None},
+        "kl_to_retrained": {"value": 0.7},
+    }
+    then = {
+        "js": 0.3, "js_retrained": 0.1, "js_floor": 0.02, "js_oracle": None, "kl_to_retrained": 0.7,
+    }  # fmt: skip
+    with Database(path) as database:
+        database.add(make(1, metrics=now))
+    write_csv(read(path), csv)
+    wanted = csv.read_text()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE records SET schema = 3, metrics = ?", (json.dumps(then),))
+    connection.close()
+    set_version(path, "3")
+    (record,) = read(path)
+    assert record == make(1, schema=3, metrics=now)
+    assert record.flat_metrics() == then
+    assert record.number("js") == 0.3
+    # The file for spreadsheets has the columns it had.
+    write_csv([record], csv)
+    assert csv.read_text() == wanted
+    assert {"js", "js_retrained", "js_floor", "js_oracle"} <= set(wanted.partition("\n")[0].split(","))
 
 
 def test_schema_2_had_no_claims(tmp_path: Path, whole: bytes) -> None:

@@ -172,7 +172,7 @@ def test_older_row() -> None:
 
 def test_newer_row_is_refused() -> None:
     row = full().to_row() | {"schema": SCHEMA_VERSION + 1}
-    with pytest.raises(StoreError, match=r"has schema 4, this expunge reads up to 3; upgrade expunge"):
+    with pytest.raises(StoreError, match=r"has schema 5, this expunge reads up to 4; upgrade expunge"):
         Record.from_row(row)
 
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from expunge.store.record import METRICS, Record
+from expunge.store.record import BESIDE, METRICS, VALUE, Record
 
 COSTS = ("seconds", "sample_gradients", "peak_memory")
 """Measures that say what a run cost: seconds, a count, bytes."""
-BESIDE = ("low", "high", "retrained", "floor", "oracle")
-"""What a number may have beside it; a record keeps it under the number's name with this ending."""
 RUN = (
     "run", "key", "sweep", "data", "model", "task", "regularity", "discovery", "method", "is_oracle", "seed",
     "unlearning_seed", "status",
@@ -49,18 +47,12 @@ def measurements(records: Iterable[Record], sweep: str = "") -> pd.DataFrame:
 
 def _numbers(record: Record) -> list[tuple[Any, ...]]:
     """Measure, value and what stands beside it, for all that is defined."""
-    plain = {name: getattr(record, name) for name in (*METRICS, *COSTS)}
-    named = {name: value for name, value in record.metrics.items() if not _is_beside(name, record)}
+    plain = {name: {VALUE: getattr(record, name)} for name in (*METRICS, *COSTS)}
     return [
-        (name, value, *(record.metrics.get(f"{name}_{ending}") for ending in BESIDE))
-        for name, value in (plain | named).items()
-        if value is not None
+        (name, entry[VALUE], *(entry.get(part) for part in BESIDE))
+        for name, entry in (plain | record.metrics).items()
+        if entry[VALUE] is not None
     ]
-
-
-def _is_beside(name: str, record: Record) -> bool:
-    stem, _, ending = name.rpartition("_")
-    return ending in BESIDE and stem in record.metrics
 
 
 def task_text(record: Record) -> str:

@@ -131,7 +131,7 @@ def _run(record: Record, columns: Sequence[str], rows: int, shared: _Shared) -> 
 
 
 def _column(record: Record, name: str) -> float | None:
-    value = getattr(record, name) if name in MAP_COLUMNS else record.metrics.get(name)
+    value = getattr(record, name) if name in MAP_COLUMNS else record.number(name)
     if value is None:
         return None
     return float(f"{value * _COSTS.get(name, 100.0):.4g}")

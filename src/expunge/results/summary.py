@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from expunge.errors import InvalidInput, near_miss
-from expunge.results.frame import BESIDE, COSTS, forgets
+from expunge.results.frame import COSTS, forgets
 from expunge.statistics import half_width, holm, paired_t, variance_components
-from expunge.store.record import METRICS
+from expunge.store.record import BESIDE, METRICS
 from expunge.tasks.regularity import regularity_name
 
 BASELINE = "none"

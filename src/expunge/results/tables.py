@@ -584,14 +584,12 @@ def write_csv(records: Iterable[Record], path: str | Path) -> None:
         StoreError: the file cannot be written.
     """
     rows = list(records)
-    measured = sorted({name for record in rows for name in record.metrics} - set(CSV_FIELDS))
+    flat = [record.flat_metrics() for record in rows]
+    measured = sorted({name for found in flat for name in found} - set(CSV_FIELDS))
     table = pd.DataFrame(
         [
-            [
-                *(getattr(record, name) for name in CSV_FIELDS),
-                *(record.metrics.get(name) for name in measured),
-            ]
-            for record in rows
+            [*(getattr(record, name) for name in CSV_FIELDS), *(found.get(name) for name in measured)]
+            for record, found in zip(rows, flat, strict=True)
         ],
         columns=[*CSV_FIELDS, *measured],
         dtype=object,

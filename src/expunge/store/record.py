@@ -11,12 +11,18 @@ from typing import Any
 
 from expunge.errors import InvalidInput, StoreError
 
-SCHEMA_VERSION: int = 3
-"""1 demanded a place on the map of every record; 3 has claims, which an older expunge would not heed."""
+SCHEMA_VERSION: int = 4
+"""1 demanded a place on the map of every record; 3 has claims, which an older expunge would not heed; 4 holds a
+measurement and what stands beside it in one entry, where 3 had an entry NAME_retrained beside NAME."""
 LEARNED_ENOUGH = 0.95
 """Share of the corrupted labels a first model must have learned for its cells to mean something."""
 STATUSES = ("done", "failed", "skipped")
 METRICS = ("healed", "healed_known", "healed_unknown", "utility", "uxh", "asr", "corruption_learned")
+
+VALUE = "value"
+BESIDE = ("low", "high", "retrained", "floor", "oracle")
+"""What may stand beside the value of a measurement: its 95 % interval, the same number of a retrained model and of one
+trained on the true labels, and how far two retrained models lie apart."""
 
 # Metrics are means of zeros and ones; summing them batch by batch may overshoot by rounding.
 _ROUNDING = 1e-6
@@ -62,7 +68,8 @@ class Record:
         uxh: utility times healed, in [0, 1].
         asr: fraction of triggered test examples that reach the attacker's class, in [0, 1].
         corruption_learned: fraction of the corrupted labels the model had learned, in [0, 1].
-        metrics: further measurements by name: accuracies on the task's named sets, membership inference; JSON.
+        metrics: further measurements: name -> "value" and what stands beside it, see :data:`BESIDE`; None where it
+            is not defined; JSON. A number alone stands for its value.
         per_class: test accuracy of each class, None for a class without examples.
         seconds: wall time of the unlearning.
         sample_gradients: per-example gradients computed.
@@ -107,7 +114,7 @@ class Record:
     uxh: float | None = None
     asr: float | None = None
     corruption_learned: float | None = None
-    metrics: dict[str, float | None] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
     per_class: list[float | None] = field(default_factory=list)
     seconds: float | None = None
     sample_gradients: int | None = None
@@ -122,6 +129,18 @@ class Record:
     def on_map(self) -> bool:
         """Whether the cell is a place on the map of regularity by discovery."""
         return self.regularity is not None and self.discovery is not None
+
+    def number(self, name: str) -> float | None:
+        """The value of a measurement, None where it was not made or is not defined."""
+        return self.metrics.get(name, {}).get(VALUE)
+
+    def flat_metrics(self) -> dict[str, float | None]:
+        """The measurements in one row: NAME for a value, NAME_retrained and so on for what stands beside it."""
+        return {
+            name if part == VALUE else f"{name}_{part}": number
+            for name, entry in self.metrics.items()
+            for part, number in entry.items()
+        }
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -153,7 +172,7 @@ class Record:
                 made = json.loads(json.dumps(value, allow_nan=False))
                 if not isinstance(made, dict):
                     raise TypeError(f"a dict is needed, not {type(value).__name__}")
-                return made
+                return {key: _entry(entry) for key, entry in made.items()} if name == "metrics" else made
             if kind == "float":
                 number = self._finite(name, float(value))
                 if number is None and not optional:
@@ -217,6 +236,8 @@ class Record:
                 "upgrade expunge"
             )
         values = {name: row[name] for name in KINDS if row.get(name) is not None}
+        if isinstance(schema, int) and schema < 4 and isinstance(values.get("metrics"), dict):
+            values["metrics"] = _folded(values["metrics"])
         lacking = [name for name in REQUIRED if name not in values]
         if lacking:
             raise StoreError(
@@ -230,6 +251,28 @@ class Record:
                 f"record {row.get('key')!r} is damaged: {error}; restore a copy of the database or "
                 "delete this row"
             ) from error
+
+
+def _entry(entry: Any) -> dict[str, float | None]:
+    """A measurement as its parts."""
+    parts = entry if isinstance(entry, dict) else {VALUE: entry}
+    unknown = set(parts) - {VALUE, *BESIDE}
+    numbers = all(part is None or type(part) in (int, float) for part in parts.values())
+    if unknown or not numbers:
+        raise TypeError(f"a measurement has numbers called {VALUE}, {', '.join(BESIDE)}, not {entry!r:.80}")
+    return {VALUE: None, **parts}
+
+
+def _folded(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The measurements of a schema in which NAME_retrained stood beside NAME."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in metrics.items():
+        stem, _, part = name.rpartition("_")
+        if part in BESIDE and stem in metrics:
+            found.setdefault(stem, {})[part] = value
+        else:
+            found.setdefault(name, {})[VALUE] = value
+    return found
 
 
 def _kind(declared: Field[Any]) -> str:

@@ -15,6 +15,7 @@ from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND, train_refere
 from expunge.fingerprint import fingerprint
 from expunge.metrics.base import Compares, Evaluated, Metric, measure
 from expunge.seeding import generator
+from expunge.store.record import VALUE
 from expunge.store.weights import WeightStore
 from expunge.sweep.plan import KEY_VERSION, Cell, Reference, build_problem
 from expunge.tasks.base import Problem
@@ -61,14 +62,14 @@ def load_reference(job: Reference, folder: Path | str) -> nn.Module:
 
 def measure_chosen(
     cell: Cell, unlearned: nn.Module, original: nn.Module, problem: Problem, folder: Path | str
-) -> dict[str, float | None]:
-    """Return the numbers of the metrics that a cell names, ``None`` where one is not defined.
+) -> dict[str, dict[str, float | None]]:
+    """Return the numbers of the metrics that a cell names, as a record holds them; ``None`` where not defined.
 
-    Beside a number NAME whose metric compares with a reference, or is to be close to a reference's value, stand
+    Beside the value of a metric that compares with a reference, or is to be close to a reference's value, stand
 
-    * NAME_retrained: the number of the retrained model, the aim;
-    * NAME_floor: |number of a second retrained model - number of the retrained model|, the noise of retraining;
-    * NAME_oracle: the number of the model that was trained on the true labels, where data was corrupted.
+    * retrained: the number of the retrained model, the aim;
+    * floor: |number of a second retrained model - number of the retrained model|, the noise of retraining;
+    * oracle: the number of the model that was trained on the true labels, where data was corrupted.
 
     What is measured on references does not depend on the method: it is stored, and measured once for a task.
 
@@ -82,26 +83,26 @@ def measure_chosen(
         job.role: load_reference(job, folder) for job in cell.references
     }
     evaluated |= {role: Evaluated(model, problem, numerics, evaluated) for role, model in models.items()}
-    found: dict[str, float | None] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for name, metric in zip(cell.metrics, load_metrics(cell.metrics), strict=True):
-        numbers = {entry.name: entry.value for entry in measure(metric, evaluated["unlearned"])}
+        numbers = {entry.name: {VALUE: entry.value} for entry in measure(metric, evaluated["unlearned"])}
         found |= numbers
         wanted = compared(metric, corrupted=len(problem.truth.corrupted) > 0)
         if wanted & (Compares.RETRAINED | Compares.ORACLE):
             values = _of_references(cell, name, metric, evaluated, folder)
             for number in numbers:
-                found |= _beside(number, values.get(number, {}), wanted)
+                found[number] |= _beside(values.get(number, {}), wanted)
     return found
 
 
-def _beside(name: str, values: Mapping[str, float | None], wanted: Compares) -> dict[str, float | None]:
+def _beside(values: Mapping[str, float | None], wanted: Compares) -> dict[str, float | None]:
     first, second = values.get(RETRAINED), values.get(SECOND)
     beside: dict[str, float | None] = {}
     if Compares.RETRAINED in wanted:
-        beside[f"{name}_retrained"] = first
-        beside[f"{name}_floor"] = None if first is None or second is None else abs(first - second)
+        beside["retrained"] = first
+        beside["floor"] = None if first is None or second is None else abs(first - second)
     if Compares.ORACLE in wanted:
-        beside[f"{name}_oracle"] = values.get(ORACLE)
+        beside["oracle"] = values.get(ORACLE)
     return beside
 
 

@@ -150,7 +150,7 @@ def parameters(record: Record) -> dict[str, Any]:
 
 def results(record: Record) -> dict[str, float]:
     """Return the metrics and costs that are there; a cell without a result has ``failed`` = 1."""
-    values = {**record.metrics, **{name: getattr(record, name) for name in (*METRICS, *COSTS)}}
+    values = {**record.flat_metrics(), **{name: getattr(record, name) for name in (*METRICS, *COSTS)}}
     if record.status != "done":
         values["failed"] = 1.0
     return {name: value for name, value in values.items() if value is not None}
