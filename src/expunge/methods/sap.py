@@ -35,7 +35,8 @@ def scaled_projection(gram: Tensor, alpha: float) -> Tensor:
     # Rounding leaves a little in directions that no activation has.
     shares = torch.where(shares > len(shares) * torch.finfo(gram.dtype).eps, shares, 0.0)
     weights = alpha * shares / ((alpha - 1) * shares + 1)
-    return (directions * weights) @ directions.T
+    projection: Tensor = (directions * weights) @ directions.T
+    return projection
 
 
 @dataclass(frozen=True, kw_only=True)
