@@ -47,10 +47,12 @@ def test_a_multiple_of_the_task_vector_is_subtracted() -> None:
     x = torch.randn(6, 3, generator=draw)
     train = in_memory(torch.cat([x, x]), (torch.cat([x, x])[:, 0] > 0).long(), 2)
     model = nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-0.3, 0.1, 0.0], [0.3, 0.0, 0.1]]))
     # Two steps, at half of the rate and at 0.
     method = CUTS(
         lr=0.5, batch_size=3, optimiser="sgd", momentum=0, weight_decay=0, epochs=1, rule="accuracy", step=0.25,
-        largest=50.0, threshold=0.0,
+        largest=50.0, threshold=0.4,
     )  # fmt: skip
     request = Request(Split(train, torch.arange(6)), seed=0, numerics=CPU)
     outcome = method(model, request)
@@ -60,8 +62,9 @@ def test_a_multiple_of_the_task_vector_is_subtracted() -> None:
     strengths = [row["strength"] for row in outcome.log]
     assert strengths == [0.25 * number for number in range(len(strengths))]
     assert torch.allclose(outcome.model.weight, model.weight - strengths[-1] * added, atol=1e-5)
-    assert outcome.log[-1]["forget_accuracy"] == 0
-    assert all(row["forget_accuracy"] > 0 for row in outcome.log[:-1])
+    assert outcome.log[-1]["forget_accuracy"] <= 0.4
+    assert len(strengths) > 1
+    assert all(row["forget_accuracy"] > 0.4 for row in outcome.log[:-1])
 
 
 def test_neighbours_choose_the_best_agreement_and_statistics_are_the_first_ones() -> None:

@@ -9,6 +9,7 @@ from expunge.data.joined import in_memory
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Request
 from expunge.methods.sap import SAP, patches, scaled_projection
+from expunge.seeding import global_generator
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import MethodContract, image_case
 from expunge.training.numerics import Numerics
@@ -68,7 +69,8 @@ def test_patches_are_what_a_convolution_multiplies(layer: nn.Conv2d) -> None:
 def test_weights_are_projected_by_the_surest_half() -> None:
     draw = torch.Generator().manual_seed(0)
     train = in_memory(torch.randn(30, 4, generator=draw), torch.arange(30) % 3, 3)
-    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    with global_generator(draw):
+        model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
     request = Request(Split(train, torch.arange(6)), seed=0, numerics=CPU)
     result = SAP(alpha=50.0, trusted=8)(model, request).model
     x, y = train.source.fetch(torch.arange(6, 30), None), train.labels[6:]
