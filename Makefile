@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup map test test-fast test-processors lint types format bench clean
+.PHONY: help setup demo map test test-fast test-processors lint types format bench clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 setup: $(STAMP)  ## create the environment in .venv
+
+demo: $(STAMP)  ## damage a small model, find out how, repair it, show before and after (a minute)
+	rm -rf out/demo
+	$(BIN)/expunge demo --out out/demo
 
 map: $(STAMP)  ## run every default method over the map of digit tasks (minutes)
 	@# Exit code 3 says that a cell failed, as ascent does by diverging; the table and the store tell which.

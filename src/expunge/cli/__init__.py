@@ -14,6 +14,7 @@ from expunge.cli.advise import advise_command
 from expunge.cli.audit import audit_command
 from expunge.cli.bench import bench
 from expunge.cli.clean import clean_command
+from expunge.cli.demo import demo_command
 from expunge.cli.describe import describe
 from expunge.cli.find import find_command
 from expunge.cli.list import list_names
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command("demo")(demo_command)
 app.command("map")(map_command)
 app.command("bench")(bench)
 app.command("tune")(tune_command)

@@ -1,0 +1,282 @@
+"""A damaged model of digits, found out, cleaned and audited: the whole way in a minute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from expunge.data.digits import load_digits
+from expunge.data.examples import Examples
+from expunge.data.images import ImageData, ImageSource
+from expunge.detection.suspect_files import write_suspects
+from expunge.errors import InvalidInput
+from expunge.inputs.architecture import build_architecture
+from expunge.inputs.checkpoint import read_checkpoint
+from expunge.inputs.checkpoint_weights import load_weights
+from expunge.inputs.sources import load_training_data
+from expunge.inputs.training_data import TrainingData
+from expunge.repair.audit import AuditJob, AuditOutcome, audit_files
+from expunge.repair.clean import Cleaned, clean
+from expunge.repair.clean_files import write_files
+from expunge.repair.clean_page import clean_page
+from expunge.repair.find import FindJob, ready_to_find, search
+from expunge.repair.job import Job, Report
+from expunge.repair.output_folder import output_folder
+from expunge.repair.prepare import prepare
+from expunge.seeding import generator, global_generator
+from expunge.training.cost import Meter
+from expunge.training.loop import Progress, predict
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
+
+ARCH = "expunge:convnet"
+TARGET = 0
+"""What every image with the trigger is called."""
+_PATCH = 2
+"""Side of the trigger in pixels."""
+_TRUTH = "column:true_label"
+_SHARES = {"train": (0.0, 0.35), "find": (0.35, 0.55), "clean": (0.55, 0.75), "audit": (0.75, 1.0)}
+"""Begin and end of each part, as shares of the whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoJob:
+    """What is to be shown.
+
+    Args:
+        folder: of all files; it must be new or empty.
+        wrong: training images that get a wrong label, drawn at random.
+        poisoned: training images that get the trigger and the label 0.
+        epochs: passes of the first training.
+        seed: of everything random.
+    """
+
+    folder: Path
+    wrong: int = 60
+    poisoned: int = 60
+    epochs: int = 30
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """Training data that somebody damaged, with the truth about it.
+
+    Args:
+        images: uint8 (N, 1, 8, 8), the trigger included.
+        labels: int64 (N,), as given.
+        true_labels: int64 (N,).
+        poisoned: bool (N,), which images carry the trigger.
+        held_out: uint8 (K, 1, 8, 8), images that nothing is trained on.
+        held_out_labels: int64 (K,), true ones.
+    """
+
+    images: Tensor
+    labels: Tensor
+    true_labels: Tensor
+    poisoned: Tensor
+    held_out: Tensor
+    held_out_labels: Tensor
+
+    @property
+    def bad(self) -> Tensor:
+        """Bool (N,): the damaged images."""
+        return self.labels != self.true_labels
+
+    @property
+    def triggered(self) -> Tensor:
+        """The held-out images that are no zeros, with the trigger: uint8 (T, 1, 8, 8)."""
+        return stamp(self.held_out[self.held_out_labels != TARGET])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says, int64.
+
+    Args:
+        train: (N,) of the training images.
+        held_out: (K,) of the held-out ones.
+        triggered: (T,) of :attr:`Damaged.triggered`.
+    """
+
+    train: Tensor
+    held_out: Tensor
+    triggered: Tensor
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What was done.
+
+    Args:
+        job: what was asked for.
+        damaged: data and truth.
+        before: of the damaged model.
+        after: of the cleaned one.
+        suspects: int64, positions of the images that were listed, the most suspicious first.
+        cleaned: what came of the repair.
+        audit: of the written files.
+        seconds: of each part.
+        commands: how to do the same on the command line: name -> line.
+    """
+
+    job: DemoJob
+    damaged: Damaged
+    before: Predictions
+    after: Predictions
+    suspects: Tensor
+    cleaned: Cleaned
+    audit: AuditOutcome
+    seconds: dict[str, float]
+    commands: dict[str, str]
+
+
+class _Clock:
+    """Reports the progress of one part after the other, and keeps how long each took."""
+
+    def __init__(self, report: Report) -> None:
+        self.seconds: dict[str, float] = {}
+        self._report = report
+
+    @contextmanager
+    def part(self, name: str, doing: str) -> Iterator[Progress]:
+        begin, end = _SHARES[name]
+
+        def step(share: float) -> None:
+            self._report(begin + (end - begin) * share, doing)
+
+        step(0.0)
+        begun = time.perf_counter()
+        yield step
+        self.seconds[name] = time.perf_counter() - begun
+
+
+def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
+    """Damage digits, train on them, find, clean and audit; every file goes to ``job.folder``.
+
+    Raises:
+        InvalidInput: the folder is not empty, or more images are to be damaged than there are.
+        StoreError: a file cannot be written.
+    """
+    folder, clock = job.folder.expanduser(), _Clock(report)
+    with output_folder(folder) as aside:
+        damaged = damage(load_digits(), job)
+        _write(damaged, aside)
+    net, listed, data = folder / "net.pt", folder / "suspects.csv", str(folder / "digits.npz")
+    with clock.part("train", "training on the damaged digits") as step:
+        torch.save(_train(job, load_training_data(data), step).state_dict(), net)
+    with clock.part("find", "looking for bad examples") as step:
+        ready = ready_to_find(
+            FindJob(data=data, arch=ARCH, checkpoint=net, poison=("activation",), seed=job.seed)
+        )
+        found = search(ready, step)
+        write_suspects(listed, found.suspects, found.rows)
+    with clock.part("clean", "unlearning them") as step, output_folder(folder / "cleaned") as aside:
+        prepared = prepare(
+            Job(
+                checkpoint=net, arch=ARCH, data=data, forget=str(listed), seed=job.seed,
+                validation=str(folder / "held_out.npz"), truth=_TRUTH, learn_truth=False,
+            )
+        )  # fmt: skip
+        cleaned = clean(prepared, aside, lambda share, doing: step(share))
+        write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
+    written = folder / "cleaned" / cleaned.checkpoint
+    with clock.part("audit", "measuring what is left") as step:
+        audit = audit_files(
+            AuditJob(
+                original=net, unlearned=written, arch=ARCH, data=data, forget=str(listed), truth=_TRUTH,
+                validation=str(folder / "held_out.npz"), quick=True, seed=job.seed,
+            ),
+            lambda share, doing: step(share),
+        )  # fmt: skip
+        audit.write(folder / "audit.json")
+    before, after = (_predict(path, damaged, ready.data) for path in (net, written))
+    report(1.0, "")
+    return Demo(
+        job, damaged, before, after, found.suspects.worst_first, cleaned, audit, clock.seconds,
+        _commands(folder, written),
+    )  # fmt: skip
+
+
+def damage(data: ImageData, job: DemoJob) -> Damaged:
+    """Give some training images a wrong label, and others the trigger and the label 0.
+
+    Raises:
+        InvalidInput: more are to be damaged than there are.
+    """
+    true = data.train_labels.cpu()
+    free = (true != TARGET).nonzero().flatten()
+    if job.wrong + job.poisoned > len(free):
+        raise InvalidInput(
+            f"{job.wrong} wrong labels and {job.poisoned} triggers were asked for, but {len(free)} images are free to "
+            "be damaged; ask for fewer"
+        )
+    draw = generator(job.seed, "demo")
+    chosen = free[torch.randperm(len(free), generator=draw)[: job.wrong + job.poisoned]]
+    labels, images = true.clone(), data.train_images.cpu().clone()
+    wrong, poisoned = chosen[: job.wrong], chosen[job.wrong :]
+    shift = torch.randint(1, len(data.classes), (len(wrong),), generator=draw)
+    labels[wrong] = (true[wrong] + shift) % len(data.classes)
+    labels[poisoned], images[poisoned] = TARGET, stamp(images[poisoned])
+    mask = torch.zeros(len(true), dtype=torch.bool)
+    mask[poisoned] = True
+    return Damaged(images, labels, true, mask, data.test_images.cpu(), data.test_labels.cpu())
+
+
+def stamp(images: Tensor) -> Tensor:
+    """Return uint8 ``images`` (N, 1, H, W) with the trigger: a white square in the bottom-right corner."""
+    images = images.clone()
+    images[..., -_PATCH:, -_PATCH:] = 255
+    return images
+
+
+def _write(damaged: Damaged, folder: Path) -> None:
+    np.savez(
+        folder / "digits.npz",
+        images=damaged.images.numpy(),
+        labels=damaged.labels.numpy(),
+        true_label=damaged.true_labels.numpy(),
+    )
+    np.savez(folder / "held_out.npz", images=damaged.held_out.numpy(), labels=damaged.held_out_labels.numpy())
+
+
+def _train(job: DemoJob, data: TrainingData, step: Progress) -> nn.Module:
+    numerics = Numerics.for_inputs("cpu", data.shape)
+    with global_generator(generator(job.seed, "initialisation")):
+        model = build_architecture(ARCH, shape=data.shape, n_classes=len(data.classes))
+    recipe = Recipe(epochs=job.epochs, batch_size=128, augment=False)
+    return recipe.train(model, data.examples, job.seed, numerics, Meter(numerics.device), step)
+
+
+def _predict(path: Path, damaged: Damaged, data: TrainingData) -> Predictions:
+    model = build_architecture(ARCH, shape=data.shape, n_classes=len(data.classes))
+    load_weights(model, read_checkpoint(path))
+    numerics = Numerics.for_inputs("cpu", data.shape)
+    numerics.place(model)
+
+    def of(images: Tensor) -> Tensor:
+        source = ImageSource(images, data.mean, data.std)
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        return predict(model, Examples.all_of(source, labels, len(data.classes)), numerics).argmax(1)
+
+    return Predictions(of(damaged.images), of(damaged.held_out), of(damaged.triggered))
+
+
+def _commands(folder: Path, written: Path) -> dict[str, str]:
+    """Return what does the same on the command line; the results go beside those that are there."""
+    data, net, listed = folder / "digits.npz", folder / "net.pt", folder / "suspects.csv"
+    shared = f"--arch {ARCH} --data {data}"
+    measured = f"--forget {listed} --validation {folder / 'held_out.npz'}"
+    return {
+        "find": f"expunge find --checkpoint {net} {shared} --out {folder / 'again.csv'}",
+        "review": f"expunge review {listed}",
+        "clean": f"expunge clean --checkpoint {net} {shared} {measured} --out {folder / 'again'}",
+        "audit": f"expunge audit --original {net} --unlearned {written} {shared} {measured} --quick",
+    }
