@@ -9,7 +9,8 @@ from reviewing import listed
 
 from expunge.data.joined import in_memory
 from expunge.inputs.training_data import TrainingData
-from expunge.review.display import Display, png
+from expunge.results.png import png
+from expunge.review.display import Display
 from expunge.review.listing import load_data, read_summary
 
 

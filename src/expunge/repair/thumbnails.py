@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from expunge.data.examples import Examples
 from expunge.data.images import ImageSource
 from expunge.inputs.pictures import DecodedSource
+from expunge.results.png import data_uri
 
 _LARGEST = 96
 """Pixels of the longer side."""
 
 
 def thumbnails(examples: Examples, positions: Tensor) -> list[str]:
-    """Return PNG pictures of ``positions`` as data URIs; none where inputs are no images, or without pillow."""
-    try:
-        from PIL import Image
-    except ImportError:
-        return []
-    rows, made = examples.index[positions.to(examples.device)].cpu(), []
-    for row in rows.tolist():
+    """Return PNG pictures of ``positions`` as data URIs; none where inputs are no images."""
+    made = []
+    for row in examples.index[positions.to(examples.device)].tolist():
         pixels = _pixels(examples, row)
         if pixels is None:
             return []
-        picture = Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())
-        picture.thumbnail((_LARGEST, _LARGEST))
-        file = io.BytesIO()
-        picture.save(file, "png")
-        made.append("data:image/png;base64," + base64.b64encode(file.getvalue()).decode())
+        if max(pixels.shape[1:]) > _LARGEST:
+            scale = _LARGEST / max(pixels.shape[1:])
+            small = F.interpolate(pixels[None].float(), scale_factor=scale, mode="bilinear", antialias=True)
+            pixels = small[0].round().clamp(0, 255).to(torch.uint8)
+        made.append(data_uri(pixels))
     return made
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from expunge.inputs.specification import load_extra
 from expunge.inputs.training_data import TrainingData
+from expunge.results.png import png
 
 _NUMBERS = 64
 """Numbers of a row that are shown."""
@@ -70,24 +69,3 @@ class Display:
             return None
         transformers = load_extra("transformers", "transformers", "text", "showing texts")
         return transformers.AutoTokenizer.from_pretrained(self.tokenizer)
-
-
-def png(image: Tensor) -> bytes:
-    """Return uint8 (C, H, W), C 1 or 3, as a PNG file."""
-    channels, height, width = image.shape
-    lines = image.permute(1, 2, 0).reshape(height, width * channels)
-    # each line begins with its filter, here none
-    filtered = torch.cat([torch.zeros(height, 1, dtype=torch.uint8), lines], dim=1).numpy().tobytes()
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", head)
-        + chunk(b"IDAT", zlib.compress(filtered, 6))
-        + chunk(b"IEND", b"")
-    )
