@@ -214,7 +214,7 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "forget fractions": ({"forget": [0.5]}, InvalidInput, "forget indices must be integers, got torch.float32"),
     "short mask": ({"forget": torch.ones(3, dtype=torch.bool)}, InvalidInput, "one entry for each of the 40 ex"),
     "unknown method": ({"method": "remm"}, UnknownName, r"unknown method 'remm'; did you mean 'rem'\?"),
-    "unknown setting": ({"round": 2}, UnknownName, r"method 'relearn' has no setting 'round' \(settings: epoch"),
+    "unknown setting": ({"round": 2}, UnknownName, r"method 'relearn' has no setting 'round' \(settings: .*epochs"),
     "setting out of range": ({"epochs": 1}, InvalidInput, "epochs must be at least 2"),
     "path to no method": (
         {"method": "expunge.training.recipe:Recipe"},

@@ -27,6 +27,10 @@ from expunge.training.recipe import Optimiser, Recipe
         ({"forget": False, "recipe": True}, "retrain", "l1_sparse"),
         ({"forget": False, "recipe": True, "budget": 0.5}, "l1_sparse", ""),
         ({"purpose": "forget"}, "natmu", "amnesiac"),
+        ({"purpose": "forget", "recipe": True, "price": 0.9}, "natmu", "amnesiac"),
+        ({"purpose": "forget", "recipe": True, "price": 1.2}, "retrain", "natmu"),
+        ({"purpose": "forget", "price": 1.2}, "natmu", "amnesiac"),
+        ({"purpose": "forget", "recipe": True, "price": 1.2, "budget": 0.5}, "natmu", "amnesiac"),
         ({"purpose": "forget", "floating": False, "images": False}, "amnesiac", "npo"),
         ({"purpose": "forget", "images": False}, "amnesiac", "npo"),
         (

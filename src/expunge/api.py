@@ -212,7 +212,11 @@ def situation_of(
     """
     price = None
     if recipe is not None:
-        price = Relearn().epochs_of(len(split.train), recipe.batch_size) / recipe.epochs
+        heals = Relearn().epochs_of(len(split.train), recipe.batch_size)
+        forgets = load_method(
+            "natmu" if x.ndim == 4 and x.is_floating_point() else "amnesiac"
+        ).typical_epochs(recipe)
+        price = (heals if purpose == "heal" else forgets) / recipe.epochs
     return Situation(
         purpose=purpose,
         discovery=discovery,

@@ -36,7 +36,8 @@ class Situation:
         floating: whether inputs are floating-point numbers, not token ids.
         attachable: whether dedicated neurons can stand beside some layer of the network.
         recipe: whether the network can be retrained: it began from a fresh initialisation, and it is known how.
-        price: what relearning costs, as a share of the first training; ``None`` where that is not known.
+        price: what the usual method for the purpose costs, as a share of the first training; ``None`` where that is not
+            known.
         budget: most that may be spent, as a share of the first training; ``None`` for no limit.
 
     Raises:
@@ -159,6 +160,13 @@ def _why_relearn(case: Situation) -> str:
 
 
 def _to_forget(case: Situation) -> Choice:
+    affordable = case.budget is None or case.budget >= 1
+    if case.retain and case.recipe and affordable and case.price is not None and case.price >= 1:
+        return Choice(
+            RETRAIN,
+            f"it forgets by not having seen the rows, and costs less: unlearning would cost {case.price:.0%} of it",
+            "natmu" if case.images and case.floating else "amnesiac",
+        )
     if case.retain and case.images and case.floating:
         return Choice(
             "natmu",

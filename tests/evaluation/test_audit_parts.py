@@ -320,3 +320,19 @@ def test_true_labels_are_stronger_than_what_is_said() -> None:
     assert found.facts.labels == "wrong"
     found = audit(same, same, TRAIN, CLASS, TEST, numerics=CPU, metrics=[])
     assert found.facts.labels == "unknown"
+
+
+def test_unseen_rows_are_weighted_by_the_classes_of_the_forget_set() -> None:
+    # Nine of class 0 and three of class 2 are to be forgotten.
+    rows = [
+        int(row) for label, count in ((0, 9), (2, 3)) for row in (TRAIN.labels == label).nonzero()[:count]
+    ]
+    model = mlp(3)
+    found = audit(model, model, TRAIN, torch.tensor(rows), TEST, labels="right", metrics=[ForgetAccuracy()])
+    with torch.no_grad():
+        batch = next(TEST.batches(100))
+        right = (model(batch.x).argmax(1) == batch.y).double()
+    by_hand = (9 * float(right[batch.y == 0].mean()) + 3 * float(right[batch.y == 2].mean())) / 12
+    assert found.facts.value("unseen_like_forget", "unlearned") == pytest.approx(by_hand)
+    without = audit(model, model, TRAIN, torch.tensor(rows), None, labels="right", metrics=[ForgetAccuracy()])
+    assert without.facts.value("unseen_like_forget", "unlearned") is None

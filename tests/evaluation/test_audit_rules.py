@@ -265,3 +265,22 @@ def test_an_oracle_comes_first_where_labels_are_wrong() -> None:
     assert facts({"forget_accuracy": accuracies(1.0, 0.0)}).reference == ""
     # against the oracle this is no over-forgetting
     assert not over_forgot(facts(numbers, labels="wrong"), T)
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome"), [(0.97, "did not forget"), (0.88, "partly forgot"), (0.81, None), (0.60, None)]
+)
+def test_good_rows_without_a_reference_are_held_against_unseen_ones(
+    after: float, outcome: str | None
+) -> None:
+    known = facts(
+        {
+            "forget_accuracy": {"original": 0.99, "unlearned": after},
+            "unseen_like_forget": {"original": 0.80, "unlearned": 0.80},
+        }
+    )
+    found = did_not_forget(known, T)
+    assert [finding.outcome for finding in found] == ([outcome] if outcome else [])
+    if found:
+        assert "on unseen rows of these classes 80.0%" in found[0].sentence
+    assert telling(known, T) == ["forget_accuracy"]

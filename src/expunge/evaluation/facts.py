@@ -155,14 +155,16 @@ class Compared:
 def forget_accuracy(facts: Facts, thresholds: Thresholds) -> Compared | None:
     """Compare the accuracy on the forget set, stored labels.
 
-    Without a reference 0 is expected of a class that is forgotten whole, and of labels known to be wrong;
-    for other examples nothing is.
+    Without a reference 0 is expected of a class that is forgotten whole, and of labels known to be wrong; of other
+    examples what the original scores on unseen ones of the same classes, where there are any.
     """
     name = "forget_accuracy"
     before, after = facts.value(name, "original"), facts.value(name, "unlearned")
     reference, role = facts.value(name, facts.reference), facts.reference
     if reference is None and (facts.whole_classes or facts.labels == "wrong"):
         reference, role = 0.0, "expected"
+    elif reference is None and facts.labels == "right":
+        reference, role = facts.value("unseen_like_forget", "original"), "on unseen rows of these classes"
     if before is None or after is None or reference is None:
         return None
     error = sampling_error(reference, facts.n_forget, thresholds.level)

@@ -11,7 +11,9 @@ from expunge.metrics.set_accuracy import accuracy
 class ForgetAccuracy(Metric):
     """Share of D_f whose stored label is predicted.
 
-    "forget_test_accuracy" is the accuracy on test examples of the classes that are forgotten whole.
+    "forget_test_accuracy" is the accuracy on test examples of the classes that are forgotten whole. Of other forget
+    sets "unseen_like_forget" is that on the test set, each class weighted as in D_f: what a model that never saw D_f
+    would have on it.
     """
 
     name = "forget_accuracy"
@@ -26,7 +28,24 @@ class ForgetAccuracy(Metric):
         values = {self.name: Value(self(evaluated))}
         if evaluated.has("forget_test"):
             values["forget_test_accuracy"] = Value(evaluated.accuracy("forget_test"))
+        elif (unseen := _unseen_of_the_same_classes(evaluated)) is not None:
+            values["unseen_like_forget"] = Value(unseen)
         return values
+
+
+def _unseen_of_the_same_classes(evaluated: Evaluated) -> float | None:
+    """sum_c |D_f with label c| / |D_f| times the test accuracy of class c; ``None`` where one has no test example."""
+    if not evaluated.has("test"):
+        return None
+    logits, labels = evaluated.test
+    right = logits.argmax(1) == labels
+    total, forgotten = 0.0, evaluated.forget[1]
+    for label, count in zip(*(part.tolist() for part in forgotten.unique(return_counts=True)), strict=True):
+        mine = labels == label
+        if not bool(mine.any()):
+            return None
+        total += count * float(right[mine].cpu().double().mean())
+    return total / len(forgotten)
 
 
 class KeptAccuracy(Metric):
