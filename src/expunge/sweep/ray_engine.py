@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from types import ModuleType
 from typing import Any
 
+from expunge.engine import EngineError, WorkerLost
 from expunge.errors import InvalidInput
-from expunge.sweep.engine import EngineError, WorkerLost
+from expunge.optional import load_extra
 
 
 class RayEngine:
@@ -66,7 +67,7 @@ class RayEngine:
         return self._room() + 1
 
     def submit(self, task: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        """See :class:`expunge.sweep.engine.Engine`."""
+        """See :class:`expunge.engine.Engine`."""
         reference = self._carry_out.remote(self._threads, task, *args)
         outer: Future[Any] = Future()
 
@@ -83,7 +84,7 @@ class RayEngine:
         return outer
 
     def close(self) -> None:
-        """See :class:`expunge.sweep.engine.Engine`."""
+        """See :class:`expunge.engine.Engine`."""
         for reference in list(self._unfinished.values()):
             self._ray.cancel(reference, force=True)
         if self._own:
@@ -131,11 +132,5 @@ def _carry_out(threads: int, task: Callable[..., Any], *args: Any) -> Any:
 
 
 def _ray() -> ModuleType:
-    try:
-        import ray
-    except ImportError as error:
-        raise InvalidInput(
-            f"a sweep on a cluster needs ray, which cannot be imported ({error}); run: "
-            "pip install 'expunge[ray]'"
-        ) from error
-    return ray  # type: ignore[no-any-return, unused-ignore]
+    module: ModuleType = load_extra("ray", "ray", "ray", "a sweep on a cluster")
+    return module
