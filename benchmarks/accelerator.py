@@ -46,14 +46,13 @@ from expunge.registry import METHODS
 from expunge.seeding import generator
 from expunge.store.weights import WeightStore
 from expunge.sweep.grid import Grid
-from expunge.sweep.plan import Cell, Training, build_problem, evaluation_epochs, make_plan
+from expunge.sweep.plan import Cell, Training, evaluation_epochs, make_plan
 from expunge.sweep.preset import Preset
-from expunge.sweep.run import load_trained, run_cell, run_training
+from expunge.sweep.run import run_cell, run_training
 from expunge.tasks.base import Problem
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import ForgetClasses
 from expunge.tasks.regularity import regularity_name
-from expunge.training.batchnorm import recalibrate
 from expunge.training.cost import Meter
 from expunge.training.loop import cross_entropy, fit, predict
 from expunge.training.numerics import Numerics
@@ -633,7 +632,7 @@ class Cells:
         return {**_place(job), "corruption_learned": learned, "seconds": seconds}
 
     def _cell(self, job: Cell) -> dict[str, Any]:
-        record = run_cell(job, self.weights.folder, keep_weights=True)
+        record = run_cell(job, self.weights.folder)
         if record.status != "done":
             return {**_place(job), "error": "failed", "message": record.error}
         kept = (
@@ -649,19 +648,11 @@ class Cells:
         return {
             **_place(job),
             **{name: getattr(record, name) for name in kept},
-            "recalibrated": self._recalibrated(job),
+            "recalibrated": {
+                name: record.metrics.get(f"{name}_recalibrated")
+                for name in ("uxh", "utility", "healed", "asr")
+            },
         }
-
-    def _recalibrated(self, job: Cell) -> dict[str, float | None]:
-        """Measure the unlearned model once more, with batch-norm statistics estimated on the retain set."""
-        training = job.training
-        problem = build_problem(training, job.task, self.weights.folder)
-        model, _ = load_trained(training, self.weights.folder)
-        model.load_state_dict(self.weights.load(job.key, training.numerics.device))
-        draw = generator(job.unlearning_seed, "recalibration")
-        recalibrate(model, problem.split.retain, training.numerics, generator=draw)
-        found = evaluate(model, problem, training.numerics)
-        return {name: found[name] for name in ("uxh", "utility", "healed", "asr")}
 
     def summary(self) -> dict[str, Any]:
         """What all processes have done so far, and what all cells of this first setup of the grid would take."""

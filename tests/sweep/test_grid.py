@@ -245,6 +245,7 @@ CELLS = {
     "relearn-digits": 500,
     "relearn-fashion-vit": 72,
     "rem-ablation": 72,
+    "digits-recalibrated": 1440,
 }
 SETTINGS_ALONE = {"cifar10", "cifar10-10k"}
 
@@ -294,6 +295,7 @@ def test_packaged_grids_can_be_planned(name: str) -> None:
         "relearn-digits": 25,
         "relearn-fashion-vit": 9,
         "rem-ablation": 6,
+        "digits-recalibrated": 15,
     }.get(name, 3)
 
 
