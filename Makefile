@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo map test test-fast test-processors lint types format bench clean
+.PHONY: help setup demo docs map test test-fast test-processors lint types format bench clean
 
 help:  ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ test-fast: $(STAMP)  ## run the tests that take under twenty seconds each
 
 test-processors: $(STAMP)  ## run the tests that train networks as other processors would (half an hour)
 	$(BIN)/python tests/processors.py
+
+docs: $(STAMP)  ## build the documentation in out/site; warnings are errors
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The README names what exists."""
+"""The README and the table of methods name what exists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_method_table_is_the_one_the_code_gives() -> None:
-    assert markdown_table() in README, "replace the table by the output of 'expunge list --markdown'"
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert markdown_table() in page, "replace the table by the output of 'expunge list --markdown'"
+
+
+def test_a_first_screen_and_no_more() -> None:
+    assert README.count("\n") < 120
 
 
 def test_links_lead_to_files() -> None:
@@ -21,7 +26,23 @@ def test_links_lead_to_files() -> None:
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_the_two_commands_are_targets_of_make() -> None:
+def test_the_counts_are_those_of_the_code() -> None:
+    from expunge.registry import METHODS, METRICS
+
+    assert f"{len(METHODS.names())} methods and {len(METRICS.names())} metrics" in README
+
+
+def test_the_figures_are_those_of_the_results() -> None:
+    table = README.partition("| damaged model |")[2].partition("\n\n")[0]
+    results = (ROOT / "docs" / "results" / "relearn.md").read_text(encoding="utf-8")
+    for figure in ("76.0", "3.8", "67.8", "81.3"):
+        assert figure in table
+        assert figure in results
+
+
+def test_the_commands_are_targets_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for command in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    commands = re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE)
+    assert {"setup", "map", "test"} <= set(commands)
+    for command in commands:
         assert re.search(rf"^{command}:", makefile, flags=re.MULTILINE), command

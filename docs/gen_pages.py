@@ -1,0 +1,231 @@
+"""Pages that the code writes: one a method, one a metric, the commands. A hook of MkDocs."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from expunge.cli import app
+from expunge.methods.base import Method
+from expunge.methods.catalogue import entry
+from expunge.metrics.base import Metric
+from expunge.registry import METHODS, METRICS
+
+ROOT = Path(__file__).parents[1]
+_SECTION = re.compile(r"^(Args|Raises|Returns|Attributes):$")
+_ITEM = re.compile(r"^    (?P<name>[\w*]+): ?(?P<text>.*)$")
+_MATH = re.compile(r"[=|<>∪~]|\bmean over\b|^\s*[a-zA-Z_]+\(")
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+(?:src|benchmarks|examples|tests)/[^)]+)\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages, and name them in the navigation."""
+    pages = {
+        "Methods": {f"methods/{name}.md": method_page(name) for name in METHODS.names()},
+        "Metrics": {"metrics/index.md": _metrics()},
+    }
+    pages["Metrics"] |= {f"metrics/{name}.md": metric_page(name) for name in METRICS.names()}
+    for each in (*pages.values(), {"commands.md": commands_page()}):
+        for path, text in each.items():
+            files.append(File.generated(config, path, content=text))
+    written = sorted(
+        file.src_uri for file in files if re.fullmatch(r"results/(?!index)[\w-]+\.md", file.src_uri)
+    )
+    pages["Results"] = dict.fromkeys(written, "")
+    for part in config.nav or []:
+        for title in pages:
+            if title in part:
+                part[title] = [*part[title], *pages[title]]
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Lead from the table of methods to their pages, and from the documentation to nowhere outside it."""
+    if page.file.src_uri == "methods.md":
+        markdown = re.sub(r"^\| `(\w+)`", r"| [`\1`](methods/\1.md)", markdown, flags=re.MULTILINE)
+    return _OUTSIDE.sub(lambda link: f"{link[1]} (`{link[2].lstrip('./')}`)", markdown)
+
+
+def method_page(name: str) -> str:
+    """Return the page of a method as Markdown: its card, its docstring, its settings."""
+    kind: type[Method] = METHODS.get(name)
+    found = entry(name)
+    card = {
+        "reads": found.needs, "changes": found.touches, "cost": f"{found.cost} of a retraining",
+        "first training": f"prepared by `Recipe({found.preparation}=...)`" if found.preparation else "any",
+    }  # fmt: skip
+    if (source := kind.reference) is not None:
+        card["source"] = f"{source.authors}: {source.title} ({source.year}), {source.where}"
+    rows = "\n".join(f"| {key} | {value} |" for key, value in card.items())
+    summary, body = _docstring(kind)
+    return (
+        f"# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n{body}\n\n{_settings(kind)}\n## Use\n\n"
+        f"```python\n{_use(name, found.needs)}\n```\n\n```sh\nexpunge describe {name}\n```\n"
+    )
+
+
+def _use(name: str, needs: str) -> str:
+    if "truth" in needs or "codes" in needs:
+        return "# needs what only an experiment knows, or a prepared model: see expunge map and expunge bench"
+    return f'expunge.unlearn(model, train_set, forget=bad_indices, method="{name}")'
+
+
+def _settings(kind: type[Any]) -> str:
+    space = kind.search_space()
+    told = dict(_items(inspect.getdoc(kind) or "", "Args"))
+    lines = ["## Settings", "", "| setting | default | searched by `tune` | meaning |", "|---|---|---|---|"]
+    for each in dataclasses.fields(kind):
+        default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        tried = _cell(str(space.get(each.name, "")))
+        lines.append(f"| `{each.name}` | `{default!r}` | {tried} | {_cell(told.get(each.name, ''))} |")
+    return "\n".join([*lines, ""]) + "\n" if len(lines) > 4 else ""
+
+
+def _metrics() -> str:
+    lines = ["# Metrics", "", "| name | what it measures | unit | better | beside |", "|---|---|---|---|---|"]
+    for name in METRICS.names():
+        kind: type[Metric] = METRICS.get(name)
+        lines.append(
+            f"| [`{name}`]({name}.md) | {_cell(_links(METRICS.summary(name)))} | {_unit(kind)} | {kind.better} | "
+            f"{kind.compares} |"
+        )
+    return "\n".join([*lines, "", "A metric that is not defined for a task says why.", ""])
+
+
+def metric_page(name: str) -> str:
+    """Return the page of a metric as Markdown: unit, direction, definition, source."""
+    kind: type[Metric] = METRICS.get(name)
+    summary, body = _docstring(kind)
+    card = {
+        "unit": _unit(kind),
+        "better": _BETTER.get(kind.better, kind.better),
+        "compared with": str(kind.compares),
+    }
+    if kind.source:
+        card["source"] = kind.source
+    rows = "\n".join(f"| {key} | {value} |" for key, value in card.items())
+    return f"# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n{body}\n{_formula(kind)}"
+
+
+_BETTER = {"reference": "closer to the retrained model (or the oracle, where data was corrupted)"}
+
+
+def _unit(kind: type[Metric]) -> str:
+    return "fraction, in [0, 1]" if kind.unit == "fraction" else kind.unit or "none"
+
+
+def _formula(kind: type[Metric]) -> str:
+    """Return the definitions of the public functions of the metric's module."""
+    module = inspect.getmodule(kind)
+    found = [
+        each for name, each in inspect.getmembers(module, inspect.isfunction)
+        if each.__module__ == kind.__module__ and not name.startswith("_")
+    ]  # fmt: skip
+    parts = []
+    for each in found:
+        summary, body = _docstring(each)
+        parts.append(f"### `{each.__name__}{inspect.signature(each)}`\n\n{summary}\n\n{body}\n")
+    return "\n## Definition\n\n" + "\n".join(parts) if parts else ""
+
+
+def commands_page() -> str:
+    """Return every command with its options, as --help has them."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group) or hasattr(group, "commands")
+    parts = ["# Commands\n\n`expunge COMMAND --help` prints the same.\n"]
+    for name, command in group.commands.items():
+        parts.append(f"## expunge {name}\n\n{inspect.cleandoc(command.help or '')}\n")
+        parts.append("| option | meaning | default |\n|---|---|---|")
+        for each in command.params:
+            flags = (
+                " / ".join([*each.opts, *each.secondary_opts])
+                if each.param_type_name == "option"
+                else each.name
+            )
+            default = (
+                "" if each.default in (None, False, ()) or callable(each.default) else f"`{each.default}`"
+            )
+            parts.append(f"| `{flags}` | {_cell(getattr(each, 'help', '') or '')} | {default} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _docstring(target: Any) -> tuple[str, str]:
+    """Return the first line and the rest of a docstring as Markdown; formulas become code."""
+    text = inspect.getdoc(target) or ""
+    first, _, rest = text.partition("\n")
+    return _links(first), "\n".join(_blocks(rest))
+
+
+def _blocks(text: str) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
+        lines = block.splitlines()
+        if not lines:
+            continue
+        if section := _SECTION.match(lines[0]):
+            if section[1] != "Args":  # the settings have a table of their own
+                yield f"**{section[1]}**\n"
+                yield from (f"- `{name}`: {_links(told)}" for name, told in _items(block, section[1]))
+                yield ""
+            elif not text.startswith("Args"):
+                yield ""
+        elif _is_formula(lines):
+            yield "```text\n" + "\n".join(lines) + "\n```\n"
+        else:
+            named = re.match(r"(Source|Departures|Symbols|Errata): ", block)
+            said = _links(" ".join(_joined(lines)) if not _is_list(lines) else "\n".join(lines))
+            yield (f"**{named[1]}.** {said[len(named[0]) :]}" if named else said) + "\n"
+
+
+def _joined(lines: list[str]) -> list[str]:
+    return [line.strip() for line in lines]
+
+
+def _is_list(lines: list[str]) -> bool:
+    return any(re.match(r"\s*(- |\* |\d+\. )", line) for line in lines)
+
+
+def _is_formula(lines: list[str]) -> bool:
+    if _is_list(lines) or re.match(r"\w+: ", lines[0]):
+        return False
+    return all(line.startswith("  ") for line in lines) or sum(
+        bool(_MATH.search(line)) for line in lines
+    ) == len(lines)
+
+
+def _items(text: str, section: str) -> Iterator[tuple[str, str]]:
+    """Yield name and meaning of each entry of a section of a docstring."""
+    inside, name, told = False, "", list[str]()
+    for line in [*text.splitlines(), ""]:
+        if line == f"{section}:":
+            inside = True
+        elif inside and (item := _ITEM.match(line)):
+            if name:
+                yield name, " ".join(told)
+            name, told = item["name"], [item["text"]]
+        elif inside and line.startswith("     "):
+            told.append(line.strip())
+        elif inside and not line.startswith(" "):
+            if name:
+                yield name, " ".join(told)
+            inside, name = False, ""
+
+
+def _links(text: str) -> str:
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
+    text = text.replace("``", "`")
+    return re.sub(r"(?<!`)<(?=[a-zA-Z/])", "&lt;", text)
+
+
+def _cell(text: str) -> str:
+    return _links(text).replace("|", "\\|").replace("\n", " ")
