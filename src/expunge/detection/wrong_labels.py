@@ -19,6 +19,8 @@ _WORTHLESS = 0.1
 """Expected share of wrong ones below which no list is made."""
 _MOST = 0.5
 """Share of the rows that is no list any more."""
+_AT_LEAST = 0.25
+"""Share of the number that known rows leave possible: a network that has memorised all labels doubts none."""
 _CLEARLY = 1.2
 """Times the merit of 1 - p by which the known rows must speak for the other ranking."""
 _FEW = 5
@@ -54,8 +56,8 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
 
     - the score is the probability by the noise model, where the known rows stand clearly higher by it: it is better
       where wrong labels follow a rule (two classes exchanged) and worse where they do not;
-    - the lower number is at least the errors expected among the worst, over the share of the known ones there, and the
-      upper one is :func:`~expunge.detection.cut.most_errors`;
+    - the upper number is :func:`~expunge.detection.cut.most_errors`; the lower one is at least a quarter of it, and the
+      errors expected among the worst over the share of the known ones there;
     - the list ends at :func:`~expunge.detection.cut.known_cut`, if that comes before n;
     - known rows that are not ranked above the others say that the ranking is worth nothing: then the fifty worst are
       named, and the result is not usable. Nor is it where nearly all that is named would be good, or half of the rows
@@ -133,8 +135,9 @@ class _Ranking:
             n = max(1, round(self.fewest))
             # few known ones, none of which happens to lie there, shall not make thousands
             share = float(upper_limit(torch.tensor(self.known_above(n)), count))
-            self.fewest = max(self.fewest, float(wrong[self.order[:n]].sum()) / share)
             self.most = most_errors(self.scores, known)
+            among = float(wrong[self.order[:n]].sum()) / share
+            self.fewest = max(self.fewest, among, _AT_LEAST * self.most)
 
     def known_above(self, n: int) -> float:
         """Return the share of the known ones that stand above the first ``n`` others."""
