@@ -1,7 +1,7 @@
 """Wrong labels of 10,000 CIFAR-10N images: found by relearning, in a recording, by folds, with and without a list.
 
 Usage: EXPUNGE_DATA=FOLDER python benchmarks/find.py [--labels aggre,worse] [--known 0,0.01,0.1] [--seed 0]
-       [--first-row 0] [--folds 0] [--threads 1] [--work find] [--out find.jsonl]
+       [--how relearned,recorded] [--first-row 0] [--folds 0] [--threads 1] [--work find] [--out find.jsonl]
 
 A ResNet-9 of width 32 is trained for 24 epochs on labels that people gave, with expunge.Recording; it is kept in --work
 with the seconds it took. Then wrong labels are looked for by relearning and in the recording (and by --folds 3 new
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--known", default="0,0.01,0.1")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first-row", type=int, default=0)
+    parser.add_argument("--how", default="relearned,recorded")
     parser.add_argument("--folds", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("find"))
@@ -159,7 +160,8 @@ def measure(kind: str, options: argparse.Namespace) -> None:
     def read(known: Tensor) -> dict[str, Any]:
         return {"probabilities": read_recording(recorded, train.labels, 10)["probabilities"]}
 
-    ways = [("relearned", relearn, 0.0), ("recorded", read, 0.0)]
+    known_ways = {"relearned": relearn, "recorded": read}
+    ways = [(how, known_ways[how], 0.0) for how in options.how.split(",")]
     if options.folds:
         began = time.process_time()
         p = out_of_sample(

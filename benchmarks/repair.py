@@ -272,8 +272,8 @@ class Case:
         if not out.is_file():
             raise SystemExit(done.stdout + done.stderr)
         with out.open() as file:
-            marks = [row["is_label_issue"].lower() == "true" for row in csv.DictReader(file)]
-        named = torch.tensor(marks).nonzero().flatten()
+            marked = [int(row["index"]) for row in csv.DictReader(file) if row["is_label_issue"] == "True"]
+        named = torch.tensor(marked, dtype=torch.int64).sort().values
         right = int(self.bad[named].sum())
         figures = {
             "named": len(named), "named_bad": right, "bad": int(self.bad.sum()),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expunge.detection.noise_model import noise_model
+from expunge.detection.noise_model import confident_count, noise_model
 
 
 def drawn(matrix: list[list[float]], n: int = 9000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -38,3 +38,19 @@ def test_doubt_is_not_error() -> None:
     p, given, _ = drawn([[1.0, 0.0], [0.0, 1.0]])
     assert float((p.argmax(1) != given).double().mean()) > 0.08
     assert noise_model(p, given).count < 0.02 * len(given)
+
+
+def test_confident_learning_as_cleanlab_counts() -> None:
+    count = pytest.importorskip("cleanlab.count")
+    p, given, _ = drawn([[0.8, 0.2, 0.0], [0.0, 0.9, 0.1], [0.05, 0.05, 0.9]], n=500)
+    joint = count.compute_confident_joint(given.numpy(), p.numpy(), calibrate=True)
+    # cleanlab rounds the calibrated counts
+    assert confident_count(p, given) == pytest.approx(joint.sum() - joint.trace(), abs=4)
+
+
+def test_confident_learning_over_classes_that_nobody_was_given() -> None:
+    labels = torch.tensor([0] * 10 + [2] * 10)
+    p = torch.nn.functional.one_hot(labels, 4).double()
+    p[3] = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    assert confident_count(p, labels) == pytest.approx(1.0)
+    assert noise_model(p, labels).matrix.shape == (4, 4)

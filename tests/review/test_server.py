@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from reviewing import listed, server
@@ -56,3 +60,25 @@ def test_nobody_else_is_answered(serving: ReviewServer) -> None:
     assert ask(serving, f"{home}decide", decision | {"index": 29})[0] == 400
     assert ask(serving, f"{home}decide", [])[0] == 400
     assert not serving.decisions.path.exists()
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    path = listed(tmp_path)
+    command = [sys.executable, "-u", "-m", "expunge", "review", str(path), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stdout is not None
+            address = running.stdout.readline().split()[-1]
+            with urlopen(address, timeout=60) as answer:
+                assert b"suspects.csv" in answer.read()
+            asked = Request(
+                f"{address}decide", json.dumps({"index": 0, "verdict": "bad", "label": None}).encode()
+            )
+            with urlopen(asked, timeout=60) as answer:
+                assert answer.read() == b"{}"
+        finally:
+            running.send_signal(signal.SIGINT)
+        said = running.stdout.read()
+    assert running.returncode == 0
+    assert "2 of 12 decided, 2 of them bad" in said
+    assert f"expunge clean --forget {path.with_suffix('.reviewed.csv')}" in said

@@ -13,7 +13,8 @@ _STAND_OUT = 0.1
 _LIMIT = 1.0
 """Standard errors by which a recall is lowered before it is trusted: one known example on top says little."""
 
-_HALF = 0.5
+_ENOUGH = 0.2
+"""Share of the known ones above a cut from which the numbers there are more than chance."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,19 @@ def known_cut(scores: Tensor, known: Tensor) -> Cut:
 
 
 def most_errors(scores: Tensor, known: Tensor) -> float:
-    """Return the largest number of bad ones among the others that the known ones leave possible.
+    """Return how many bad ones there are among the others at most, by the known ones.
 
-    The share of bad ones is at most q / r at every cut, since a cut that holds the share r of them names no fewer.
-    Cuts above fewer than half of the known ones are left out: few rows lie there, and their number is chance.
+    The share of bad ones is at most q / r at every cut, since a cut that holds the share r of them names no fewer; the
+    bound is tight where all that is named is bad. r is its lower limit, and the number above is raised by a standard
+    error. Cuts above fewer than a fifth of the known ones are left out.
+
+    Source: Blanchard, Lee, Scott, JMLR 2010 (the largest proportion that two samples allow).
     """
     mine, others = scores[known].sort(descending=True).values, scores[~known].sort().values
     recall = torch.arange(1, len(mine) + 1, dtype=torch.float64) / len(mine)
-    above = len(others) - torch.searchsorted(others, mine, side="left")
-    bound = above.double() / lower_limit(recall, len(mine)).clamp(min=1e-9)
-    return float(bound[recall >= _HALF].min())
+    above = (len(others) - torch.searchsorted(others, mine, side="left")).double()
+    bound = (above + above.sqrt()) / lower_limit(recall, len(mine)).clamp(min=1e-9)
+    return min(float(len(others)), float(bound[recall >= _ENOUGH].min()))
 
 
 def lower_limit(share: Tensor, n: int) -> Tensor:

@@ -14,7 +14,7 @@ from expunge.detection.out_of_sample import fresh_copies, out_of_sample
 from expunge.detection.relearned import relearned
 from expunge.detection.suspects import Suspects, suspects
 from expunge.errors import InvalidInput
-from expunge.recording.recording import read_recording
+from expunge.recording.recording import RECORDED, read_recording
 from expunge.training.loop import Progress, silent
 from expunge.training.recipe import Recipe
 
@@ -78,7 +78,7 @@ def find(
     labels, n_classes = examples.labels.cpu(), examples.n_classes
     if recorded is not None:
         p = read_recording(Path(recorded), labels, n_classes)["probabilities"]
-        found = suspects(labels, n_classes, probabilities=p, known=mask)
+        found = suspects(labels, n_classes, probabilities=p, known=mask, notes=[RECORDED])
     elif folds is not None:
         p = out_of_sample(
             fresh_copies(model), examples, numerics, recipe=recipe, folds=folds, seed=seed, progress=progress

@@ -97,3 +97,28 @@ def _posterior(q: Tensor, y: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     joint = q * matrix[:, y].T
     evidence = joint.sum(1, keepdim=True)
     return joint / evidence, evidence
+
+
+def confident_count(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the number of wrong labels by confident learning.
+
+    An example counts as class j if p_ij >= t_j = mean of p_kj over {k : y_k = j}, the largest such p_ij deciding. The
+    counts of each given label, scaled to its examples, say how many of these are of another class.
+
+    Args:
+        probabilities: float (N, C).
+        labels: int64 (N,), the given labels.
+
+    Source: Northcutt, Jiang, Chuang, "Confident Learning", JAIR 2021, section 3.1.
+    """
+    p, y = probabilities.double().cpu(), labels.cpu()
+    n_classes = p.shape[1]
+    members = torch.bincount(y, minlength=n_classes).double()
+    given = p.gather(1, y[:, None]).squeeze(1)
+    threshold = torch.zeros(n_classes, dtype=p.dtype).index_add_(0, y, given) / members.clamp(min=1)
+    # a class that nobody was given has no threshold
+    counts_as = p.masked_fill((p < threshold) | (members == 0), -1.0)
+    best, sure = counts_as.argmax(1), counts_as.amax(1) >= 0
+    counted = torch.bincount(y[sure], minlength=n_classes).double()
+    elsewhere = torch.bincount(y[sure & (best != y)], minlength=n_classes).double()
+    return float((elsewhere / counted.clamp(min=1) * members).sum())

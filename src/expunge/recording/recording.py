@@ -17,6 +17,12 @@ from torch import Tensor
 from expunge.errors import DataError, InvalidInput, StoreError
 from expunge.store.atomic import write_output
 
+RECORDED = (
+    "a recording ranks well and tells badly how many labels are wrong, since most were memorised in the end; five "
+    "known rows set the cut, and the scores of all rows are there without them"
+)
+"""What is to be known of a list that was made from one."""
+
 
 class Recording:
     """Record what a network predicts of each training example before it learns from it.
@@ -107,7 +113,7 @@ class Recording:
         """
         batches: Any = getattr(loader, "batch_sampler", None)
         sampler = getattr(batches, "sampler", None)
-        if sampler is None or not hasattr(loader.dataset, "__len__"):
+        if batches is None or sampler is None or not hasattr(loader.dataset, "__len__"):
             raise InvalidInput(
                 f"{type(loader).__name__} has no batch sampler over single examples (an iterable data set has none); "
                 "give the positions with each batch: see(logits, index)"

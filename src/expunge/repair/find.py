@@ -32,7 +32,7 @@ from expunge.inputs.provenance import code_hash, data_hash, file_hash
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import chance
-from expunge.recording.recording import read_recording
+from expunge.recording.recording import RECORDED, read_recording
 from expunge.seeding import global_generator
 from expunge.store.weights import WeightStore
 from expunge.training.features import features
@@ -220,7 +220,9 @@ def search(ready: FindReady, progress: Progress) -> FoundRows:
     elif job.source == "recorded":
         assert job.recorded is not None
         p = read_recording(job.recorded, labels, n_classes)["probabilities"]
-        found = suspects(labels, n_classes, probabilities=p, known=ready.known, others=others)
+        found = suspects(
+            labels, n_classes, probabilities=p, known=ready.known, others=others, notes=[RECORDED]
+        )
     else:
         found = suspects(labels, n_classes, known=ready.known, others=others)
     rows = Rows(
