@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, value_or_reason
 from expunge.metrics.healed import Healed
 from expunge.metrics.held_out import unseen_like_retain
@@ -40,11 +42,12 @@ def _unseen_of_the_same_classes(evaluated: Evaluated) -> float | None:
     logits, labels = evaluated.test
     right = logits.argmax(1) == labels
     total, forgotten = 0.0, evaluated.forget[1]
-    for label, count in zip(*(part.tolist() for part in forgotten.unique(return_counts=True)), strict=True):
+    for label, count in enumerate(torch.bincount(forgotten.cpu()).tolist()):
         mine = labels == label
-        if not bool(mine.any()):
+        if count and not bool(mine.any()):
             return None
-        total += count * float(right[mine].cpu().double().mean())
+        if count:
+            total += count * float(right[mine].cpu().double().mean())
     return total / len(forgotten)
 
 
