@@ -15,18 +15,10 @@ def test_metrics_are_made_with_their_defaults() -> None:
     assert [metric.name for metric in load_metrics(["tow", "js_divergence"])] == ["tow", "js_divergence"]
 
 
-@pytest.mark.parametrize("name", ["ulira", "klom", "ruli", "forgetting_quality"])
-def test_populations_are_refused(name: str) -> None:
-    with pytest.raises(
-        InvalidInput, match=rf"metric '{name}' needs populations of models.*expunge.populations"
-    ):
-        load_metrics([name])
-
-
 def test_wrong_names() -> None:
     with pytest.raises(UnknownName, match=r"unknown metric 'towe'.*tow"):
         load_metrics(["towe"])
-    with pytest.raises(InvalidInput, match=r"expected a subclass of expunge.metrics.base.Metric"):
+    with pytest.raises(InvalidInput, match=r"not a subclass of expunge.metrics.base.Metric"):
         load_metrics([f"{__name__}:Sized"])
 
 
@@ -50,6 +42,8 @@ def test_what_a_metric_is_compared_with(name: str, corrupted: bool, expected: Co
     ("names", "corrupted", "roles"),
     [
         ([], True, ()),
+        # Populations have retrained models of their own.
+        (["ulira", "klom", "ruli", "forgetting_quality"], True, ()),
         (["utility", "rf_jsd"], True, ()),
         (["tow"], True, ("retrained", "second_retrained")),
         (["tow", "loss_attack"], False, ("retrained", "second_retrained")),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from expunge.data.synthetic import learnable_images
+from expunge.engine import WorkerLost
 from expunge.errors import Diverged, ExpungeError, StoreError
 from expunge.methods.base import Method
 from expunge.methods.finetune import FineTune
@@ -19,7 +20,6 @@ from expunge.populations.build import Crew, Setting, train_members, unlearn_memb
 from expunge.populations.population import Member, PopulationSettings, draw_halves, draw_retrained
 from expunge.populations.scores import Scores
 from expunge.seeding import derive_seed, generator
-from expunge.sweep.engine import WorkerLost
 from expunge.tasks.base import Split
 from expunge.tasks.forgetting import ForgetRandom
 from expunge.training.cost import Meter

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import select
 
 import expunge.sweep.execute as module
+from expunge.engine import EngineError, WorkerLost
 from expunge.errors import InvalidInput, StoreError
 from expunge.methods.base import Method
 from expunge.methods.finetune import FineTune
@@ -28,7 +29,6 @@ from expunge.store.owner import Owner
 from expunge.store.record import Record
 from expunge.store.schema import CLAIMS
 from expunge.store.store import Store
-from expunge.sweep.engine import EngineError, WorkerLost
 from expunge.sweep.execute import Status, execute
 from expunge.sweep.plan import DIFFICULTY, Cell, DataChoice, Plan, Training, make_plan
 from expunge.sweep.run import run_cell, run_training

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from expunge.engine import WorkerLost
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.finetune import FineTune
 from expunge.methods.no_unlearning import NoUnlearning
 from expunge.methods.npo import NPO
 from expunge.store.store import Store
-from expunge.sweep.engine import WorkerLost
 from expunge.sweep.execute import execute
 from expunge.sweep.plan import Cell, DataChoice, Plan, Training, make_plan
 from expunge.sweep.ray_engine import RayEngine

@@ -15,11 +15,15 @@ from expunge.fingerprint import fingerprint
 from expunge.methods.base import Method
 from expunge.methods.no_unlearning import NoUnlearning
 from expunge.methods.npo import NPO
+from expunge.methods.retrain_corrected import RetrainCorrected
 from expunge.metrics.activation_distance import activation_distance
 from expunge.metrics.base import Evaluated
 from expunge.metrics.tow import ToW
+from expunge.populations.assess import assess_population
+from expunge.populations.population import PopulationSettings
 from expunge.store.record import Record
 from expunge.store.store import Store
+from expunge.store.weights import WeightStore
 from expunge.sweep.execute import execute
 from expunge.sweep.plan import (
     KEY_VERSION,
@@ -90,6 +94,34 @@ def run(plan: Plan, folder: Path) -> tuple[list[Record], list[Job]]:
     with Store(folder) as store:
         execute(plan, store, engine=engine)
         return store.database.records(), engine.ran
+
+
+def test_populations_are_trained_for_the_metrics_that_need_them(easy: DataChoice, tmp_path: Path) -> None:
+    recipe = Recipe(model="mlp", epochs=2, batch_size=16, augment=False, model_settings={"hidden": 8})
+    methods, named = (NoUnlearning(), RetrainCorrected()), ("klom", "ulira")
+    plan = plan_of(easy, methods=methods, metrics=named, recipe=recipe, population=24)
+    assert plan.references == ()
+    assert {cell.population for cell in plan.cells} == {24}
+    fewer = plan_of(easy, methods=methods, metrics=named, recipe=recipe, population=16)
+    assert {cell.key for cell in fewer.cells}.isdisjoint(cell.key for cell in plan.cells)
+    assert {cell.population for cell in plan_of(easy, population=24).cells} == {0}
+
+    records = {record.method: record for record in run(plan, tmp_path)[0]}
+    cell, record = plan.cells[0], records["none"]
+    problem = build_problem(cell.training, cell.task, tmp_path / "weights")
+    settings = PopulationSettings(recipe=recipe, n_models=24, seed=0)
+    alone = assess_population(
+        NoUnlearning(), problem, settings, WeightStore(tmp_path / "weights"), numerics=NUMERICS, workers=1
+    )
+    assert (alone.trained, alone.unlearned) == (0, 0)  # the sweep has made them
+    for name in ("ulira_accuracy", "klom_forget", "klom_retain"):
+        found = alone.values[name]
+        assert record.metrics[name] == {
+            "value": found.value, "low": found.low, "high": found.high, "retrained": found.floor,
+        }  # fmt: skip
+        assert record.number(name) is not None
+    # An oracle has no population: nobody knows the truth of its parts.
+    assert records["retrain_corrected"].metrics["klom_forget"] == {"value": None}
 
 
 def test_without_metrics_nothing_is_added_and_keys_stay(easy: DataChoice) -> None:

@@ -23,8 +23,8 @@ from expunge.cli.sweep import (
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from expunge.engine import Engine
     from expunge.store.record import Record
-    from expunge.sweep.engine import Engine
 
 GRIDS = sorted(
     entry.name.removesuffix(".toml")

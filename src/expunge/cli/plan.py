@@ -106,6 +106,11 @@ class Outlook:
         if self.grid.metrics:
             yield "metrics", f"{', '.join(self.grid.metrics)}, beside the usual"
             yield "compared with", _roles(self.wanted)
+        if models := max((cell.population for cell in self.wanted.cells), default=0):
+            yield (
+                "populations",
+                f"3 of {models} models for each task and seed; {2 * models} unlearn for each method",
+            )
         shared = self.numerics.devices
         workers = count_of(self.workers, "worker")
         if shared.several:

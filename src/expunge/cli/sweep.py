@@ -16,9 +16,9 @@ from expunge.cli.progress import with_progress
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from expunge.engine import Engine
     from expunge.store.record import Record
     from expunge.store.store import Store
-    from expunge.sweep.engine import Engine
     from expunge.sweep.execute import Status
     from expunge.sweep.grid import Grid
     from expunge.sweep.plan import Plan

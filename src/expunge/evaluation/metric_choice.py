@@ -9,8 +9,6 @@ from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND
 from expunge.metrics.base import Compares, Metric
 from expunge.registry import METRICS
 
-_OF_POPULATIONS = ("forgetting_quality", "klom", "ruli", "ulira")
-
 
 def load_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
     """Return the metrics of these names, with their default settings.
@@ -23,11 +21,6 @@ def load_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
 
 
 def _load(name: str) -> Metric:
-    if name in _OF_POPULATIONS:
-        raise InvalidInput(
-            f"metric {name!r} needs populations of models, many for each method, and a sweep trains one; leave it out "
-            "of 'metrics' and compute it with expunge.populations"
-        )
     made: type[Metric] = METRICS.get(name)
     try:
         return made()
@@ -44,6 +37,8 @@ def compared(metric: Metric, *, corrupted: bool) -> Compares:
     model and, where data was corrupted, the oracle.
     """
     found = metric.compares
+    if metric.needs_population:
+        return found  # the retrained models are those of its own population
     if metric.better == "reference":
         found |= Compares.RETRAINED | (Compares.ORACLE if corrupted else Compares.NOTHING)
     return found

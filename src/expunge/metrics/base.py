@@ -232,6 +232,7 @@ class Metric(ABC):
         better: "higher", "lower", or "reference": closer to what the retrained model (or, where data was
             corrupted, the oracle) scores.
         compares: the other models it reads.
+        needs_population: whether it is read from many models of the method, which a sweep trains for it.
         source: where the definition comes from.
     """
 
@@ -239,6 +240,7 @@ class Metric(ABC):
     unit: ClassVar[str] = "fraction"
     better: ClassVar[Better] = "higher"
     compares: ClassVar[Compares] = Compares.NOTHING
+    needs_population: ClassVar[bool] = False
     source: ClassVar[str] = ""
 
     @abstractmethod

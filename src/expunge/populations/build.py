@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from torch import nn
 
+from expunge.engine import LocalEngine, WorkerLost
 from expunge.errors import Diverged, ExpungeError
 from expunge.methods.base import Method
 from expunge.methods.request import Request
@@ -24,7 +25,6 @@ from expunge.populations.scores import ScoreCache, Scores
 from expunge.populations.stacked import LARGEST, train_together, worth_stacking
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore
-from expunge.sweep.engine import LocalEngine, WorkerLost
 from expunge.tasks.base import Problem, Split
 from expunge.training.cost import Meter
 from expunge.training.loop import Progress, silent

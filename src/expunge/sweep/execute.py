@@ -8,13 +8,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
+from expunge.engine import Engine, EngineError, LocalEngine, WorkerLost
 from expunge.errors import InvalidInput
 from expunge.store.claims import Claims
 from expunge.store.database import AlreadyDone
 from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.store.store import Store
 from expunge.store.weights import CannotWrite
-from expunge.sweep.engine import Engine, EngineError, LocalEngine, WorkerLost
 from expunge.sweep.plan import Cell, Plan, Reference, Training
 from expunge.sweep.reference_run import run_reference
 from expunge.sweep.run import failed_record, learned_corruption, run_cell, run_training

@@ -17,9 +17,10 @@ import tomlkit
 from expunge.errors import ExpungeError, InvalidInput, near_miss
 from expunge.evaluation.metric_choice import load_metrics
 from expunge.methods.base import Method
+from expunge.populations.population import FEWEST
 from expunge.registry import METHODS, TASKS, Registry
 from expunge.settings import make_settings
-from expunge.sweep.plan import DataChoice, Plan, make_plan
+from expunge.sweep.plan import POPULATION, DataChoice, Plan, make_plan
 from expunge.sweep.preset import SETTINGS, SWEEP, Preset, packaged_presets
 from expunge.tasks.base import Task
 from expunge.training.numerics import Numerics
@@ -61,6 +62,7 @@ class Grid:
         seeds: of data and training, and of unlearning unless there are ``unlearning_seeds``.
         unlearning_seeds: each method is run with each of them on each first model.
         metrics: names of metrics beside those of every record.
+        population: models of each population, for the metrics that need some ("ulira", "klom", ...).
     """
 
     data: DataChoice
@@ -69,6 +71,7 @@ class Grid:
     seeds: tuple[int, ...]
     unlearning_seeds: tuple[int, ...] = ()
     metrics: tuple[str, ...] = ()
+    population: int = POPULATION
 
     def single(self) -> Setup:
         """Return the only setup.
@@ -99,6 +102,7 @@ class Grid:
                 numerics,
                 unlearning_seeds=self.unlearning_seeds,
                 metrics=self.metrics,
+                population=self.population,
             )
             for setup in self.setups
         )
@@ -123,6 +127,7 @@ class Grid:
             "seeds": list(self.seeds),
             "unlearning_seeds": list(self.unlearning_seeds),
             "metrics": list(self.metrics),
+            "population": 0 if self.population == POPULATION else self.population,
             "data": _plain(dataclasses.asdict(dataclasses.replace(self.data, root=None))),
             "tasks": [
                 {"kind": _path(TASKS, task.kind, task), **_plain(dataclasses.asdict(task), but="seed")}
@@ -163,7 +168,8 @@ class Grid:
         The tables ``[data]``, ``[recipe]``, ``[task]`` (defaults of corruption tasks) and
         ``[methods.NAME]`` hold settings, on top of those of the packaged file named by ``settings = "NAME"`` if
         there is one; ``run`` lists the methods and ``seeds`` the seeds. ``unlearning_seeds``
-        varies the unlearning by itself, and ``metrics`` names what is measured beside the usual.
+        varies the unlearning by itself, and ``metrics`` names what is measured beside the usual. Some
+        metrics need populations of models; ``population`` says of how many.
 
         ``[methods."*"]`` is for all methods, but a method whose default for a field is ``None`` finds the value itself
         and is left out: ``relearn`` trains with the rate, the optimiser and the batch size of the recipe.
@@ -204,9 +210,13 @@ class Grid:
             for name, kind in (("unlearning_seeds", int), ("metrics", str))
         }
         faults.unless("metrics", lambda: load_metrics(lists["metrics"]))
+        population = content.get("population", POPULATION)
+        if type(population) is not int or population < FEWEST:
+            faults.found.append(f"'population' is a number of models, at least {FEWEST}; got {population!r}")
         faults.check(origin)
         assert data is not None
-        return cls(data, tuple(tasks), tuple(setups), tuple(seeds), *map(tuple, lists.values()))
+        named = {name: tuple(found) for name, found in lists.items()}
+        return cls(data, tuple(tasks), tuple(setups), tuple(seeds), population=population, **named)
 
 
 class _Faults:

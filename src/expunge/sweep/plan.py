@@ -25,6 +25,8 @@ from expunge.training.recipe import Recipe
 KEY_VERSION = 2
 """Enters the key of every cell; raised when the same settings come to mean something else."""
 DIFFICULTY, CODES = "expunge.difficulty", "expunge.codes"
+POPULATION = 64
+"""Models of each population, as is customary."""
 """Names under which a first model's file holds the mean training losses and the mnemonic codes."""
 
 
@@ -127,6 +129,7 @@ class Cell:
         work: in epochs of the first training.
         metrics: names of metrics beside those of every record.
         references: the models that these compare with.
+        population: models of each population, where one of the metrics needs some; else 0.
     """
 
     key: str
@@ -139,6 +142,7 @@ class Cell:
     work: float
     metrics: tuple[str, ...] = ()
     references: tuple[Reference, ...] = ()
+    population: int = 0
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -173,6 +177,7 @@ def make_plan(
     *,
     unlearning_seeds: Sequence[int] = (),
     metrics: Sequence[str] = (),
+    population: int = POPULATION,
 ) -> Plan:
     """Lay out every combination, each with the content hash under which its record is stored.
 
@@ -188,6 +193,7 @@ def make_plan(
         numerics: where to compute.
         unlearning_seeds: every method is run with each of them on each first model.
         metrics: names of metrics beside those of every record; the models they compare with join the plan.
+        population: models of each population, for the metrics that need some.
 
     Raises:
         InvalidInput: nothing to do, a seed, method or metric given twice, a metric that a sweep cannot measure,
@@ -210,6 +216,7 @@ def make_plan(
     _check(images, tasks, recipe)
     measured = load_metrics(metrics)
     chosen = tuple(sorted(metrics))
+    models = population if any(metric.needs_population for metric in measured) else 0
     evaluation = evaluation_epochs(images) * (2 if metrics else 1)
     trainings: dict[str, Training] = {}
     references: dict[str, Reference] = {}
@@ -232,12 +239,15 @@ def make_plan(
                     trained_on = training_key if role == "oracle" else own_task
                     found = _reference(role, trained_on, training, task, recipe, seed)
                     needed.append(references.setdefault(found.key, found))
-                work = method.typical_epochs(own) + evaluation
+                # Halves, whole and retrained; the first two unlearn.
+                work = method.typical_epochs(own) * (1 + 2 * models) + evaluation
+                work += 3 * models * own.epochs / len(methods)
                 for unlearning_seed in unlearning_seeds or (seed,):
                     what = (task_key, model_key, method.name, method, unlearning_seed, KEY_VERSION)
                     # Without further metrics the key is the one of the time before there were any.
-                    key = fingerprint(*what, chosen) if chosen else fingerprint(*what)
-                    run = (method, seed, unlearning_seed, work, chosen, tuple(needed))
+                    further = ((chosen,) if chosen else ()) + ((models,) if models else ())
+                    run = (method, seed, unlearning_seed, work, chosen, tuple(needed), models)
+                    key = fingerprint(*what, *further)
                     cells.append(Cell(key, training, task, own_task, *run))
     return Plan(tuple(trainings.values()), tuple(cells), tuple(references.values()))
 

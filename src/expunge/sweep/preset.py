@@ -24,7 +24,7 @@ from expunge.training.recipe import Optimiser, Recipe
 SETTINGS = ("settings", "task", "recipe", "methods")
 """What of a file is settings; ``settings`` names the packaged file whose settings the others deviate from."""
 _SECTIONS = SETTINGS[1:]
-SWEEP = ("data", "run", "seeds", "unlearning_seeds", "metrics", "tasks", "recipes")
+SWEEP = ("data", "run", "seeds", "unlearning_seeds", "metrics", "population", "tasks", "recipes")
 """What of a file lays out a sweep; Grid reads it."""
 _TABLES: dict[str, tuple[type[Any] | None, str]] = {
     "optimiser": (Optimiser, "{ name = 'adam', lr = 0.001 }"),

@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from types import ModuleType
 from typing import Any
 
+from expunge.engine import EngineError, WorkerLost
 from expunge.errors import InvalidInput
-from expunge.sweep.engine import EngineError, WorkerLost
 
 
 class RayEngine:
@@ -66,7 +66,7 @@ class RayEngine:
         return self._room() + 1
 
     def submit(self, task: Callable[..., Any], /, *args: Any) -> Future[Any]:
-        """See :class:`expunge.sweep.engine.Engine`."""
+        """See :class:`expunge.engine.Engine`."""
         reference = self._carry_out.remote(self._threads, task, *args)
         outer: Future[Any] = Future()
 
@@ -83,7 +83,7 @@ class RayEngine:
         return outer
 
     def close(self) -> None:
-        """See :class:`expunge.sweep.engine.Engine`."""
+        """See :class:`expunge.engine.Engine`."""
         for reference in list(self._unfinished.values()):
             self._ray.cancel(reference, force=True)
         if self._own:

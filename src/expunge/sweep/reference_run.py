@@ -14,6 +14,9 @@ from expunge.evaluation.metric_choice import compared, load_metrics
 from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND, train_reference
 from expunge.fingerprint import fingerprint
 from expunge.metrics.base import Compares, Evaluated, Metric, measure
+from expunge.metrics.of_populations import PopulationMetric
+from expunge.populations.assess import assess_population
+from expunge.populations.population import PopulationSettings
 from expunge.seeding import generator
 from expunge.store.record import VALUE
 from expunge.store.weights import WeightStore
@@ -85,6 +88,8 @@ def measure_chosen(
     evaluated |= {role: Evaluated(model, problem, numerics, evaluated) for role, model in models.items()}
     found: dict[str, dict[str, float | None]] = {}
     for name, metric in zip(cell.metrics, load_metrics(cell.metrics), strict=True):
+        if metric.needs_population:
+            continue
         numbers = {entry.name: {VALUE: entry.value} for entry in measure(metric, evaluated["unlearned"])}
         found |= numbers
         wanted = compared(metric, corrupted=len(problem.truth.corrupted) > 0)
@@ -92,7 +97,31 @@ def measure_chosen(
             values = _of_references(cell, name, metric, evaluated, folder)
             for number in numbers:
                 found[number] |= _beside(values.get(number, {}), wanted)
-    return found
+    return found | (_of_population(cell, problem, folder) if cell.population else {})
+
+
+def _of_population(cell: Cell, problem: Problem, folder: Path | str) -> dict[str, dict[str, float | None]]:
+    """The numbers of the metrics that need populations; "retrained" is what two halves of the retrained ones give."""
+    numbers = [
+        number
+        for metric in load_metrics(cell.metrics)
+        if isinstance(metric, PopulationMetric)
+        for number in metric.numbers
+    ]
+    if cell.method.oracle:  # the models of a population have no truth to read
+        return {number: {VALUE: None} for number in numbers}
+    training = cell.training
+    settings = PopulationSettings(recipe=training.recipe, n_models=cell.population, seed=cell.seed)
+    values = assess_population(
+        cell.method, problem, settings, WeightStore(folder), numerics=training.numerics, workers=1
+    ).values
+    return {
+        number: {
+            VALUE: values[number].value, "low": values[number].low, "high": values[number].high,
+            "retrained": values[number].floor,
+        }
+        for number in numbers
+    }  # fmt: skip
 
 
 def _beside(values: Mapping[str, float | None], wanted: Compares) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Where the jobs of a sweep are carried out: processes of this machine, or another engine."""
+"""Where jobs are carried out: processes of this machine, or another engine."""
 
 from __future__ import annotations
 

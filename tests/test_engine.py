@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from expunge.engine import LocalEngine, WorkerLost
 from expunge.errors import Diverged
-from expunge.sweep.engine import LocalEngine, WorkerLost
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
@@ -111,7 +111,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_engine import say_and_sleep
-from expunge.sweep.engine import LocalEngine
+from expunge.engine import LocalEngine
 if __name__ == "__main__":
     engine = LocalEngine(1)
     engine.submit(say_and_sleep, Path({told!r}))
