@@ -38,9 +38,11 @@ from expunge.store.store import Store
 from expunge.sweep.execute import execute
 from expunge.sweep.plan import DataChoice, Plan, make_plan
 from expunge.tasks.corruption import CorruptionTask
-from expunge.testing.postgresql import Server, temporary_server
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from postgresql_server import Server, temporary_server
 
 COORDINATORS, WORKERS = 2, 2
 COORDINATOR_SHARE, STARTING_SHARE = 0.15, 0.2

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,9 +27,11 @@ from expunge.sweep.execute import execute
 from expunge.sweep.plan import DataChoice, Plan, make_plan
 from expunge.sweep.ray_engine import RayEngine
 from expunge.tasks.corruption import CorruptionTask
-from expunge.testing.postgresql import Server, temporary_server
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from postgresql_server import Server, temporary_server
 
 DIFFER = {"seconds", "peak_memory", "provenance", "log"}
 

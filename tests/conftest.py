@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from expunge.testing.postgresql import NoServer, Server, temporary_server
+from postgresql_server import NoServer, Server, temporary_server
 
 # The libraries read it when they are imported; a test must not wait for an answer from the network.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -172,9 +172,7 @@ def test_a_malicious_pickle_is_refused_and_not_executed(originals: Path) -> None
     assert mark.exists()  # the attack works on a reader that executes
     mark.unlink()
 
-    with pytest.raises(
-        DataError, match=r"data_batch_2: .*posix\.system \(opcode GLOBAL\); nothing .* executed"
-    ):
+    with pytest.raises(DataError, match=r"data_batch_2: .*asks for posix\.system; nothing .* executed"):
         load_cifar10(originals)
     path.write_bytes(attack)
     with pytest.raises(DataError, match=r"os\.system"):
@@ -183,23 +181,20 @@ def test_a_malicious_pickle_is_refused_and_not_executed(originals: Path) -> None
 
 
 MALFORMED = {
-    "the opcode INST": b"\x80\x02(ios\nsystem\n.",
-    "the opcode STACK_GLOBAL": b"\x80\x04U\x02osU\x06system\x93.",
-    "the opcode NEWOBJ": b"\x80\x02cnumpy\nndarray\nK\x00\x85\x81.",
-    "the opcode BINGET": b"\x80\x02}q\x01h\x01.",
-    "the opcode BINPERSID": b"\x80\x02K\x01Q.",
+    "asks for os.system": b"\x80\x02(ios\nsystem\n.",  # INST
+    "asks for posix.system": b"\x80\x04X\x05\x00\x00\x00posixX\x06\x00\x00\x00system\x93.",  # STACK_GLOBAL
     "asks for builtins.eval": b"\x80\x02cbuiltins\neval\n.",
-    "a _Name in place of a _Call": b"\x80\x02cnumpy\ndtype\nNb.",
-    "a int in place of a _Name": b"\x80\x02K\x01K\x02\x85R.",
-    "a int in place of a bytes": b"\x80\x02}(K\x01K\x02u.",
-    "a dict in place of a list": b"\x80\x02}(K\x01e.",
-    "a list in place of a dict": b"\x80\x02](U\x01aK\x02u.",
-    r"zip\(\) argument 2": b"\x80\x02}(U\x01au.",
-    "a value is missing": b"\x80\x02b.",
+    "NEWOBJ class argument": b"\x80\x02cnumpy\nndarray\nK\x00\x85\x81.",
+    "persistent": b"\x80\x02K\x01Q.",
+    "__setstate__": b"\x80\x02cnumpy\ndtype\nNb.",
+    "not callable": b"\x80\x02K\x01K\x02\x85R.",
+    "has no attribute": b"\x80\x02}(K\x01e.",
     "does not hold one dictionary": b"\x80\x02K\x01.",
-    "fills a numpy.dtype that is no array": b"\x80\x02cnumpy\ndtype\nU\x02f8K\x00K\x01\x87RNb.",
-    "pickle exhausted before seeing STOP": b"\x80\x02}",
-    "opcode b'<' unknown": b"<html>",
+    "holds numbers of the type": b"\x80\x02cnumpy\ndtype\nU\x02f8K\x00K\x01\x87RNb.",
+    "holds numbers of the form": b"\x80\x02cnumpy\ndtype\nU\x02u1K\x00K\x01\x87RNb.",
+    "makes an array of": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nK\x01\x85R.",
+    "Ran out of input": b"\x80\x02}",
+    "invalid load key": b"<html>",
 }
 
 
@@ -207,7 +202,7 @@ MALFORMED = {
 def test_anything_but_plain_data_is_refused(tmp_path: Path, reason: str) -> None:
     path = tmp_path / "bad"
     path.write_bytes(MALFORMED[reason])
-    with pytest.raises(DataError, match=f"bad: expected a batch .*{reason}.*get the original file again"):
+    with pytest.raises(DataError, match=f"(?s)bad: expected a batch .*{reason}.*get the original file again"):
         read_inert(path)
 
 

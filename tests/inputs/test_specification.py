@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from expunge.errors import InvalidInput
-from expunge.inputs.specification import Specification, call_factory, load_extra
+from expunge.inputs.specification import Specification, call_factory
+from expunge.optional import load_extra
 
 
 def test_settings_are_toml_or_text() -> None:

@@ -19,7 +19,7 @@ from expunge.store.database import Database
 from expunge.store.owner import Owner
 from expunge.store.record import Record
 from expunge.store.schema import CLAIMS
-from expunge.testing.postgresql import Server
+from postgresql_server import Server
 
 SPAWN = multiprocessing.get_context("spawn")
 KEY, OTHER = "a" * 32, "b" * 32

@@ -15,7 +15,7 @@ from expunge.errors import StoreError
 from expunge.store.claims import Claims
 from expunge.store.database import AlreadyDone, Database
 from expunge.store.record import KINDS, SCHEMA_VERSION, Record
-from expunge.testing.postgresql import Server
+from postgresql_server import Server
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -23,9 +23,9 @@ from expunge.sweep.execute import execute
 from expunge.sweep.plan import Cell, DataChoice, Plan, Training, make_plan
 from expunge.sweep.ray_engine import RayEngine
 from expunge.tasks.corruption import CorruptionTask
-from expunge.testing.postgresql import Server
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+from postgresql_server import Server
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 

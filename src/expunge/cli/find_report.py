@@ -14,8 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import expunge
-from expunge.errors import StoreError
-from expunge.store.atomic import write_atomically
+from expunge.store.atomic import write_output
 
 if TYPE_CHECKING:
     from expunge.detection.agreement import Agreement
@@ -53,10 +52,7 @@ def write_summary(out: Path, found: FoundRows, ready: FindReady) -> Path:
         "detectors": {part.detector: _described(part, ready) for part in found.suspects.found},
         "together": _described(found.suspects.together, ready),
     }
-    try:
-        write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}; the list is in {out}") from error
+    write_output(path, (json.dumps(content, indent=2) + "\n").encode(), remedy=f"the list is in {out}")
     return path
 
 

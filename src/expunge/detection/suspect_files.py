@@ -12,8 +12,8 @@ from torch import Tensor
 
 from expunge.detection.result import NO_LABEL
 from expunge.detection.suspects import Suspects
-from expunge.errors import InvalidInput, StoreError
-from expunge.store.atomic import write_atomically
+from expunge.errors import InvalidInput
+from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
 
@@ -119,8 +119,5 @@ def write_scores(path: Path, found: Suspects, rows: Rows) -> Path:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error}; name another file with --out") from error
+    write_output(path, content, remedy="name another file with --out")
     return path

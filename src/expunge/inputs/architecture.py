@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from expunge.errors import InvalidInput, near_miss
-from expunge.inputs.specification import Specification, call_factory, is_path, load_extra
+from expunge.inputs.specification import Specification, call_factory, is_path
+from expunge.optional import load_extra
 from expunge.registry import MODELS
 
 FORMS = "expunge:NAME, transformers:NAME_OR_FOLDER, timm:NAME or path/to/file.py:FACTORY"

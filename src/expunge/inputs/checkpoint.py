@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from expunge.data.location import check_memory, check_regular
 from expunge.errors import InvalidInput, StoreError
 from expunge.inputs.findings import first_few
-from expunge.store.atomic import write_atomically
+from expunge.store.atomic import write_output
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")
 _COMPILED = "_orig_mod."
@@ -145,12 +145,7 @@ def write_checkpoint(
         content = save_safetensors(stored, dict(checkpoint.metadata) or None)
     else:
         content = _torch_bytes(checkpoint, stored)
-    try:
-        write_atomically(out, content)
-    except OSError as error:
-        raise StoreError(
-            f"{out} cannot be written: {error}; check the folder's permissions and free space"
-        ) from error
+    write_output(out, content, remedy="check the folder's permissions and free space")
 
 
 def _head(path: Path) -> bytes:

@@ -16,8 +16,8 @@ from torch import Tensor
 from expunge.data.examples import Source
 from expunge.data.images import Augmentation, ImageSource
 from expunge.errors import DataError, InvalidInput
-from expunge.inputs.specification import load_extra
 from expunge.inputs.training_data import IMAGENET, DataOptions, Inputs
+from expunge.optional import load_extra
 
 Opener = Callable[[], Any]
 """Returns what Pillow can open (a path or a binary file), or an image of Pillow's."""

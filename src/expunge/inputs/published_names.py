@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from expunge.inputs.specification import load_extra
+from expunge.optional import load_extra
 
 
 def published_names(model: nn.Module) -> dict[str, str]:

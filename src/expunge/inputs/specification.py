@@ -136,28 +136,6 @@ def _importable(place: str) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def load_extra(module: str, package: str, extra: str, why: str) -> Any:
-    """Import an optional package.
-
-    Args:
-        module: to import.
-        package: that it comes from.
-        extra: of expunge, that installs the package and what it needs itself.
-        why: what needs it, for the message.
-
-    Raises:
-        InvalidInput: it is not installed, or cannot be imported; the message says what to install.
-    """
-    try:
-        return importlib.import_module(module)
-    # A package built for another torch fails by a RuntimeError.
-    except (ImportError, RuntimeError) as error:
-        said = str(error).partition("\n")[0]
-        raise InvalidInput(
-            f"{why} needs {package}, which cannot be imported ({said}); run: pip install 'expunge[{extra}]'"
-        ) from error
-
-
 def is_path(name: str) -> bool:
     """Whether ``name`` can only be a path: a mistyped one is not to be looked up on a hub."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name

@@ -17,7 +17,7 @@ from expunge.inputs.findings import first_few
 from expunge.inputs.forget_files import LABEL_COLUMNS, TITLES
 from expunge.inputs.pictures import opener_of, read_pictures
 from expunge.inputs.row_keys import printable
-from expunge.inputs.specification import is_path, load_extra
+from expunge.inputs.specification import is_path
 from expunge.inputs.texts import tokenize
 from expunge.inputs.training_data import (
     NO_LABEL,
@@ -27,6 +27,7 @@ from expunge.inputs.training_data import (
     given_names,
     number_labels,
 )
+from expunge.optional import load_extra
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
 _ABOUT_ROWS = ("id", "unnamed: 0", "given_label", "suggested_label", *TITLES, *LABEL_COLUMNS)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from expunge.errors import DataError, InvalidInput
 from expunge.inputs.arrays import pad_tokens
-from expunge.inputs.specification import load_extra
 from expunge.inputs.training_data import DataOptions
+from expunge.optional import load_extra
 
 
 def tokenize(

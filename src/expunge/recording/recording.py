@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from expunge.errors import DataError, InvalidInput, StoreError
-from expunge.store.atomic import write_atomically
+from expunge.store.atomic import write_output
 
 
 class Recording:
@@ -147,10 +147,7 @@ class Recording:
             "margin": self.margin / self.seen.clamp(min=1),
             "probabilities": (self.total / self.seen.clamp(min=1)[:, None]).half(),
         }
-        try:
-            write_atomically(self.path, save(content, {"expunge": "recording 1"}))
-        except OSError as error:
-            raise StoreError(f"{self.path} cannot be written: {error}; name another file") from error
+        write_output(self.path, save(content, {"expunge": "recording 1"}), remedy="name another file")
 
 
 class _Told:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from expunge.choice import Purpose
 from expunge.detection.out_of_sample import short_training
-from expunge.errors import InvalidInput, StoreError
+from expunge.errors import InvalidInput
 from expunge.evaluation.document import as_document
 from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.facts import Labels
@@ -28,7 +28,7 @@ from expunge.inputs.training_data import DataOptions
 from expunge.repair.job import Report
 from expunge.repair.loaded import Loaded, build_loaded, load
 from expunge.seeding import global_generator
-from expunge.store.atomic import write_atomically
+from expunge.store.atomic import write_output
 from expunge.store.weights import WeightStore
 from expunge.training.recipe import Recipe
 
@@ -131,12 +131,7 @@ class AuditOutcome:
             StoreError: the file cannot be written.
         """
         content = json.dumps(as_document(self.audit, self.about), indent=2, allow_nan=False)
-        try:
-            write_atomically(path, (content + "\n").encode())
-        except OSError as error:
-            raise StoreError(
-                f"{path} cannot be written: {error}; choose another folder with --out"
-            ) from error
+        write_output(path, (content + "\n").encode(), remedy="choose another folder with --out")
 
 
 def audit_files(job: AuditJob, report: Report = lambda share, doing: None) -> AuditOutcome:

@@ -12,13 +12,12 @@ from typing import Any
 from torch import Tensor
 
 import expunge
-from expunge.errors import StoreError
 from expunge.evaluation.before_after import Damage, Measured, Share
 from expunge.evaluation.document import as_document
 from expunge.repair.clean import Cleaned
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import pretrained_files
-from expunge.store.atomic import write_atomically
+from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
 
@@ -50,12 +49,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -
         f"method {prepared.method.name!r}; verdict: {cleaned.audit.verdict.grade}."
     )
     for name, raw in {**pretrained_files(prepared.job, done), **files}.items():
-        try:
-            write_atomically(folder / name, raw)
-        except OSError as error:
-            raise StoreError(
-                f"{folder / name} cannot be written: {error}; check the folder's free space"
-            ) from error
+        write_output(folder / name, raw, remedy="check the folder's free space")
     return list(content)
 
 

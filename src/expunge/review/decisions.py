@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, cast
 
 from expunge.errors import DataError, InvalidInput, StoreError
 from expunge.review.listing import Suspect
-from expunge.store.atomic import write_atomically
+from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text, from_text
 
 Verdict = Literal["bad", "good"]
@@ -94,12 +94,7 @@ class Decisions:
                     true,
                 ]
             )
-        try:
-            write_atomically(self.path, csv_text(rows).encode("utf-8"))
-        except OSError as error:
-            raise StoreError(
-                f"{self.path} cannot be written: {error}; name another file with --out"
-            ) from error
+        write_output(self.path, csv_text(rows).encode("utf-8"), remedy="name another file with --out")
 
     def _read(self) -> dict[int, Decision]:
         numbers = {name: number for number, name in enumerate(self._classes)}

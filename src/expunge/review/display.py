@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.inputs.specification import load_extra
 from expunge.inputs.training_data import TrainingData
+from expunge.optional import load_extra
 from expunge.results.png import png
 
 _NUMBERS = 64

@@ -82,8 +82,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.close(folder)
 
 
-def write_output(path: str | Path, content: bytes, what: str) -> Path:
-    """Write a file that a user asked for, and return its path; ``what`` it is, for the message.
+def write_output(
+    path: str | Path, content: bytes, what: str = "", remedy: str = "choose a path that can be written"
+) -> Path:
+    """Write a file that a user asked for, and return its path.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        what: it is, for the message.
+        remedy: what to do where it cannot be written.
 
     Raises:
         StoreError: it cannot be written.
@@ -91,7 +99,5 @@ def write_output(path: str | Path, content: bytes, what: str) -> Path:
     try:
         write_atomically(Path(path), content)
     except OSError as error:
-        raise StoreError(
-            f"{what} {path} cannot be written: {error}; choose a path that can be written"
-        ) from error
+        raise StoreError(f"{what} {path} cannot be written: {error}; {remedy}".lstrip()) from error
     return Path(path)

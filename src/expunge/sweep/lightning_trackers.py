@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import textwrap
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import InvalidInput
+from expunge.optional import load_extra
 from expunge.store.record import Record
 from expunge.sweep.trackers import parameters, results, run_name
 
@@ -199,13 +199,7 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _needs(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InvalidInput(
-            f"--log {extra} needs {module.partition('.')[0]}, which cannot be imported ({error}); run: "
-            f"pip install 'expunge[{extra}]'"
-        ) from error
+    return load_extra(module, module.partition(".")[0], extra, f"--log {extra}")
 
 
 def _lightning(module: str, name: str, extra: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from expunge.engine import EngineError, WorkerLost
 from expunge.errors import InvalidInput
+from expunge.optional import load_extra
 
 
 class RayEngine:
@@ -131,11 +132,5 @@ def _carry_out(threads: int, task: Callable[..., Any], *args: Any) -> Any:
 
 
 def _ray() -> ModuleType:
-    try:
-        import ray
-    except ImportError as error:
-        raise InvalidInput(
-            f"a sweep on a cluster needs ray, which cannot be imported ({error}); run: "
-            "pip install 'expunge[ray]'"
-        ) from error
-    return ray  # type: ignore[no-any-return, unused-ignore]
+    module: ModuleType = load_extra("ray", "ray", "ray", "a sweep on a cluster")
+    return module

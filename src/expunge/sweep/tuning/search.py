@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from expunge.errors import InvalidInput
 from expunge.methods.base import Search
+from expunge.optional import load_extra
 
 
 def load_optuna() -> ModuleType:
@@ -16,13 +16,8 @@ def load_optuna() -> ModuleType:
     Raises:
         InvalidInput: it is not installed.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise InvalidInput(
-            f"tuning needs optuna, which cannot be imported ({error}); run: pip install 'expunge[tune]'"
-        ) from error
-    return optuna  # type: ignore[no-any-return, unused-ignore]
+    module: ModuleType = load_extra("optuna", "optuna", "tune", "tuning")
+    return module
 
 
 class Study:
