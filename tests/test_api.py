@@ -320,6 +320,7 @@ def test_a_model_of_this_package() -> None:
 def test_unseen_data_and_codes_reach_the_methods_that_need_them() -> None:
     inputs = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(40) % 4
+    torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
     # It stops at once where the forget set is known less than unseen data.
     unknown = net(inputs[32:]).argmin(1)
