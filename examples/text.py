@@ -44,7 +44,9 @@ class Classifier(nn.Module):
 
 model = Classifier()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-for _ in range(30):
+for epoch in range(30):
+    if epoch == 5:  # trainers keep such a checkpoint; what was learned since then can be taken back
+        earlier = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for batch in torch.randperm(len(noisy)).split(64):
         loss = nn.functional.cross_entropy(model(tokens[batch]), noisy[batch])
         optimizer.zero_grad()
@@ -62,6 +64,6 @@ def healed(network: nn.Module) -> str:
 
 print("before:", healed(model))
 recipe = expunge.Recipe(epochs=30, batch_size=64, optimiser=Optimiser(name="adamw", lr=1e-3))
-result = expunge.unlearn(model, TensorDataset(tokens, noisy), forget=known, recipe=recipe)
+result = expunge.unlearn(model, TensorDataset(tokens, noisy), forget=known, recipe=recipe, earlier=earlier)
 print("after: ", healed(result.model))
 print(f"cost:   {result.cost.seconds:.1f} s, {result.cost.sample_gradients} sample gradients")
