@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +18,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """The contract is shipped without this project's marks; one of its tests asserts what a training leads to."""
     if getattr(item, "originalname", "") == "test_forgets":
         item.add_marker("trains")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A network that a test builds without a seed of its own does not depend on the tests before it."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 @pytest.fixture

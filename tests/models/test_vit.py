@@ -267,6 +267,7 @@ def test_a_share_without_a_whole_spare_head() -> None:
 
 
 def test_runs_in_half_precision() -> None:
+    torch.manual_seed(0)
     wide = small().eval().widen(1.0, generator(1))
     route = Router()(torch.arange(4), torch.zeros(4, dtype=torch.bool))
     x = torch.randn(4, 3, 16, 16, generator=generator(2))
