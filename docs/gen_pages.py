@@ -183,8 +183,13 @@ def _blocks(text: str) -> Iterator[str]:
             yield "```text\n" + "\n".join(lines) + "\n```\n"
         else:
             named = re.match(r"(Source|Departures|Symbols|Errata): ", block)
-            said = _links(" ".join(_joined(lines)) if not _is_list(lines) else "\n".join(lines))
+            said = _links(" ".join(_joined(lines)) if not _is_list(lines) else _listed(lines))
             yield (f"**{named[1]}.** {said[len(named[0]) :]}" if named else said) + "\n"
+
+
+def _listed(lines: list[str]) -> str:
+    """Return lines with an empty one before each item, as Markdown asks of a list that begins after a text."""
+    return re.sub(r"\n(?=(?:- |\d+\. ))", "\n\n", "\n".join(lines))
 
 
 def _joined(lines: list[str]) -> list[str]:

@@ -31,18 +31,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command("demo")(demo_command)
-app.command("map")(map_command)
-app.command("bench")(bench)
-app.command("tune")(tune_command)
-app.command("report")(report_command)
-app.command("advise")(advise_command)
-app.command("find")(find_command)
-app.command("review")(review_command)
-app.command("clean")(clean_command)
-app.command("audit")(audit_command)
-app.command("list")(list_names)
-app.command("describe")(describe)
+_COMMANDS = {
+    "Repair a model": {
+        "demo": demo_command,
+        "find": find_command,
+        "review": review_command,
+        "clean": clean_command,
+        "audit": audit_command,
+    },
+    "Compare methods": {
+        "map": map_command,
+        "bench": bench,
+        "tune": tune_command,
+        "report": report_command,
+        "advise": advise_command,
+    },
+    "Look things up": {"list": list_names, "describe": describe},
+}
+for _panel, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_command)
 
 _LONGEST = 1600
 """Characters of an error that are shown: a screen."""
