@@ -257,7 +257,7 @@ def test_a_weak_first_model_is_warned_of(common: list[str], tmp_path: Path, thre
         ("--set rem.lr", InvalidInput, "--set takes METHOD.FIELD=VALUE, got 'rem.lr'"),
         ("--set rem.=3", InvalidInput, "--set takes METHOD.FIELD=VALUE, got 'rem.=3'"),
         ("--set =3", InvalidInput, "--set takes METHOD.FIELD=VALUE, got '=3'"),
-        ("--set rem.rate=3", UnknownName, "(settings: lr, batch_size, "),
+        ("--set rem.rate=3", UnknownName, "lr, batch_size, "),
         ("--set rem.lr=fast", InvalidInput, "method 'rem' cannot be made with "),
         ("--set rem.flush=False", InvalidInput, "method 'rem': flush must be true or false, got 'False'"),
         ("--set npo.lr=1", InvalidInput, "--set names 'npo', which is neither recipe, task nor one of the "),
