@@ -109,7 +109,7 @@ def preflight(
     if not any(finding.level == "error" for finding in findings):
         draw = generator(seed, "preflight")
         if fit_reading:
-            note, data = _fit_reading(model, data, numerics, batch_size, draw)
+            note, data = fit_reading_of(model, data, numerics, batch_size, draw)
             findings += note
         level: Level = "warning" if force else "error"
         findings += _scores(model, data, positions, numerics, numbers, batch_size, scored, draw, level)
@@ -297,9 +297,10 @@ def _scores(
     return found
 
 
-def _fit_reading(
+def fit_reading_of(
     model: nn.Module, data: TrainingData, numerics: Numerics, batch_size: int, draw: torch.Generator
 ) -> tuple[list[Finding], TrainingData]:
+    """Return the data, its images normalised in the usual way that clearly fits ``model`` best, and a note if so."""
     examples = sample(data.examples, 512, draw)
     right = fit(model, examples, numerics, batch_size)
     if right >= 1 - _GAIN:

@@ -28,12 +28,13 @@ from expunge.inputs.findings import first_few
 from expunge.inputs.first_training import FirstTraining, first_training
 from expunge.inputs.forget_list import read_forget_list
 from expunge.inputs.known_truth import KnownTruth, read_truth
+from expunge.inputs.preflight import fit_reading_of
 from expunge.inputs.provenance import code_hash, data_hash, file_hash
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import chance
 from expunge.recording.recording import RECORDED, read_recording
-from expunge.seeding import global_generator
+from expunge.seeding import generator, global_generator
 from expunge.store.weights import WeightStore
 from expunge.training.features import features
 from expunge.training.logits import check_logits
@@ -180,6 +181,9 @@ def ready_to_find(job: FindJob) -> FindReady:
     numerics.place(model)
     data = data.with_n_classes(check_logits(model, next(data.examples.batches(3)).x, numerics).n_logits)
     if job.checkpoint is not None:
+        if job.options.open:
+            said, data = fit_reading_of(model, data, numerics, 256, generator(job.seed, "reading"))
+            data = replace(data, notes=(*data.notes, *(f"{each.where}: {each.what}" for each in said)))
         _check_learned(model, data, numerics)
         first = first_training(
             model,
