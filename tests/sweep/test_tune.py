@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import builtins
 import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,13 +298,6 @@ def test_a_near_miss(easy: DataChoice) -> None:
 
 
 def test_without_optuna(easy: DataChoice, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *rest: Any, **named: Any) -> Any:
-        if name == "optuna":
-            raise ImportError("No module named 'optuna'")
-        return real(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InvalidInput, match=r"pip install 'expunge\[tune\]'"):
         quick(make_grid(easy))

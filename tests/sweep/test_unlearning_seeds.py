@@ -97,8 +97,8 @@ def test_grid_faults() -> None:
         Grid.parse('unlearning_seeds = 3\nmetrics = ["tov"]\n' + TEXT, "g")
     with pytest.raises(InvalidInput, match=r"'metrics' must be a list of at least one of: metric names"):
         Grid.parse("metrics = []\n" + TEXT, "g")
-    with pytest.raises(InvalidInput, match="metrics: metric 'klom' needs populations"):
-        Grid.parse('metrics = ["klom"]\n' + TEXT, "g")
+    with pytest.raises(InvalidInput, match="'population' is a number of models, at least"):
+        Grid.parse('metrics = ["klom"]\npopulation = 1\n' + TEXT, "g")
 
 
 def test_grid_plans_carry_both() -> None:

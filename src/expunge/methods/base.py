@@ -171,8 +171,13 @@ class Method(ABC):
         return Unlearned(result, self, meter, granted.found, tuple(granted.notes))
 
     def settings(self) -> dict[str, Any]:
-        """The fields as a dictionary."""
-        return dataclasses.asdict(self)
+        """The fields as a dictionary; ``recalibrate`` only where it is set: results without it keep their keys."""
+        found = dataclasses.asdict(self)
+        return (
+            found
+            if self.recalibrate
+            else {name: value for name, value in found.items() if name != "recalibrate"}
+        )
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def collected(layers: dict[str, Layer]) -> Iterator[dict[str, Tensor]]:
     def watch(name: str, layer: Layer) -> torch.utils.hooks.RemovableHandle:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             rows = patches(layer, inputs[0].detach())
-            rows = rows.double() if has_float64(rows.device) else rows.float()
+            # Rounding in float32 would hide directions with a millionth of the variance.
+            rows = (rows if has_float64(rows.device) else rows.cpu()).double()
             grams[name] = grams.get(name, 0) + rows.T @ rows
 
         return layer.register_forward_pre_hook(hook)
