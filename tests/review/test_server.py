@@ -62,7 +62,8 @@ def test_nobody_else_is_answered(serving: ReviewServer) -> None:
     assert not serving.decisions.path.exists()
 
 
-def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_interrupted(tmp_path: Path, ends: signal.Signals) -> None:
     path = listed(tmp_path)
     command = [sys.executable, "-u", "-m", "expunge", "review", str(path), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
@@ -77,7 +78,11 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
             with urlopen(asked, timeout=60) as answer:
                 assert answer.read() == b"{}"
         finally:
-            running.send_signal(signal.SIGINT)
+            running.send_signal(ends)
+            try:
+                running.wait(60)
+            except subprocess.TimeoutExpired:
+                running.kill()
         said = running.stdout.read()
     assert running.returncode == 0
     assert "2 of 12 decided, 2 of them bad" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,9 @@ def review_command(
         path = write_output(static, static_page(found, display).encode(), "the page")
         console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)", highlight=False, markup=False)
         return
+    # A shell's background job begins with Ctrl-C ignored; kill ends it as well.
+    for ends in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ends, signal.default_int_handler)
     with ReviewServer(found, display, decisions, port) as server:
         console.print(
             f"{len(listed):,} suspects, {len(decisions.taken):,} of them decided, at {server.address}\n"
