@@ -82,7 +82,10 @@ def _use(name: str, needs: str) -> str:
 
 def _settings(kind: type[Any]) -> str:
     space = kind.search_space()
-    told = dict(_items(inspect.getdoc(kind) or "", "Args"))
+    # A setting that a class inherits is told by the class it comes from.
+    told: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        told |= dict(_items(inspect.cleandoc(vars(base).get("__doc__") or ""), "Args"))
     lines = ["## Settings", "", "| setting | default | searched by `tune` | meaning |", "|---|---|---|---|"]
     for each in dataclasses.fields(kind):
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
