@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class FrozenPrefix:
         shapes: of the outputs of the skipped ones, without the batch.
         inputs: (positions) -> inputs that the rest of the network reads beside them.
         examples: the training set, with positions in it as inputs.
+        numerics: as in training.
         file: holds the outputs where they are too large for the memory.
     """
 
@@ -52,6 +53,7 @@ class FrozenPrefix:
     shapes: dict[str, tuple[torch.Size, torch.dtype]]
     inputs: Callable[[Tensor], Tensor]
     examples: Examples
+    numerics: Numerics
     file: Any = field(default=None, repr=False)
 
     @contextmanager
@@ -65,10 +67,7 @@ class FrozenPrefix:
         def rest(positions: Tensor) -> Any:
             # What does not fit the memory stays where it is until a batch of it is read.
             stored = self.outputs[positions.to(self.outputs.device)]
-            layout = (
-                torch.channels_last if stored.ndim == 4 and _channels_last(model) else torch.contiguous_format
-            )
-            now["output"] = stored.to(positions.device, memory_format=layout)
+            now["output"] = self.numerics.place_inputs(stored)
             return whole(self.inputs(positions))
 
         def stand_in(name: str) -> Callable[..., Any]:
@@ -112,7 +111,7 @@ def frozen_prefix(model: nn.Module, examples: Examples, numerics: Numerics) -> F
     look = examples.select(torch.arange(min(_LOOK, len(examples)), device=examples.device))
     trial = copy.deepcopy(model)
     x = numerics.place_inputs(next(look.batches(len(look))).x)
-    training, logits = _trace(trial, x, numerics, train=True)
+    training, _ = _trace(trial, x, numerics, train=True)
     candidates = training.before_training()
     if not candidates:
         return None
@@ -145,10 +144,17 @@ def frozen_prefix(model: nn.Module, examples: Examples, numerics: Numerics) -> F
 
     for inputs, unused in ((empty, skipped), (read, skipped), (read, ())):
         found = FrozenPrefix(
-            last, tuple(unused), evaluated.outputs[last], training.in_tuple, shapes, inputs, numbered
+            last,
+            tuple(unused),
+            evaluated.outputs[last],
+            training.in_tuple,
+            shapes,
+            inputs,
+            numbered,
+            numerics,
         )
-        if _same(trial, found, logits, numerics):
-            return _filled(found, trial, examples, numerics)
+        if _same(trial, found, logits):
+            return _filled(found, trial, examples)
     return None
 
 
@@ -226,26 +232,24 @@ def _close(part: Tensor, whole: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _same(model: nn.Module, found: FrozenPrefix, logits: Any, numerics: Numerics) -> bool:
+def _same(model: nn.Module, found: FrozenPrefix, logits: Any) -> bool:
     """Whether the rest of the network gives the same logits to the examples it was found by."""
     if not isinstance(logits, Tensor):
         return False
     rows = torch.arange(len(found.outputs), device=found.outputs.device)
     try:
-        with found.given_to(model), training_mode(model, False), numerics.autocast():
+        with found.given_to(model), training_mode(model, False), found.numerics.autocast():
             return torch.equal(model(rows), logits)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # a network that reads more of its blocks than one tensor
 
 
 @torch.no_grad()
-def _filled(
-    found: FrozenPrefix, model: nn.Module, examples: Examples, numerics: Numerics
-) -> FrozenPrefix | None:
+def _filled(found: FrozenPrefix, model: nn.Module, examples: Examples) -> FrozenPrefix | None:
     """Return ``found`` with the outputs of all examples."""
+    numerics, file = found.numerics, None
     shape, dtype = found.outputs.shape[1:], found.outputs.dtype
     bytes_needed = len(examples) * shape.numel() * dtype.itemsize
-    file = None
     if bytes_needed <= _IN_MEMORY:
         outputs = torch.empty(len(examples), *shape, dtype=dtype, device=examples.device)
     elif bytes_needed <= _ON_DISK:
@@ -272,13 +276,4 @@ def _filled(
                 start += len(batch)
     finally:
         handle.remove()
-    return FrozenPrefix(
-        found.last, found.skipped, outputs, found.in_tuple, found.shapes, found.inputs, found.examples, file
-    )
-
-
-def _channels_last(model: nn.Module) -> bool:
-    return any(
-        parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
-        for parameter in model.parameters()
-    )
+    return replace(found, outputs=outputs, file=file)
