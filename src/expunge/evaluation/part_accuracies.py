@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, value_or_reason
@@ -40,15 +42,12 @@ def _unseen_of_the_same_classes(evaluated: Evaluated) -> float | None:
     if not evaluated.has("test"):
         return None
     logits, labels = evaluated.test
-    right = logits.argmax(1) == labels
-    total, forgotten = 0.0, evaluated.forget[1]
-    for label, count in enumerate(torch.bincount(forgotten.cpu()).tolist()):
-        mine = labels == label
-        if count and not bool(mine.any()):
-            return None
-        if count:
-            total += count * float(right[mine].cpu().double().mean())
-    return total / len(forgotten)
+    of = partial(torch.bincount, minlength=logits.shape[1])
+    forgotten, tested = of(evaluated.forget[1].cpu()).double(), of(labels.cpu()).double()
+    if bool(((forgotten > 0) & (tested == 0)).any()):
+        return None
+    right = of(labels[logits.argmax(1) == labels].cpu()).double() / tested.clamp(min=1)
+    return float((forgotten * right).sum() / forgotten.sum())
 
 
 class KeptAccuracy(Metric):
