@@ -6,26 +6,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from report_records import make
 
 from expunge.errors import InvalidInput, StoreError
 from expunge.results.charts import map_chart, write_map
 from expunge.results.frame import measurements
 from expunge.results.summary import summarise
 from expunge.store.record import Record
-
-
-def make(**changed: Any) -> Record:
-    values: dict[str, Any] = {
-        "key": "k",
-        "status": "done",
-        "data": "digits",
-        "regularity": 0.0,
-        "discovery": 0.1,
-        "model": "resnet9",
-        "method": "rem",
-        "seed": 0,
-    }
-    return Record(**(values | changed))
 
 
 def grid(methods: list[str]) -> list[Record]:

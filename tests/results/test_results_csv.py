@@ -1,28 +1,17 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import report_records
 
 from expunge.errors import StoreError
 from expunge.results.tables import CSV_FIELDS, write_csv
-from expunge.store.record import Record
 
-
-def make(**changed: Any) -> Record:
-    values: dict[str, Any] = {
-        "key": "k",
-        "status": "done",
-        "data": "digits",
-        "regularity": 0.5,
-        "discovery": 0.1,
-        "model": "resnet9",
-        "method": "rem",
-        "seed": 3,
-    }
-    return Record(**(values | changed))
+make = partial(report_records.make, regularity=0.5, seed=3)
 
 
 def test_exact_text(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ import math
 import random
 import re
 import statistics
-from typing import Any
+from functools import partial
 
 import pytest
+import report_records
 
 from expunge.errors import InvalidInput
 from expunge.results.frame import measurements
@@ -19,18 +20,7 @@ def summarise(records: list[Record]) -> Summary:
     return summarise_table(measurements(records))
 
 
-def make(**changed: Any) -> Record:
-    values: dict[str, Any] = {
-        "key": "k",
-        "status": "done",
-        "data": "digits",
-        "regularity": 0.5,
-        "discovery": 0.1,
-        "model": "resnet9",
-        "method": "rem",
-        "seed": 0,
-    }
-    return Record(**(values | changed))
+make = partial(report_records.make, regularity=0.5)
 
 
 def test_cell_over_seeds() -> None:

@@ -5,25 +5,12 @@ import re
 from typing import Any
 
 import pytest
+from report_records import make
 from rich.console import Console, RenderableType
 
 from expunge.errors import InvalidInput
 from expunge.results.tables import cost_table, map_table
 from expunge.store.record import Record
-
-
-def make(**changed: Any) -> Record:
-    values: dict[str, Any] = {
-        "key": "k",
-        "status": "done",
-        "data": "digits",
-        "regularity": 0.0,
-        "discovery": 0.1,
-        "model": "resnet9",
-        "method": "rem",
-        "seed": 0,
-    }
-    return Record(**(values | changed))
 
 
 def printed(table: RenderableType, *, width: int = 100, colour: bool = False) -> str:
