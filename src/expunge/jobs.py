@@ -44,7 +44,6 @@ def clean(
     """
     from expunge.repair.clean import clean as repair
     from expunge.repair.clean_files import write_files
-    from expunge.repair.clean_page import clean_page
     from expunge.repair.job import Job
     from expunge.repair.output_folder import output_folder
     from expunge.repair.prepare import prepare
@@ -57,7 +56,7 @@ def clean(
     with output_folder(out) as aside:
         prepared = prepare(job)
         cleaned = repair(prepared, aside, lambda share, doing: None)
-        write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
+        write_files(prepared, cleaned, aside)
     table = _rows(prepared.data)
     table["listed"] = prepared.on.forget.numpy()
     table["flagged"], table["score"] = False, float("nan")

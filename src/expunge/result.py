@@ -120,7 +120,7 @@ class Report:
     @property
     def table(self) -> list[tuple[str, str, str, str]]:
         """The main measurements: name, before, after, which way is better."""
-        from expunge.evaluation.audit_table import AIMS, figure, is_main
+        from expunge.evaluation.audit_table import AIMS, figure, main_rows
 
         return [
             (
@@ -129,8 +129,7 @@ class Report:
                 figure(row.value("unlearned"), row),
                 AIMS[row.metric.better],
             )
-            for row in self.result.audit.rows
-            if is_main(row) and not row.because
+            for row in main_rows(self.result.audit)
         ]
 
     def __str__(self) -> str:

@@ -17,7 +17,6 @@ from expunge.inputs.architecture import build_architecture
 from expunge.inputs.sources import load_training_data
 from expunge.repair.clean import Cleaned, clean
 from expunge.repair.clean_files import write_files
-from expunge.repair.clean_page import clean_page
 from expunge.repair.job import Job
 from expunge.repair.prepare import prepare
 from expunge.training.recipe import Optimiser, Recipe
@@ -71,7 +70,7 @@ def repaired(tmp_path: Path, wanted: Job) -> tuple[Cleaned, dict[str, Any], str]
     """Return the repair, and its two reports."""
     prepared = prepare(wanted)
     cleaned = clean(prepared, tmp_path, lambda share, doing: None)
-    write_files(prepared, cleaned, clean_page(prepared, cleaned), tmp_path)
+    write_files(prepared, cleaned, tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
     return cleaned, report, (tmp_path / "report.html").read_text()
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from expunge.evaluation.audit_table import AIMS, figure, is_main, legend, undefined
+from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, undefined
 from expunge.evaluation.reading import reading
 from expunge.evaluation.rows import ROLES
 from expunge.evaluation.verdict import CAVEAT
@@ -40,7 +40,7 @@ def print_audit(
             console, "*", "[dim]--train-reference trains a retrained model, or name one with --retrained.[/]"
         )
     console.print(f"[dim]{CAVEAT}[/]\n", highlight=False)
-    shown = [row for row in audit.rows if not row.because and (everything or is_main(row))]
+    shown = [row for row in audit.rows if not row.because] if everything else main_rows(audit)
     console.print(_table(shown, audit))
     _print_legend(console, audit, len(audit.rows) - len(shown) - sum(bool(row.because) for row in audit.rows))
     _print_undefined(console, audit)

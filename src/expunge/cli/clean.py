@@ -186,7 +186,6 @@ def clean_command(
     from expunge.cli.clean_report import print_findings, print_outlook, print_result
     from expunge.repair.clean import clean
     from expunge.repair.clean_files import write_files
-    from expunge.repair.clean_page import clean_page
     from expunge.repair.loaded import CheckFailed
     from expunge.repair.output_folder import output_folder
     from expunge.repair.prepare import prepare
@@ -198,7 +197,7 @@ def clean_command(
             if not prepared.untouched:
                 _agreed(console, prepared, yes)
             cleaned = with_progress(console, lambda report: clean(prepared, aside, report))
-            files = write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
+            files = write_files(prepared, cleaned, aside)
     except CheckFailed as error:
         print_findings(console, error.findings)
         raise InvalidInput(str(error).partition("\n")[0]) from error  # the rest is on the screen

@@ -17,6 +17,11 @@ _WHOLE = ("steps", "images")
 """Units that are counted."""
 
 
+def main_rows(audit: Audit) -> list[Row]:
+    """Return the rows that are shown first, of those that are defined."""
+    return [row for row in audit.rows if is_main(row) and not row.because]
+
+
 def is_main(row: Row) -> bool:
     """Whether a row is one of those shown first, not a part of another."""
     return row.name in (row.metric.name, "class_damage_to_reference") or isinstance(

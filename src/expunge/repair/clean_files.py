@@ -15,13 +15,14 @@ import expunge
 from expunge.evaluation.before_after import Damage, Measured, Share
 from expunge.evaluation.document import as_document
 from expunge.repair.clean import Cleaned
+from expunge.repair.clean_page import clean_page
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import pretrained_files
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
 
-def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -> list[str]:
+def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]:
     """Write the report and the tables that have rows; return the files' names.
 
     - report.html and report.json;
@@ -36,7 +37,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, page: str, folder: Path) -
         StoreError: a file cannot be written.
     """
     content = {
-        "report.html": page,
+        "report.html": clean_page(prepared, cleaned),
         "report.json": json.dumps(_finite(as_json(prepared, cleaned)), indent=2, allow_nan=False) + "\n",
     }
     if cleaned.found is not None and len(cleaned.found.positions):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from expunge.evaluation.audit_table import AIMS, figure, is_main, legend, undefined
+from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, undefined
 from expunge.evaluation.before_after import Share
 from expunge.evaluation.evidence import Audit
 from expunge.evaluation.reading import reading
@@ -90,8 +90,7 @@ def _audit(audit: Audit) -> dict[str, Any]:
                 AIMS[row.metric.better],
                 reading(row, audit.facts.reference),
             ]
-            for row in audit.rows
-            if is_main(row) and not row.because
+            for row in main_rows(audit)
         ],
         "legend": legend(audit),
         "undefined": undefined(audit),

@@ -19,15 +19,14 @@ from expunge.detection.suspect_files import write_suspects
 from expunge.errors import InvalidInput
 from expunge.inputs.architecture import build_architecture
 from expunge.inputs.checkpoint import read_checkpoint
-from expunge.inputs.checkpoint_weights import load_weights
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import TrainingData
 from expunge.repair.audit import AuditJob, AuditOutcome, audit_files
 from expunge.repair.clean import Cleaned, clean
 from expunge.repair.clean_files import write_files
-from expunge.repair.clean_page import clean_page
 from expunge.repair.find import FindJob, ready_to_find, search
 from expunge.repair.job import Job, Report
+from expunge.repair.loaded import build_loaded
 from expunge.repair.output_folder import output_folder
 from expunge.repair.prepare import prepare
 from expunge.seeding import generator, global_generator
@@ -186,7 +185,7 @@ def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
             )
         )  # fmt: skip
         cleaned = clean(prepared, aside, lambda share, doing: step(share))
-        write_files(prepared, cleaned, clean_page(prepared, cleaned), aside)
+        write_files(prepared, cleaned, aside)
     written = folder / "cleaned" / cleaned.checkpoint
     with clock.part("audit", "measuring what is left") as step:
         audit = audit_files(
@@ -256,8 +255,7 @@ def _train(job: DemoJob, data: TrainingData, step: Progress) -> nn.Module:
 
 
 def _predict(path: Path, damaged: Damaged, data: TrainingData) -> Predictions:
-    model = build_architecture(ARCH, shape=data.shape, n_classes=len(data.classes))
-    load_weights(model, read_checkpoint(path))
+    model, _ = build_loaded(read_checkpoint(path), ARCH, data)
     numerics = Numerics.for_inputs("cpu", data.shape)
     numerics.place(model)
 
