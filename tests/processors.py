@@ -81,6 +81,7 @@ def main() -> None:
     """Print a line for each arithmetic, then the margins; end with 1 if a test failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="some short tests, two arithmetics, one thread")
+    parser.add_argument("--whole", action="store_true", help="with one thread run all tests, also those that train nothing")
     options, more = parser.parse_known_args()
     tests = QUICK_TESTS if options.quick else ()
     runs = [
@@ -92,7 +93,8 @@ def main() -> None:
     outcomes = []
     for number, (name, threads) in enumerate(runs, 1):
         start = time.perf_counter()
-        found = run(ARITHMETICS[name], threads, ["-m", "trains", *tests, *more])
+        chosen = [] if options.whole and threads == 1 else ["-m", "trains"]
+        found = run(ARITHMETICS[name], threads, [*chosen, *tests, *more])
         counts = f"{found.passed:8}{len(found.failed):8}{found.skipped:8}"
         print(f"{number:>2}  {name:14}{threads:8}{counts}{time.perf_counter() - start:8.0f}", flush=True)
         for test in found.failed:
