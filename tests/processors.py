@@ -81,7 +81,9 @@ def main() -> None:
     """Print a line for each arithmetic, then the margins; end with 1 if a test failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="some short tests, two arithmetics, one thread")
-    parser.add_argument("--whole", action="store_true", help="with one thread run all tests, also those that train nothing")
+    parser.add_argument(
+        "--whole", action="store_true", help="one thread: all tests, also those that train nothing"
+    )
     options, more = parser.parse_known_args()
     tests = QUICK_TESTS if options.quick else ()
     runs = [
