@@ -18,6 +18,7 @@ from expunge.repair.clean import Cleaned
 from expunge.repair.clean_page import clean_page
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import pretrained_files
+from expunge.repair.sentence import one_sentence
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
@@ -82,6 +83,7 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
     return {
         "expunge": expunge.__version__,
         "verdict": verdict.grade,
+        "sentence": one_sentence(prepared, cleaned),
         "reasons": [finding.sentence for finding in verdict.findings],
         "written": cleaned.checkpoint,
         "rejected": cleaned.rejected,
