@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import method_results
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -17,14 +18,17 @@ from mkdocs.structure.pages import Page
 
 from expunge.cli import app
 from expunge.methods.base import Method
-from expunge.methods.catalogue import entry
+from expunge.methods.catalogue import Entry, entry
 from expunge.metrics.base import Metric
 from expunge.registry import METHODS, METRICS
 
 ROOT = Path(__file__).parents[1]
 _SECTION = re.compile(r"^(Args|Raises|Returns|Attributes):$")
 _ITEM = re.compile(r"^    (?P<name>[\w*]+): ?(?P<text>.*)$")
-_MATH = re.compile(r"[=|<>∪~]|\bmean over\b|^\s*[a-zA-Z_]+\(")
+_MATH = re.compile(
+    r" (=|<-|>=|<=|~|>|<|!=|∪) |\|\||\|[a-zA-Z]_|\bmin_|\bmax_|\bmin over\b|\w\^\d|\(1 - |^[A-Z]_\w+(, [A-Z]_\w+)*: "
+)
+_NAMED = re.compile(r"(Source|Departures?|Symbols|Errata)\b[^:]*: ")
 _OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./)+(?:src|benchmarks|examples|tests)/[^)]+)\)")
 
 
@@ -68,10 +72,40 @@ def method_page(name: str) -> str:
         card["source"] = f"{source.authors}: {source.title} ({source.year}), {source.where}"
     rows = "\n".join(f"| {key} | {value} |" for key, value in card.items())
     summary, body = _docstring(kind)
-    return (
-        f"# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n{body}\n\n{_settings(kind)}\n## Use\n\n"
-        f"```python\n{_use(name, found.needs)}\n```\n\n```sh\nexpunge describe {name}\n```\n"
+    fails = method_results.section(
+        name,
+        method_results.read(ROOT / "docs" / "results"),
+        _limits(kind, found),
+        (ROOT / "docs" / "recalibration.md").read_text(encoding="utf-8"),
     )
+    return (
+        f"# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n## What it does\n\n{body}\n\n{fails}\n"
+        f"{_settings(kind)}\n## Use\n\n```python\n{_use(name, found.needs)}\n```\n\n"
+        f"```sh\nexpunge describe {name}\n```\n"
+    )
+
+
+def _limits(kind: type[Method], found: Entry) -> list[str]:
+    """Return what keeps a method from a use, whatever was measured."""
+    said = []
+    if "truth" in found.needs:
+        said.append("An oracle: it reads true labels, which nobody has outside an experiment.")
+    if found.preparation:
+        said.append(
+            f"The original model must have been trained for it, by `Recipe({found.preparation}=...)`: a checkpoint "
+            "that is there already cannot be repaired with it."
+        )
+    if "classes" in found.needs:
+        said.append("It forgets whole classes and nothing smaller.")
+    if "unseen" in found.needs:
+        said.append("It needs labelled data that the original model has not seen.")
+    if kind.perturbs_inputs:
+        said.append(
+            "It makes inputs out of others: images, and not tokens or columns that must stay what they are."
+        )
+    if kind.hides_only:
+        said.append("It hides and does not forget: the features of the classes stay as they are.")
+    return said
 
 
 def _use(name: str, needs: str) -> str:
@@ -86,11 +120,11 @@ def _settings(kind: type[Any]) -> str:
     told: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         told |= dict(_items(inspect.cleandoc(vars(base).get("__doc__") or ""), "Args"))
-    lines = ["## Settings", "", "| setting | default | searched by `tune` | meaning |", "|---|---|---|---|"]
+    lines = ["## Settings", "", "| setting and default | meaning |", "|---|---|"]
     for each in dataclasses.fields(kind):
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
-        tried = _cell(str(space.get(each.name, "")))
-        lines.append(f"| `{each.name}` | `{default!r}` | {tried} | {_cell(told.get(each.name, ''))} |")
+        tried = f" `tune` tries {_cell(str(space[each.name]))}." if each.name in space else ""
+        lines.append(f"| `{each.name}` = `{default!r}` | {_cell(told.get(each.name, ''))}{tried} |")
     return "\n".join([*lines, ""]) + "\n" if len(lines) > 4 else ""
 
 
@@ -171,8 +205,16 @@ def _docstring(target: Any) -> tuple[str, str]:
 
 
 def _blocks(text: str) -> Iterator[str]:
+    """Yield a docstring's paragraphs as Markdown; those with a formula, and the steps around them, stay as they are."""
+    formula = list[str]()
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.splitlines()
+        if _is_formula(lines, after=bool(formula)):
+            formula.append(block)
+            continue
+        if formula:
+            yield _code(formula)
+            formula = []
         if not lines:
             continue
         if section := _SECTION.match(lines[0]):
@@ -180,14 +222,18 @@ def _blocks(text: str) -> Iterator[str]:
                 yield f"**{section[1]}**\n"
                 yield from (f"- `{name}`: {_links(told)}" for name, told in _items(block, section[1]))
                 yield ""
-            elif not text.startswith("Args"):
-                yield ""
-        elif _is_formula(lines):
-            yield "```text\n" + "\n".join(lines) + "\n```\n"
         else:
-            named = re.match(r"(Source|Departures|Symbols|Errata): ", block)
-            said = _links(" ".join(_joined(lines)) if not _is_list(lines) else _listed(lines))
-            yield (f"**{named[1]}.** {said[len(named[0]) :]}" if named else said) + "\n"
+            named = _NAMED.match(block)
+            told = block[named.end() :].splitlines() if named else lines
+            said = _links(" ".join(_joined(told)) if not _is_list(told) else _listed(told))
+            yield (f"**{_links(named[0][:-2])}:** {said}" if named else said) + "\n"
+    if formula:
+        yield _code(formula)
+
+
+def _code(blocks: list[str]) -> str:
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", "\n\n".join(blocks)).replace("``", "")
+    return f"```text\n{text}\n```\n"
 
 
 def _listed(lines: list[str]) -> str:
@@ -203,12 +249,12 @@ def _is_list(lines: list[str]) -> bool:
     return any(re.match(r"\s*(- |\* |\d+\. )", line) for line in lines)
 
 
-def _is_formula(lines: list[str]) -> bool:
-    if _is_list(lines) or re.match(r"\w+: ", lines[0]):
+def _is_formula(lines: list[str], *, after: bool) -> bool:
+    """Return whether a block holds a formula, or goes on with the steps of one (``after`` another)."""
+    if not lines or _SECTION.match(lines[0]) or _NAMED.match(lines[0]):
         return False
-    return all(line.startswith("  ") for line in lines) or sum(
-        bool(_MATH.search(line)) for line in lines
-    ) == len(lines)
+    steps = after and re.match(r"\d+\. |\s", lines[0]) is not None
+    return steps or any(_MATH.search(re.sub(r"`[^`]*`", "", line)) for line in lines)
 
 
 def _items(text: str, section: str) -> Iterator[tuple[str, str]]:
@@ -232,6 +278,7 @@ def _items(text: str, section: str) -> Iterator[tuple[str, str]]:
 def _links(text: str) -> str:
     text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text)
     text = text.replace("``", "`")
+    text = re.sub(r"(?<![`\w*])\*(?=[\s).,;])", r"\\*", text)  # a mark, or a product, and no emphasis
     return re.sub(r"(?<!`)<(?=[a-zA-Z/])", "&lt;", text)
 
 
