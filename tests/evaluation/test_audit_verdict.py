@@ -8,8 +8,8 @@ from numbers_of import facts, row
 from expunge.evaluation.judgements import Finding
 from expunge.evaluation.reading import reading
 from expunge.evaluation.verdict import judge
-from expunge.metrics.activation_distance import ActivationDistance
 from expunge.metrics.base import Metric
+from expunge.metrics.beside_retrained import ActivationDistance
 from expunge.metrics.calibration import ECE
 
 PASSED: dict[str, dict[str, Any]] = {

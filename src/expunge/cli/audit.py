@@ -155,7 +155,8 @@ def audit_command(
     job = AuditJob(
         original=original, unlearned=unlearned, arch=arch, data=data, forget=forget, validation=validation,
         options=options, retrained=retrained, retrained_again=retrained_again, oracle=oracle, truth=truth,
-        train_reference=train_reference, recipe=read_recipe(recipe or []), references=references, population=population, method=method, settings=read_settings("--set", set_ or []),
+        train_reference=train_reference, recipe=read_recipe(recipe or []), references=references,
+        population=population, method=method, settings=read_settings("--set", set_ or []),
         purpose=cast("Purpose | None", purpose), quick=quick, seed=seed,
     )  # fmt: skip
     found = with_progress(

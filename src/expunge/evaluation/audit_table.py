@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from expunge.evaluation.audit_only import REACHED, ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.evidence import Audit
-from expunge.evaluation.part_accuracies import ForgetAccuracy, KeptAccuracy
-from expunge.evaluation.relearned import REACHED
 from expunge.evaluation.retrained import SECOND
 from expunge.evaluation.rows import Row
-from expunge.metrics.healed import Healed
+from expunge.metrics.corruption import Healed
 from expunge.metrics.of_populations import PopulationMetric
 from expunge.metrics.recalibrated import Recalibrated
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.evaluation.audit_metrics import audit_metrics
+from expunge.evaluation.audit_only import ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.facts import Facts, Labels
 from expunge.evaluation.judgements import Finding
-from expunge.evaluation.part_accuracies import ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.problem import Audited, audit_problem
 from expunge.evaluation.retrained import SECOND
 from expunge.evaluation.rows import Row, measure_rows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from expunge.evaluation.audit_only import REACHED, Relearned
 from expunge.evaluation.facts import Compared, Facts, attacks, forget_accuracy, probes
 from expunge.evaluation.judgements import Finding, Outcome, points
-from expunge.evaluation.relearned import REACHED, Relearned
 from expunge.evaluation.thresholds import Thresholds, allowed, sampling_error
 from expunge.metrics.base import Measurement
 from expunge.metrics.recalibrated import ENDING

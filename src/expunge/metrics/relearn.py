@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from expunge.data.examples import Examples
-from expunge.errors import Diverged, InvalidInput
-from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined
+from expunge.errors import InvalidInput
+from expunge.metrics.base import UNDEFINED, Compares, Evaluated, Metric, NotDefined
 from expunge.training.cost import Meter
 from expunge.training.loop import accuracy, cross_entropy, fit
 from expunge.training.numerics import Numerics
@@ -172,12 +172,8 @@ class RelearnTime(Metric):
 
     def curve(self, evaluated: Evaluated, *, until: float = float("inf")) -> Curve:
         """Return the accuracies by step, of a copy of the model; not defined where training diverges."""
-        draw = torch.Generator().manual_seed(self.seed)
-        forget = evaluated.problem.split.forget
-        try:
-            return self.relearning.curve(evaluated.model, forget, evaluated.numerics, draw, until=until)
-        except (Diverged, InvalidInput) as error:
-            raise NotDefined(str(error)) from error
+        draw, forget = torch.Generator().manual_seed(self.seed), evaluated.problem.split.forget
+        return self.relearning.curve(evaluated.model, forget, evaluated.numerics, draw, until=until)
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the number of steps; not defined where it is not reached within the cap."""
@@ -229,5 +225,5 @@ class AnamnesisIndex(Metric):
     def _steps(self, role: str, evaluated: Evaluated, target: float) -> int:
         try:
             return self.relearn_time.steps(evaluated, target)
-        except NotDefined as error:
+        except UNDEFINED as error:
             raise NotDefined(f"from the {role} model {error}") from error

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
-from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value
-from expunge.metrics.undefined import undefined_where_invalid
+from expunge.metrics.base import Compares, Evaluated, Metric, Value
 from expunge.training.loop import training_mode
 from expunge.training.numerics import Numerics
 
@@ -125,23 +124,16 @@ class ResidualKnowledge(Metric):
     draws: int = 100
     seed: int = 0
 
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the mean ratio; not defined where the retrained model recognises nothing."""
-        return self.values(evaluated)[self.name].value
-
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The mean ratio, and the share of examples without one."""
         forget = evaluated.problem.split.forget
-        if len(forget) == 0:
-            raise NotDefined("the forget set is empty")
-        with undefined_where_invalid():
-            unlearned, retrained = recognised(
-                [evaluated.model, evaluated.retrained.model],
-                forget,
-                evaluated.numerics,
-                tau=self.tau,
-                draws=self.draws,
-                generator=torch.Generator().manual_seed(self.seed),
-            )
-            ratio, left_out = residual_ratio(unlearned, retrained)
+        unlearned, retrained = recognised(
+            [evaluated.model, evaluated.retrained.model],
+            forget,
+            evaluated.numerics,
+            tau=self.tau,
+            draws=self.draws,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        ratio, left_out = residual_ratio(unlearned, retrained)
         return {self.name: Value(ratio), f"{self.name}_left_out": Value(left_out / len(forget))}
