@@ -112,7 +112,7 @@ def test_a_model_left_as_it_was_did_not_forget(of_classes: Case, margin: Callabl
     numbers = verdict.findings[0].numbers
     assert numbers["after"] == numbers["before"]
     margin("forget accuracy", numbers["after"], above=0.95)
-    kept = f"the stored labels of {numbers['after']:.1%} of the forget set are still predicted"
+    kept = f"the given labels of {numbers['after']:.1%} of the forget set are still predicted"
     assert kept in verdict.findings[0].sentence
     assert verdict.grade == "it did not work: retrain"
     assert "Retrain without the forget set" in verdict.advice

@@ -298,7 +298,7 @@ def test_an_audit_without_test_examples_says_what_is_not_defined() -> None:
     assert found.verdict.outcomes == ("forgot",)
     reasons = undefined(found)
     assert "test accuracy" in reasons["it needs examples that no model was trained on, which were not given"]
-    assert reasons["no true label is given that differs from the stored one"] == ["healed"]
+    assert reasons["no true label is given that differs from the given one"] == ["healed"]
     assert any(
         note.startswith("Healing is not defined here, because no true label") for note in found.verdict.notes
     )

@@ -214,7 +214,7 @@ def test_without_test_examples_utility_is_read_from_the_retain_set(retained: flo
     assert verdict.outcomes == (outcome,)
     assert any("No test data was given" in note for note in verdict.notes)
     if outcome != "forgot":
-        assert "(stored labels; without test data this may be damage, or" in verdict.findings[0].sentence
+        assert "(given labels; without test data this may be damage, or" in verdict.findings[0].sentence
 
 
 def test_some_loss_is_not_damage() -> None:

@@ -15,7 +15,7 @@ from expunge.training.recipe import Optimiser
 
 
 class ForgetAccuracy(Metric):
-    """Share of D_f whose stored label is predicted.
+    """Share of D_f whose given label is predicted.
 
     "forget_test_accuracy" is the accuracy on test examples of the classes that are forgotten whole. Of other forget
     sets "unseen_like_forget" is that on the test set, each class weighted as in D_f: what a model that never saw D_f
@@ -51,7 +51,7 @@ def _unseen_of_the_same_classes(evaluated: Evaluated) -> float | None:
 class KeptAccuracy(Metric):
     """Accuracy on the test set, without the classes that are forgotten whole.
 
-    "retain_accuracy" is the share of D_r whose stored label is predicted.
+    "retain_accuracy" is the share of D_r whose given label is predicted.
     """
 
     name = "test_accuracy"
@@ -68,7 +68,7 @@ class HealedWhereKnown(Healed):
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """All, and those in and outside the forget set; not defined without true labels."""
         if not len(evaluated.truth.corrupted):
-            raise NotDefined("no true label is given that differs from the stored one")
+            raise NotDefined("no true label is given that differs from the given one")
         return super().values(evaluated)
 
 

@@ -14,8 +14,8 @@ class SetAccuracies(NamedTuple):
     """Accuracies in [0, 1].
 
     Attributes:
-        forget: a(theta, D_f), stored labels.
-        retain: a(theta, D_r), stored labels.
+        forget: a(theta, D_f), given labels.
+        retain: a(theta, D_r), given labels.
         test: a(theta, D_t), without the images of a forgotten class or sub-class.
     """
 

@@ -23,7 +23,7 @@ LOW_RATES = (0.001, 0.01)
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationAttack(Metric):
-    """One score for each example; members are D_f, stored labels, non-members were never trained on.
+    """One score for each example; members are D_f, given labels, non-members were never trained on.
 
     The non-members are the test images of the forgotten class or sub-class where there is one, else the whole
     test set. Where the forget set is mislabelled or poisoned, the two differ in more than membership.

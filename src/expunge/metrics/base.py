@@ -170,7 +170,7 @@ class Evaluated:
 
     @property
     def retain(self) -> Scored:
-        """Predictions and stored labels of the retain set, undiscovered corruption included."""
+        """Predictions and given labels of the retain set, undiscovered corruption included."""
         return self._stored(~self.problem.split.forget_mask)
 
     @property

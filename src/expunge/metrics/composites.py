@@ -101,7 +101,7 @@ def gaps(unlearned: Readings, retrained: Readings) -> Readings:
 class AccuracyGaps(Metric):
     """Average gap: mean over UA, RA, TA and MIA of |value(theta_u) - value(theta_r)|, in [0, 1].
 
-    The labels of D_f and D_r are the stored ones; D_t leaves out the test images of a forgotten class or sub-class.
+    The labels of D_f and D_r are the given ones; D_t leaves out the test images of a forgotten class or sub-class.
     Two retrained models do not have a gap of 0 to each other: measure one of another seed to see how much of
     a gap is noise.
 

@@ -73,7 +73,7 @@ class Relearning:
         *,
         until: float = float("inf"),
     ) -> Curve:
-        """Train a copy of ``model`` on the stored labels of ``forget``; the model itself is left as it is.
+        """Train a copy of ``model`` on the given labels of ``forget``; the model itself is left as it is.
 
         Args:
             model: where to start.
@@ -131,7 +131,7 @@ def anamnesis_index(unlearned: int, retrained: int) -> float:
 class RelearnTime(Metric):
     """Steps of training on D_f until its accuracy is within alpha of the original model's.
 
-    rt(theta) = min {t: a(theta_t, D_f) >= (1 - alpha) a(theta_o, D_f)}, theta_0 = theta, stored labels. A copy
+    rt(theta) = min {t: a(theta_t, D_f) >= (1 - alpha) a(theta_o, D_f)}, theta_0 = theta, given labels. A copy
     is trained. Closer to the retrained model's time is better.
 
     Symbols: alpha -> ``alpha``.

@@ -98,7 +98,7 @@ def residual_ratio(unlearned: Tensor, retrained: Tensor) -> tuple[float, int]:
 class ResidualKnowledge(Metric):
     """How often noisy forget examples are recognised by the unlearned model, relative to the retrained one.
 
-    r_tau = mean over D_f of Pr[f_u(x') = y] / Pr[f_r(x') = y], x' = x + tau z, z ~ N(0, I), stored labels. 1 is the
+    r_tau = mean over D_f of Pr[f_u(x') = y] / Pr[f_r(x') = y], x' = x + tau z, z ~ N(0, I), given labels. 1 is the
     aim. "residual_knowledge_left_out" is the share of D_f that has no ratio, because the retrained model
     recognises none of its perturbations; where whole classes are forgotten that is usually all of it.
 
