@@ -30,7 +30,7 @@ from expunge.data.images import ImageData, ImageSource
 from expunge.methods.base import Method, Request
 from expunge.methods.logit_mask import LogitMask
 from expunge.methods.mnemonic_code import MnemonicCode
-from expunge.metrics.class_mean_probe import class_mean_probe
+from expunge.metrics.probes import class_mean_probe
 from expunge.seeding import generator
 from expunge.tasks.base import Split
 from expunge.training.codes import MnemonicCodes

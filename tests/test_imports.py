@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "recording": {"errors", "store"},
     "detection": LIBRARY | {"store", "recording"},
     "inputs": LIBRARY | {"store"},
-    "repair": LIBRARY | {"store", "inputs", "detection", "recording", "evaluation", "results"},
+    "repair": LIBRARY | {"store", "inputs", "detection", "recording", "evaluation", "results", "populations"},
     "review": {"errors", "optional", "data", "store", "inputs", "results"},
     "results": {"errors", "registry", "choice", "tasks", "store", "statistics"},
     "grids": set(),

@@ -140,6 +140,33 @@ def test_true_labels_give_an_oracle(folder: Path) -> None:
     assert all(len(line) <= 80 for line in shown.partition("verdict")[2].splitlines())
 
 
+def test_a_population_of_the_method(folder: Path) -> None:
+    """The price comes first; what is kept is not made again."""
+    out = folder / "out"
+    many = ("--quick", "--population", "20", "--recipe", "epochs=3", "--recipe", "batch_size=16")
+    with pytest.raises(InvalidInput, match="name it with --method"):
+        run(folder, *many)
+    shown = run(folder, *many, "--method", "logit_mask", "--out", str(out), unlearned="masked.pt")
+    said = " ".join(shown.split())
+    assert "population: 60 networks are trained and 40 of them unlearn by logit_mask, in about" in said
+    assert said.index("population: 60") < said.index("training a population") < said.index("verdict:")
+    assert "ulira accuracy" in shown
+    document = json.loads((out / "audit.json").read_text())
+    assert document["population"] == {"models": 20, "method": "logit_mask", "settings": {}}
+    rows = {entry["name"]: entry for entry in document["measurements"]}
+    assert rows["klom_retain"]["models"]["unlearned"]["value"] >= 0
+    assert 0 <= rows["ulira_auc"]["models"]["retrained"]["value"] <= 1
+    # a masked logit is told from a logit that was never learned
+    assert (
+        rows["klom_forget"]["models"]["unlearned"]["value"]
+        > rows["klom_forget"]["models"]["retrained"]["value"]
+    )
+    kept = sorted((folder / "references").glob("*.safetensors"))
+    (folder / "report.json").write_text(json.dumps({"method": {"name": "logit_mask", "settings": {}}}))
+    run(folder, *many, unlearned="masked.pt")
+    assert sorted((folder / "references").glob("*.safetensors")) == kept
+
+
 def test_the_whole_audit(folder: Path) -> None:
     shown = trained(folder, "--all", code=3)
     assert "verdict: did not forget" in shown
@@ -150,8 +177,14 @@ def test_the_whole_audit(folder: Path) -> None:
 def test_refusals(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="--train-reference trains what --retrained"):
         run(folder, "--train-reference", "--retrained", str(folder / "original.pt"))
-    with pytest.raises(InvalidInput, match="give --train-reference too"):
+    with pytest.raises(InvalidInput, match="give --train-reference or --population too"):
         run(folder, "--recipe", "epochs=3")
+    with pytest.raises(InvalidInput, match="give --population too"):
+        run(folder, "--method", "npo")
+    with pytest.raises(InvalidInput, match="at least 3 models on each side"):
+        run(folder, "--population", "8", "--method", "npo")
+    with pytest.raises(InvalidInput, match="at least 8 models, got 4"):
+        run(folder, "--population", "4", "--method", "npo")
     with pytest.raises(InvalidInput, match="--recipe has no field 'epoch'; did you mean 'epochs'"):
         run(folder, "--train-reference", "--recipe", "epoch=3")
     (tmp_path / "audit.json").write_text("{}")

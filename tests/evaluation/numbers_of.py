@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from expunge.evaluation.audit_only import ForgetAccuracy, Relearned
 from expunge.evaluation.facts import Facts
-from expunge.evaluation.part_accuracies import ForgetAccuracy
-from expunge.evaluation.relearned import Relearned
 from expunge.evaluation.rows import Row
 from expunge.metrics.base import Measurement, Metric
 

@@ -12,14 +12,14 @@ from torch import nn
 
 from expunge.api import unlearn
 from expunge.data.digits import load_digits
+from expunge.evaluation.audit_only import Relearned
 from expunge.evaluation.evidence import Audit, audit
-from expunge.evaluation.relearned import Relearned
 from expunge.evaluation.thresholds import Thresholds
 from expunge.metrics.attacks import ConfidenceAttack, EntropyAttackAUC
 from expunge.metrics.class_damage import ClassDamage
-from expunge.metrics.class_mean_probe import ClassMeanProbe
-from expunge.metrics.healed import Healed
+from expunge.metrics.corruption import Healed
 from expunge.metrics.idi import IDI, Estimator
+from expunge.metrics.probes import ClassMeanProbe
 from expunge.seeding import generator
 from expunge.tasks.base import Problem
 from expunge.tasks.corruption import CorruptionTask
@@ -112,7 +112,7 @@ def test_a_model_left_as_it_was_did_not_forget(of_classes: Case, margin: Callabl
     numbers = verdict.findings[0].numbers
     assert numbers["after"] == numbers["before"]
     margin("forget accuracy", numbers["after"], above=0.95)
-    kept = f"the stored labels of {numbers['after']:.1%} of the forget set are still predicted"
+    kept = f"the given labels of {numbers['after']:.1%} of the forget set are still predicted"
     assert kept in verdict.findings[0].sentence
     assert verdict.grade == "it did not work: retrain"
     assert "Retrain without the forget set" in verdict.advice

@@ -14,21 +14,19 @@ from torch import Tensor, nn
 from expunge.data.examples import Examples
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
-from expunge.evaluation.audit_metrics import audit_metrics
+from expunge.evaluation.audit_metrics import audit_metrics, probed_layers
+from expunge.evaluation.audit_only import ForgetAccuracy, KeptAccuracy, Relearned
 from expunge.evaluation.audit_table import undefined
 from expunge.evaluation.document import as_document
 from expunge.evaluation.evidence import Audit, audit
-from expunge.evaluation.part_accuracies import ForgetAccuracy, KeptAccuracy
-from expunge.evaluation.probed_layers import probed_layers
 from expunge.evaluation.problem import audit_problem
-from expunge.evaluation.relearned import Relearned
 from expunge.evaluation.rows import measure_rows
 from expunge.evaluation.thresholds import Thresholds
 from expunge.evaluation.verdict import CAVEAT, judge
 from expunge.metrics.base import Evaluated, Metric, measure
-from expunge.metrics.healed import Healed
+from expunge.metrics.composites import ToW
+from expunge.metrics.corruption import Healed
 from expunge.metrics.relearn import Relearning, RelearnTime
-from expunge.metrics.tow import ToW
 from expunge.models.mlp import MLP
 from expunge.models.resnet9 import ResNet9
 from expunge.tasks.forgetting import ForgetClasses
@@ -300,7 +298,7 @@ def test_an_audit_without_test_examples_says_what_is_not_defined() -> None:
     assert found.verdict.outcomes == ("forgot",)
     reasons = undefined(found)
     assert "test accuracy" in reasons["it needs examples that no model was trained on, which were not given"]
-    assert reasons["no true label is given that differs from the stored one"] == ["healed"]
+    assert reasons["no true label is given that differs from the given one"] == ["healed"]
     assert any(
         note.startswith("Healing is not defined here, because no true label") for note in found.verdict.notes
     )

@@ -8,8 +8,8 @@ from numbers_of import facts, row
 from expunge.evaluation.judgements import Finding
 from expunge.evaluation.reading import reading
 from expunge.evaluation.verdict import judge
-from expunge.metrics.activation_distance import ActivationDistance
 from expunge.metrics.base import Metric
+from expunge.metrics.beside_retrained import ActivationDistance
 from expunge.metrics.calibration import ECE
 
 PASSED: dict[str, dict[str, Any]] = {
@@ -214,7 +214,7 @@ def test_without_test_examples_utility_is_read_from_the_retain_set(retained: flo
     assert verdict.outcomes == (outcome,)
     assert any("No test data was given" in note for note in verdict.notes)
     if outcome != "forgot":
-        assert "(stored labels; without test data this may be damage, or" in verdict.findings[0].sentence
+        assert "(given labels; without test data this may be damage, or" in verdict.findings[0].sentence
 
 
 def test_some_loss_is_not_damage() -> None:

@@ -10,10 +10,9 @@ from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
-from expunge.metrics.accuracy_gaps import AccuracyGaps, Readings, gaps
-from expunge.metrics.base import Compares, Evaluated, NotDefined
-from expunge.metrics.held_out import unseen_like_forget, unseen_like_retain
-from expunge.metrics.set_accuracy import accuracy, set_accuracies
+from expunge.metrics.accuracies import accuracy, set_accuracies, unseen_like_forget, unseen_like_retain
+from expunge.metrics.base import UNDEFINED, Compares, Evaluated
+from expunge.metrics.composites import AccuracyGaps, Readings, gaps
 from expunge.metrics.svc_efficacy import SVCEfficacy
 from expunge.tasks.base import Problem
 
@@ -66,9 +65,9 @@ def test_what_it_needs() -> None:
     assert AccuracyGaps.better == "lower"
     given = evaluated(random_problem())
     alone = Evaluated(given.model, given.problem, given.numerics)
-    with pytest.raises(NotDefined, match="the retrained model, which is not given"):
+    with pytest.raises(UNDEFINED, match="the retrained model, which is not given"):
         AccuracyGaps()(alone)
-    with pytest.raises(NotDefined, match="NaN or inf"):
+    with pytest.raises(UNDEFINED, match="NaN or inf"):
         AccuracyGaps()(evaluated(random_problem(), Constant(0.0, math.nan, 0.0, 0.0)))
 
 
@@ -86,7 +85,7 @@ def test_a_forgotten_class_without_test_images() -> None:
     none = problem.truth.sets["forget_test"].select(torch.tensor([], dtype=torch.int64))
     sets = {**problem.truth.sets, "forget_test": none}
     given = evaluated(replace(problem, truth=replace(problem.truth, sets=sets)))
-    with pytest.raises(NotDefined, match="no examples in its set 'forget_test'"):
+    with pytest.raises(UNDEFINED, match="no examples in its set 'forget_test'"):
         unseen_like_forget(given)
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from trained_models import Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.activation_distance import ActivationDistance, activation_distance
-from expunge.metrics.base import NotDefined, measure
+from expunge.metrics.base import UNDEFINED, measure
+from expunge.metrics.beside_retrained import ActivationDistance, activation_distance
 
 
 def test_agrees_with_a_plain_loop() -> None:
@@ -46,7 +46,7 @@ def test_of_models(forgotten_class: Trained, diverged: nn.Module, margin: Callab
     before = metric.values(forgotten_class.of(forgotten_class.original))
     margin("distance", before["activation_distance"].value, above=0.8)
     margin("on the retain set", before["activation_distance_retain"].value, below=0.2)
-    with pytest.raises(NotDefined, match="NaN or inf"):
+    with pytest.raises(UNDEFINED, match="NaN or inf"):
         metric(forgotten_class.of(diverged))
     (reason,) = measure(metric, forgotten_class.alone(forgotten_class.original))
     assert "retrained model, which is not given" in reason.because

@@ -16,7 +16,7 @@ from expunge.metrics.attacks import (
     ModifiedEntropyAttack,
     PopulationAttack,
 )
-from expunge.metrics.base import Evaluated, NotDefined, Value, measure
+from expunge.metrics.base import UNDEFINED, Evaluated, Value, measure
 
 ATTACKS = (LossAttack, ConfidenceAttack, EntropyAttackAUC, ModifiedEntropyAttack)
 
@@ -86,14 +86,14 @@ def test_values_have_intervals_and_a_seed() -> None:
 
 def test_a_tenth_of_a_percent_needs_a_thousand_test_images() -> None:
     given = evaluated(random_problem())
-    with pytest.raises(NotDefined, match=r"rate of 0\.001 needs at least 1000 non-members, got 200"):
-        LossAttack().tpr_at(given, 0.001)
+    with pytest.raises(UNDEFINED, match=r"rate of 0\.001 needs at least 1000 non-members, got 200"):
+        LossAttack().roc(given).tpr_at(0.001)
     assert (
-        LossAttack().tpr_at(given, 0.01)
+        LossAttack().roc(given).tpr_at(0.01)
         == LossAttack(resamples=100).values(given)["loss_attack_tpr_at_0.01"].value
     )
-    with pytest.raises(NotDefined, match="needs at least 100 non-members, got 50"):
-        LossAttack().tpr_at(evaluated(class_problem()), 0.01)
+    with pytest.raises(UNDEFINED, match="needs at least 100 non-members, got 50"):
+        LossAttack().roc(evaluated(class_problem())).tpr_at(0.01)
     reasons = {found.name: found.because for found in measure(LossAttack(resamples=100), given)}
     assert list(reasons) == ["loss_attack", "loss_attack_tpr_at_0.01", "loss_attack_tpr_at_0.001"]
     assert not reasons["loss_attack_tpr_at_0.01"]

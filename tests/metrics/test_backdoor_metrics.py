@@ -9,12 +9,15 @@ from trained_models import CPU
 
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
-from expunge.metrics.attack_success import AttackSuccess
 from expunge.metrics.base import Evaluated, NotDefined
-from expunge.metrics.corrective import Corrective
-from expunge.metrics.der import DER, defence_effectiveness
-from expunge.metrics.healed import Healed
-from expunge.metrics.robust_accuracy import RobustAccuracy
+from expunge.metrics.corruption import (
+    DER,
+    AttackSuccess,
+    Corrective,
+    Healed,
+    RobustAccuracy,
+    defence_effectiveness,
+)
 from expunge.tasks.base import Problem
 from expunge.tasks.corruption import CorruptionTask
 

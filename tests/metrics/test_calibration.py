@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from trained_models import Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
+from expunge.metrics.base import UNDEFINED
 from expunge.metrics.calibration import (
     ECE,
     NLL,
@@ -93,5 +93,5 @@ def test_of_models(forgotten_class: Trained, diverged: nn.Module) -> None:
     assert NLL()(evaluated) == pytest.approx(float(nn.functional.cross_entropy(logits.double(), labels)))
     assert 0 < Brier()(evaluated) < 2
     for metric in (ECE(), NLL(), Brier()):
-        with pytest.raises(NotDefined, match="NaN or inf"):
+        with pytest.raises(UNDEFINED, match="NaN or inf"):
             metric(forgotten_class.alone(diverged))

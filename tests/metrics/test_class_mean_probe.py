@@ -9,7 +9,7 @@ from expunge.data.examples import Examples, examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.logit_mask import LogitMask
-from expunge.metrics.class_mean_probe import class_mean_probe
+from expunge.metrics.probes import class_mean_probe
 from expunge.seeding import generator, global_generator
 from expunge.tasks.base import Split
 from expunge.training.numerics import Numerics

@@ -8,8 +8,8 @@ from torch import nn
 from trained_models import Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
-from expunge.metrics.completeness import Completeness, agreement
+from expunge.metrics.base import UNDEFINED
+from expunge.metrics.beside_retrained import Completeness, agreement
 
 
 def test_agreement_by_hand() -> None:
@@ -41,5 +41,5 @@ def test_of_models(forgotten_class: Trained, diverged: nn.Module, margin: Callab
     margin("on the retain set", before["completeness_retain"], above=0.95)
     # a quarter of the test images is of the forgotten class
     margin("on the test set", before["completeness_test"], above=0.7, below=0.8)
-    with pytest.raises(NotDefined, match="NaN"):
+    with pytest.raises(UNDEFINED, match="NaN"):
         metric(forgotten_class.of(diverged))

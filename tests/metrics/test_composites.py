@@ -8,14 +8,21 @@ import pytest
 from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.errors import InvalidInput
-from expunge.metrics.aus import AUS, adaptive_unlearning_score
-from expunge.metrics.base import Compares, NotDefined, measure
+from expunge.metrics.accuracies import set_accuracies
+from expunge.metrics.base import UNDEFINED, Compares, measure
+from expunge.metrics.composites import (
+    AUS,
+    NoMUS,
+    Retention,
+    ToW,
+    ToWMIA,
+    adaptive_unlearning_score,
+    indiscernibility,
+    retention,
+    tug_of_war,
+)
 from expunge.metrics.logistic_attack import LogisticAttack
-from expunge.metrics.nomus import NoMUS, indiscernibility
-from expunge.metrics.retention import Retention, retention
-from expunge.metrics.set_accuracy import set_accuracies
 from expunge.metrics.svc_efficacy import SVCEfficacy
-from expunge.metrics.tow import ToW, ToWMIA, tug_of_war
 
 
 def test_tug_of_war_by_hand() -> None:
@@ -67,7 +74,7 @@ def test_a_forgotten_class_has_no_forget_retention() -> None:
     assert found["retention_test"].value is not None
     assert found["retention_forget"].value is None
     assert "accuracy 0" in found["retention_forget"].because
-    with pytest.raises(NotDefined, match="accuracy 0"):
+    with pytest.raises(UNDEFINED, match="accuracy 0"):
         Retention().on(given, "forget")
 
 
@@ -121,5 +128,5 @@ def test_what_they_need_and_which_way_they_point() -> None:
     ]
     broken = evaluated(random_problem(), Constant(0.0, math.nan, 0.0, 0.0))
     for metric in (ToWMIA(), NoMUS()):
-        with pytest.raises(NotDefined, match="NaN or inf"):
+        with pytest.raises(UNDEFINED, match="NaN or inf"):
             metric(broken)

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
 from expunge.metrics.distribution import divergence, log_probabilities, paired_log_probabilities
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def test_log_probabilities_are_double_and_sum_to_one() -> None:
@@ -47,8 +45,3 @@ def test_logits_that_are_not_finite_are_refused(value: float) -> None:
 def test_a_pair_has_one_shape() -> None:
     with pytest.raises(InvalidInput, match=r"shapes \(3, 2\) and \(3, 4\)"):
         paired_log_probabilities(torch.zeros(3, 2), torch.zeros(3, 4))
-
-
-def test_invalid_input_becomes_not_defined() -> None:
-    with pytest.raises(NotDefined, match="no such thing"), undefined_where_invalid():
-        raise InvalidInput("no such thing")

@@ -12,7 +12,7 @@ from trained_models import CPU, Trained
 from expunge.data.examples import Examples
 from expunge.data.joined import in_memory
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
+from expunge.metrics.base import UNDEFINED
 from expunge.metrics.gaussian_score import (
     GaussianScore,
     draw_noise,
@@ -165,12 +165,12 @@ def test_trained_noise_is_found_and_fresh_noise_is_not(
 
 
 def test_not_defined_where_nothing_was_prepared(forgotten_class: Trained) -> None:
-    with pytest.raises(NotDefined, match="the task added no noise to the forget images"):
+    with pytest.raises(UNDEFINED, match="the task added no noise to the forget images"):
         GaussianScore()(forgotten_class.alone(forgotten_class.original))
     forget = forgotten_class.problem.split.forget
     dead = copy.deepcopy(forgotten_class.original)
     with torch.no_grad():
         dead.hidden.weight.zero_()
     metric = GaussianScore(clean=forget, noise=torch.zeros(len(forget), 1, 8, 8), epsilon=1.0)
-    with pytest.raises(NotDefined, match="gradient that is 0"):
+    with pytest.raises(UNDEFINED, match="gradient that is 0"):
         metric(forgotten_class.alone(dead))

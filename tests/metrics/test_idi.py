@@ -12,7 +12,7 @@ from trained_models import CPU, Trained
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.logit_mask import LogitMask
-from expunge.metrics.base import NotDefined
+from expunge.metrics.base import UNDEFINED
 from expunge.metrics.idi import IDI, Estimator, difference_index, info_nce
 
 
@@ -133,9 +133,9 @@ def test_not_defined_where_both_know_as_much(forgotten_samples: Trained) -> None
     # whether a sample was trained on cannot be read off this network
     metric = IDI(estimator=Estimator(epochs=2))
     same = forgotten_samples._replace(retrained=forgotten_samples.original)
-    with pytest.raises(NotDefined, match=r"tell 0\.0000 nats more"):
+    with pytest.raises(UNDEFINED, match=r"tell 0\.0000 nats more"):
         metric(same.of(forgotten_samples.original))
-    with pytest.raises(NotDefined, match="original model, which is not given"):
+    with pytest.raises(UNDEFINED, match="original model, which is not given"):
         metric(forgotten_samples.alone(forgotten_samples.original))
 
 

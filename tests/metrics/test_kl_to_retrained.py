@@ -8,8 +8,8 @@ from torch import nn
 from trained_models import Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
-from expunge.metrics.kl_to_retrained import KLToRetrained, kl_divergence
+from expunge.metrics.base import UNDEFINED
+from expunge.metrics.beside_retrained import KLToRetrained, kl_divergence
 
 
 def test_agrees_with_a_plain_loop_and_puts_the_reference_first() -> None:
@@ -37,5 +37,5 @@ def test_of_models(forgotten_class: Trained, diverged: nn.Module) -> None:
     values = metric.values(forgotten_class.of(forgotten_class.original))
     assert values["kl_to_retrained"].value > 1 > values["kl_to_retrained_retain"].value > 0
     assert metric(forgotten_class.of(forgotten_class.retrained)) == 0
-    with pytest.raises(NotDefined, match="NaN"):
+    with pytest.raises(UNDEFINED, match="NaN"):
         metric(forgotten_class.of(diverged))

@@ -12,8 +12,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.logit_mask import LogitMask
 from expunge.metrics.base import NotDefined
-from expunge.metrics.class_mean_probe import class_mean_probe
-from expunge.metrics.linear_probe import LinearProbe, linear_probe_accuracy, probe_layers
+from expunge.metrics.probes import LinearProbe, class_mean_probe, linear_probe_accuracy, probe_layers
 
 
 def test_separable_features_are_read_and_noise_is_not() -> None:

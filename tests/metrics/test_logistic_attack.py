@@ -8,7 +8,7 @@ import torch
 from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
+from expunge.metrics.base import UNDEFINED
 from expunge.metrics.logistic_attack import LogisticAttack, logistic_attack, matched_by_class
 from expunge.tasks.base import Problem
 
@@ -55,12 +55,12 @@ def test_what_forgot_nothing_is_found_and_what_was_retrained_is_not(problem: Cal
 
 
 def test_too_few_examples() -> None:
-    with pytest.raises(NotDefined, match=r"at least 10 each, got \(8,\) members"):
+    with pytest.raises(UNDEFINED, match=r"at least 10 each, got \(8,\) members"):
         LogisticAttack()(evaluated(random_problem(share=0.034)))
 
 
 def test_logits_that_are_not_finite() -> None:
-    with pytest.raises(NotDefined, match="NaN or inf"):
+    with pytest.raises(UNDEFINED, match="NaN or inf"):
         LogisticAttack()(evaluated(random_problem(), Constant(0.0, math.inf, 0.0, 0.0)))
 
 

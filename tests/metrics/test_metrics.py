@@ -10,12 +10,9 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.data.synthetic import learnable_images
-from expunge.metrics.attack_success import AttackSuccess
+from expunge.metrics.accuracies import PerClassAccuracy
 from expunge.metrics.base import Evaluated, Measurement, NotDefined, Value, defined, measure
-from expunge.metrics.healed import Healed
-from expunge.metrics.per_class import PerClassAccuracy
-from expunge.metrics.utility import Utility
-from expunge.metrics.utility_healed import UtilityHealed
+from expunge.metrics.corruption import AttackSuccess, Healed, Utility, UtilityHealed
 from expunge.registry import METRICS
 from expunge.tasks.base import Problem
 from expunge.tasks.corruption import CorruptionTask

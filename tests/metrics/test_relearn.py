@@ -9,7 +9,7 @@ from torch import nn
 from trained_models import CPU, RECIPE, Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined, measure
+from expunge.metrics.base import UNDEFINED, measure
 from expunge.metrics.relearn import AnamnesisIndex, Curve, Relearning, RelearnTime, anamnesis_index
 from expunge.seeding import generator
 from expunge.training.recipe import Optimiser
@@ -112,12 +112,12 @@ def test_not_regained_within_the_cap(forgotten_class: Trained) -> None:
     (reason,) = measure(short, evaluated)
     assert reason.value is None
     assert reason.because.startswith("the accuracy is not regained within 2 steps: 0.000 of 0.9")
-    with pytest.raises(NotDefined, match="from the retrained model the accuracy is not regained"):
+    with pytest.raises(UNDEFINED, match="from the retrained model the accuracy is not regained"):
         AnamnesisIndex(relearn_time=short)(evaluated)
 
 
 def test_a_retrained_model_that_generalises_to_the_samples(forgotten_samples: Trained) -> None:
-    with pytest.raises(NotDefined, match="has the accuracy from the start"):
+    with pytest.raises(UNDEFINED, match="has the accuracy from the start"):
         AnamnesisIndex(relearn_time=TIME)(forgotten_samples.of(forgotten_samples.original))
 
 
@@ -129,16 +129,16 @@ def test_refusals(forgotten_class: Trained, diverged: nn.Module) -> None:
     nothing = forgotten_class.problem.split.forget.select(torch.tensor([], dtype=torch.int64))
     with pytest.raises(InvalidInput, match="the forget set is empty"):
         QUICK.curve(forgotten_class.original, nothing, CPU, draw())
-    with pytest.raises(NotDefined, match="the training loss became nan"):
+    with pytest.raises(UNDEFINED, match="the training loss became nan"):
         TIME(forgotten_class.of(diverged))
     frozen = copy.deepcopy(forgotten_class.retrained).requires_grad_(False)
-    with pytest.raises(NotDefined, match="no parameter requires a gradient"):
+    with pytest.raises(UNDEFINED, match="no parameter requires a gradient"):
         TIME(forgotten_class.of(frozen))
-    with pytest.raises(NotDefined, match="original model, which is not given"):
+    with pytest.raises(UNDEFINED, match="original model, which is not given"):
         TIME(forgotten_class.alone(forgotten_class.retrained))
     never = RECIPE.build(forgotten_class.problem.shape, 4, generator(5, "model"))
     with torch.no_grad():
         never.head.bias[0] += 1000
     without = forgotten_class._replace(original=never)
-    with pytest.raises(NotDefined, match="the original model gets no example of the forget set right"):
+    with pytest.raises(UNDEFINED, match="the original model gets no example of the forget set right"):
         TIME(without.of(forgotten_class.retrained))

@@ -10,7 +10,7 @@ from trained_models import CPU, Trained
 
 from expunge.data.joined import in_memory
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
+from expunge.metrics.base import UNDEFINED
 from expunge.metrics.residual_knowledge import ResidualKnowledge, recognised, residual_ratio
 
 
@@ -83,7 +83,7 @@ def test_of_models(forgotten_samples: Trained, forgotten_class: Trained, margin:
     margin("left out", values["residual_knowledge_left_out"].value, below=0.2)
     assert metric(retrained) == metric(retrained)
     # a class that was never seen is never answered
-    with pytest.raises(NotDefined, match="recognises no perturbation of any"):
+    with pytest.raises(UNDEFINED, match="recognises no perturbation of any"):
         metric(forgotten_class.of(forgotten_class.original))
-    with pytest.raises(NotDefined, match="retrained model, which is not given"):
+    with pytest.raises(UNDEFINED, match="retrained model, which is not given"):
         metric(forgotten_samples.alone(forgotten_samples.original))

@@ -9,7 +9,7 @@ from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.errors import InvalidInput
 from expunge.metrics.attack_scores import confidence, modified_entropy
-from expunge.metrics.base import Evaluated, NotDefined, Scored, Value
+from expunge.metrics.base import UNDEFINED, Evaluated, NotDefined, Scored, Value
 from expunge.metrics.svc_efficacy import SVCEfficacy, svc_efficacy
 from expunge.seeding import generator
 from expunge.tasks.base import Problem
@@ -97,7 +97,7 @@ def test_a_feature_that_is_the_same_everywhere_has_a_reason() -> None:
     assert isinstance(reason, NotDefined)
     assert "every member and every non-member has the same feature" in str(reason)
     assert isinstance(found["svc_efficacy_entropy"], Value)
-    with pytest.raises(NotDefined, match="every member and every non-member has the same feature"):
+    with pytest.raises(UNDEFINED, match="every member and every non-member has the same feature"):
         SVCEfficacy().of(right, "correctness")
 
 
@@ -116,7 +116,7 @@ def test_the_sample_is_capped_and_follows_its_seed() -> None:
 
 
 def test_logits_that_are_not_finite() -> None:
-    with pytest.raises(NotDefined, match="NaN or inf"):
+    with pytest.raises(UNDEFINED, match="NaN or inf"):
         SVCEfficacy()(evaluated(random_problem(), Constant(0.0, math.nan, 0.0, 0.0)))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from trained_models import Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.base import NotDefined
+from expunge.metrics.base import UNDEFINED
 from expunge.metrics.weight_distance import WeightDistance, weight_distances
 
 
@@ -48,5 +48,5 @@ def test_of_models(forgotten_class: Trained, diverged: nn.Module) -> None:
     ]
     assert values["weight_distance"] == pytest.approx(float((flat[0] - flat[1]).norm()))
     assert metric(forgotten_class.of(forgotten_class.retrained)) == 0
-    with pytest.raises(NotDefined, match="layer 'hidden' hold NaN"):
+    with pytest.raises(UNDEFINED, match="layer 'hidden' hold NaN"):
         metric(forgotten_class.of(diverged))

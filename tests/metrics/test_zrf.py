@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from trained_models import CPU, Trained
 
-from expunge.metrics.base import NotDefined
-from expunge.metrics.js_divergence import js_divergence
+from expunge.metrics.base import UNDEFINED
+from expunge.metrics.beside_retrained import js_divergence
 from expunge.metrics.zrf import ZRF, untrained_copy, zrf_score
 
 
@@ -66,5 +66,5 @@ def test_a_model_that_cannot_be_drawn_anew(forgotten_class: Trained) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.flatten(1) @ self.weight
 
-    with pytest.raises(NotDefined, match="has no reset_parameters"):
+    with pytest.raises(UNDEFINED, match="has no reset_parameters"):
         ZRF()(forgotten_class.alone(Bare()))

@@ -95,7 +95,7 @@ def test_a_good_repair(digits: Path, tmp_path: Path) -> None:
     names = {entry["name"] for entry in report["audit"]["measurements"]}
     assert {"forget_accuracy", "test_accuracy", "healed", "confidence_attack", "weight_distance"} <= names
     for said in ("<summary>Audit</summary>", CAVEAT, "forget accuracy", "Not defined here, because",
-                 "no true label is given that differs from the stored one (healed"):  # fmt: skip
+                 "no true label is given that differs from the given one (healed"):  # fmt: skip
         assert said in page
 
 

@@ -54,8 +54,8 @@ def prepared_for(files: Path, **more: Any) -> Prepared:
 
 
 def test_the_price_is_that_of_the_timed_steps(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A gradient takes 2 s, a forward pass 1 s.
-    monkeypatch.setattr(room, "_seconds", lambda prepared, size: (2.0, 1.0))
+    # A gradient takes 2 s.
+    monkeypatch.setattr(room, "seconds_of_a_gradient", lambda *given: 2.0)
     prepared = prepared_for(files, method="relearn", settings={"least_steps": 0, "epochs": 4})
     found = price(prepared)
     assert found.epoch == 57 * 2.0
@@ -71,8 +71,8 @@ def test_the_price_is_that_of_the_timed_steps(files: Path, monkeypatch: pytest.M
 def test_timing_changes_nothing(files: Path) -> None:
     prepared = prepared_for(files, method="relearn")
     before = copy.deepcopy(prepared.model.state_dict())
-    gradient, forward = room._seconds(prepared, 10)
-    assert gradient > 0 < forward
+    found = price(prepared)
+    assert found.unlearning > 0 < found.measuring
     assert all(torch.equal(value, before[name]) for name, value in prepared.model.state_dict().items())
 
 

@@ -16,9 +16,9 @@ from expunge.methods.base import Method
 from expunge.methods.no_unlearning import NoUnlearning
 from expunge.methods.npo import NPO
 from expunge.methods.retrain_corrected import RetrainCorrected
-from expunge.metrics.activation_distance import activation_distance
 from expunge.metrics.base import Evaluated
-from expunge.metrics.tow import ToW
+from expunge.metrics.beside_retrained import activation_distance
+from expunge.metrics.composites import ToW
 from expunge.populations.assess import assess_population
 from expunge.populations.population import PopulationSettings
 from expunge.store.record import Record

@@ -68,7 +68,7 @@ def audit_command(
     recipe: Annotated[
         list[str] | None,
         typer.Option(
-            help="FIELD=VALUE of the original's training, for --train-reference: epochs=30, batch_size=128, "
+            help="FIELD=VALUE of the original's training, for models that are trained: epochs=30, batch_size=128, "
             "optimiser.lr=0.05; repeatable. By default a short training by AdamW.",
             rich_help_panel=_REFERENCES,
         ),
@@ -76,9 +76,27 @@ def audit_command(
     references: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that keeps trained references; by default 'references' beside the original.",
+            help="Folder that keeps trained models; by default 'references' beside the original.",
             rich_help_panel=_REFERENCES,
         ),
+    ] = None,
+    population: Annotated[
+        int,
+        typer.Option(
+            help="Train 3 x N networks, and attack the method by them (U-LiRA, KLOM, RULI); 64 is customary.",
+            rich_help_panel=_REFERENCES,
+        ),
+    ] = 0,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="By which a population unlearns; by default as report.json beside the unlearned model says.",
+            rich_help_panel=_REFERENCES,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE of that method; repeatable.", rich_help_panel=_REFERENCES),
     ] = None,
     purpose: Annotated[
         str | None,
@@ -125,7 +143,7 @@ def audit_command(
 
     from expunge.cli.audit_report import print_audit
     from expunge.repair.audit import AuditJob, audit_files
-    from expunge.repair.job import read_recipe
+    from expunge.repair.job import read_recipe, read_settings
     from expunge.training.numerics import Numerics
 
     console = Console()
@@ -138,11 +156,14 @@ def audit_command(
         original=original, unlearned=unlearned, arch=arch, data=data, forget=forget, validation=validation,
         options=options, retrained=retrained, retrained_again=retrained_again, oracle=oracle, truth=truth,
         train_reference=train_reference, recipe=read_recipe(recipe or []), references=references,
+        population=population, method=method, settings=read_settings("--set", set_ or []),
         purpose=cast("Purpose | None", purpose), quick=quick, seed=seed,
     )  # fmt: skip
     found = with_progress(
         console,
-        lambda report: audit_files(job, report),
+        lambda report: audit_files(
+            job, report, lambda price: console.print(price, highlight=False, markup=False)
+        ),
         "interrupted; references that are finished are kept, nothing else was written",
     )
     if written is not None:

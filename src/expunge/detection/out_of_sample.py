@@ -94,7 +94,7 @@ def out_of_sample(
 
     Args:
         fresh: makes an untrained model, such as ``fresh_copies(model)``.
-        examples: with their stored labels, on the device of ``numerics``.
+        examples: with their given labels, on the device of ``numerics``.
         numerics: where and how to compute.
         recipe: how each model is trained, by default ``short_training``; its ``model`` is not looked at.
         folds: k, at least 2; the cost is k - 1 trainings on all examples.

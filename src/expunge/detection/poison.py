@@ -37,7 +37,7 @@ def spectral_signatures(
 
     Args:
         features: float (N, D), what enters the head of the trained model.
-        labels: int64 (N,), the stored labels.
+        labels: int64 (N,), the given labels.
         n_classes: number of classes.
         share: upper bound on the share of poisoned examples in a class, in (0, 0.5).
 
@@ -131,7 +131,7 @@ def activation_clustering(
 
     Args:
         features: float (N, D), what enters the head of the trained model.
-        labels: int64 (N,), the stored labels.
+        labels: int64 (N,), the given labels.
         n_classes: number of classes.
         components: dimensions the features are reduced to; fewer where their rank is lower.
         silhouette: threshold in [-1, 1].

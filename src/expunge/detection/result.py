@@ -23,7 +23,7 @@ class Detection:
         detector: its name.
         scores: float64 (N,), on the CPU: higher is more suspicious. The unit is the detector's.
         flagged: bool (N,), the examples to be forgotten.
-        per_class: number of flagged examples of each stored label.
+        per_class: number of flagged examples of each given label.
         suggested: int64 (N,), the label that a flagged example should have; -1 where none is suggested.
         evidence: name -> one value per class (NaN where it is not defined), what the decision rests on.
         notes: what is to be known of the result, for the user.
@@ -91,7 +91,7 @@ def combine(found: Sequence[Detection], labels: Tensor) -> Detection:
 
     Args:
         found: at least one detection.
-        labels: int64 (N,), the stored labels.
+        labels: int64 (N,), the given labels.
 
     Raises:
         InvalidInput: no detection, or detections of different numbers of examples.

@@ -1,36 +1,30 @@
-"""What an audit measures."""
+"""What an audit measures, and which layers of a model it looks into."""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-from expunge.evaluation.part_accuracies import ForgetAccuracy, HealedWhereKnown, KeptAccuracy
-from expunge.evaluation.probed_layers import probed_layers
-from expunge.evaluation.relearned import Relearned
-from expunge.metrics.accuracy_gaps import AccuracyGaps
-from expunge.metrics.activation_distance import ActivationDistance
+from expunge.errors import InvalidInput
+from expunge.evaluation.audit_only import ForgetAccuracy, HealedWhereKnown, KeptAccuracy, Relearned
 from expunge.metrics.attacks import ConfidenceAttack, EntropyAttackAUC, ModifiedEntropyAttack
 from expunge.metrics.base import Metric
+from expunge.metrics.beside_retrained import ActivationDistance, Completeness, JSDivergence, KLToRetrained
 from expunge.metrics.calibration import ECE, NLL, Brier
 from expunge.metrics.class_damage import ClassDamage
-from expunge.metrics.class_mean_probe import ClassMeanProbe
-from expunge.metrics.completeness import Completeness
+from expunge.metrics.composites import AccuracyGaps, Retention, ToW
 from expunge.metrics.idi import IDI
-from expunge.metrics.js_divergence import JSDivergence
-from expunge.metrics.kl_to_retrained import KLToRetrained
-from expunge.metrics.linear_probe import LinearProbe
 from expunge.metrics.logistic_attack import LogisticAttack
 from expunge.metrics.membership import EntropyAttack
+from expunge.metrics.probes import ClassMeanProbe, LinearProbe
 from expunge.metrics.recalibrated import Recalibrated
 from expunge.metrics.residual_knowledge import ResidualKnowledge
-from expunge.metrics.retention import Retention
 from expunge.metrics.rf_jsd import RFJSD
 from expunge.metrics.svc_efficacy import SVCEfficacy
-from expunge.metrics.tow import ToW
 from expunge.metrics.weight_distance import WeightDistance
 from expunge.metrics.zrf import ZRF
 from expunge.tasks.base import Problem
 from expunge.training.batchnorm import keeps_statistics
+from expunge.training.features import layer_names, layers_with_rows
 
 
 def audit_metrics(
@@ -81,3 +75,36 @@ def audit_metrics(
     if example.is_floating_point():
         chosen.append(ResidualKnowledge())
     return tuple(chosen)
+
+
+def probed_layers(model: nn.Module, x: Tensor, n_classes: int, most: int) -> tuple[str, ...]:
+    """Return up to ``most`` layers before the head, evenly spaced, the last one among them; none without a head.
+
+    A part that puts out no tensor, as the body of a model of ``transformers`` does, is taken apart.
+
+    Args:
+        model: to be looked into.
+        x: a batch of its inputs.
+        n_classes: its outputs.
+        most: number of layers, at least 1.
+    """
+    try:
+        names = layer_names(model, n_classes)
+    except InvalidInput:
+        return ()
+    usable = layers_with_rows(model, x)
+    modules = dict(model.named_modules())
+    found = [inner for name in names for inner in _taken_apart(name, modules[name], usable)]
+    count = min(most, len(found))
+    return tuple(found[(number + 1) * len(found) // count - 1] for number in range(count))
+
+
+def _taken_apart(name: str, module: nn.Module, usable: set[str]) -> list[str]:
+    if name in usable:
+        return [name]
+    return [
+        inner
+        for child, part in module.named_children()
+        if any(True for _ in part.parameters())
+        for inner in _taken_apart(f"{name}.{child}", part, usable)
+    ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from expunge.evaluation.audit_only import REACHED, ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.evidence import Audit
-from expunge.evaluation.part_accuracies import ForgetAccuracy, KeptAccuracy
-from expunge.evaluation.relearned import REACHED
 from expunge.evaluation.retrained import SECOND
 from expunge.evaluation.rows import Row
-from expunge.metrics.healed import Healed
+from expunge.metrics.corruption import Healed
+from expunge.metrics.of_populations import PopulationMetric
 from expunge.metrics.recalibrated import Recalibrated
 
 AIMS = {"higher": "high", "lower": "low", "reference": "= ref"}
@@ -24,6 +24,8 @@ def main_rows(audit: Audit) -> list[Row]:
 
 def is_main(row: Row) -> bool:
     """Whether a row is one of those shown first, not a part of another."""
+    if isinstance(row.metric, PopulationMetric):
+        return row.name == row.metric.numbers[0]
     return row.name in (row.metric.name, "class_damage_to_reference") or isinstance(
         row.metric, ForgetAccuracy | KeptAccuracy | Healed | Recalibrated
     )

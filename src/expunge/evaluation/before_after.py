@@ -31,10 +31,10 @@ class Measured:
     """What one model does; shares are of rows. ``None`` where there is nothing to measure it on.
 
     Args:
-        retained: rows that are not listed, with their stored label as prediction.
-        forget_as_stored: listed rows that are still given their stored label.
+        retained: rows that are not listed, with their given label as prediction.
+        forget_as_stored: listed rows that are still given their given label.
         validation: right on the validation set; without the classes that are forgotten whole.
-        healed_known: listed rows whose stored label is known to be wrong, of those that are given the true one.
+        healed_known: listed rows whose given label is known to be wrong, of those that are given the true one.
         healed_unknown: the same among bad rows that are not listed.
         per_class: right, class by class, on the validation set, else on the retained rows.
         predictions: int64 (N,) on the training data, -1 where the logits are NaN.
@@ -54,7 +54,7 @@ class Yardstick:
     """What models are measured on.
 
     Args:
-        train: the training data with its stored labels.
+        train: the training data with its given labels.
         forget: bool (N,), the listed rows.
         validation: examples the model was not trained on.
         true_labels: int64 (N,), negative where the true label is not known.

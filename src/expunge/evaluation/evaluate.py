@@ -6,16 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from expunge.metrics.accuracies import Accuracies
-from expunge.metrics.attack_success import AttackSuccess
+from expunge.metrics.accuracies import Accuracies, PerClassAccuracy
 from expunge.metrics.base import Evaluated, Metric, NotDefined, defined, measure
-from expunge.metrics.class_mean_probe import ClassMeanProbe
-from expunge.metrics.healed import Healed
+from expunge.metrics.corruption import AttackSuccess, Healed, Utility, UtilityHealed
 from expunge.metrics.membership import EntropyAttack
-from expunge.metrics.per_class import PerClassAccuracy
+from expunge.metrics.probes import ClassMeanProbe
 from expunge.metrics.recalibrated import ENDING
-from expunge.metrics.utility import Utility
-from expunge.metrics.utility_healed import UtilityHealed
 from expunge.tasks.base import Problem
 from expunge.training.numerics import Numerics
 

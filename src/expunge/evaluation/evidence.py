@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.evaluation.audit_metrics import audit_metrics
+from expunge.evaluation.audit_only import ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.facts import Facts, Labels
 from expunge.evaluation.judgements import Finding
-from expunge.evaluation.part_accuracies import ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.problem import Audited, audit_problem
 from expunge.evaluation.retrained import SECOND
 from expunge.evaluation.rows import Row, measure_rows
@@ -77,7 +77,7 @@ def audit(
     Args:
         original: the model before unlearning.
         unlearned: the model in question.
-        train: what the original was trained on, stored labels.
+        train: what the original was trained on, given labels.
         forget: positions in ``train`` (integers, or a boolean mask) of what was to be forgotten.
         test: examples that no model was trained on, chosen by no one for a model's sake. Without them what they are
             needed for is not defined, and loss of utility is read from the retain set.
@@ -86,7 +86,7 @@ def audit(
         second_retrained: another one, of another seed: how far the two lie apart is the noise floor of every number.
         oracle: a model trained on everything with the true labels.
         true_labels: int64 (N,), of ``train``, negative where they are not known.
-        labels: whether the stored labels of the forget set are right, where that is known without the true ones.
+        labels: whether the given labels of the forget set are right, where that is known without the true ones.
             By default "right" if ``true_labels`` says so of every one, else "unknown". A wrong one among the
             ``true_labels`` makes "wrong" in any case.
         known: what is known without measuring, such as a method that only hides; it enters the verdict.

@@ -30,7 +30,7 @@ class Facts:
         n_per_class: the fewest test examples of a class that stays.
         n_classes: number of classes.
         whole_classes: the forget set is every training example of some classes.
-        labels: whether the stored labels of the forget set are right; "wrong" where any is known not to be, or where
+        labels: whether the given labels of the forget set are right; "wrong" where any is known not to be, or where
             it was said that they are.
         roles: the models that were given.
         classes: their names, where they are known.
@@ -153,7 +153,7 @@ class Compared:
 
 
 def forget_accuracy(facts: Facts, thresholds: Thresholds) -> Compared | None:
-    """Compare the accuracy on the forget set, stored labels.
+    """Compare the accuracy on the forget set, given labels.
 
     Without a reference 0 is expected of a class that is forgotten whole, and of labels known to be wrong; of other
     examples what the original scores on unseen ones of the same classes, where there are any.

@@ -21,14 +21,14 @@ def audit_problem(
 
     "test", "remaining_test" (without the classes that are forgotten whole), "forget_test" (test examples of
     these, if there are any), "forget" and "retain"; with ``true_labels`` also "corrupted_known" and
-    "corrupted_unknown", the examples in and outside the forget set whose stored label is wrong. The labels of
-    "forget" and "retain" are the true ones where they are given, else the stored ones.
+    "corrupted_unknown", the examples in and outside the forget set whose given label is wrong. The labels of
+    "forget" and "retain" are the true ones where they are given, else the given ones.
 
     Args:
-        train: the training examples with their stored labels.
+        train: the training examples with their given labels.
         forget: positions in ``train`` (integers, or a boolean mask), each once, not all of them.
         test: examples that no model was trained on; without them the problem has no set of test examples.
-        true_labels: int64 (N,), of ``train``, negative where they are not known; there the stored label counts
+        true_labels: int64 (N,), of ``train``, negative where they are not known; there the given label counts
             as right.
 
     Raises:
@@ -92,7 +92,7 @@ class Audited(Evaluated):
 
 
 def completed(train: Examples, true_labels: Tensor | None) -> Tensor:
-    """Return int64 (N,): the true labels of ``train`` where they are known (not negative), else the stored ones."""
+    """Return int64 (N,): the true labels of ``train`` where they are known (not negative), else the given ones."""
     if true_labels is None:
         return train.labels
     known = true_labels.to(train.device)

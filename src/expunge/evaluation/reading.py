@@ -28,7 +28,7 @@ def reading(row: Row, reference: str) -> str:
     after, before = row.value("unlearned"), row.value("original")
     if after is None:
         return "not defined"
-    distance = Compares.RETRAINED in row.metric.compares
+    distance = Compares.RETRAINED in row.metric.compares or row.metric.needs_population
     role = "retrained" if distance else reference
     aim = row.value(role)
     uncertain = math.hypot(*(half_width(row.models.get(entry)) for entry in ("unlearned", role)))

@@ -60,7 +60,7 @@ def train_references(
 
     Args:
         fresh: makes an untrained model whose parameters follow from the generator.
-        train: the training examples with their stored labels.
+        train: the training examples with their given labels.
         forget: positions in ``train``.
         recipe: how the original was trained, as far as that is known; its ``model`` is not looked at.
         numerics: where to compute.

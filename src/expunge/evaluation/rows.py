@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from expunge.errors import InvalidInput
 from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND
 from expunge.metrics.base import Evaluated, Measurement, Metric, measure
 
@@ -65,18 +64,11 @@ def measure_rows(
         started = time.perf_counter()
         found: dict[str, dict[str, Measurement]] = {}
         for role, model in evaluated.items():
-            found[role] = {entry.name: entry for entry in _measured(metric, model)}
+            found[role] = {entry.name: entry for entry in measure(metric, model)}
             done()
         seconds[metric.name] = time.perf_counter() - started
         rows += [_row(name, metric, found) for name in found["unlearned"]]
     return tuple(rows), seconds
-
-
-def _measured(metric: Metric, evaluated: Evaluated) -> list[Measurement]:
-    try:
-        return measure(metric, evaluated)
-    except InvalidInput as error:  # an input that this metric alone cannot use is no reason to end an audit
-        return [Measurement(metric.name, metric, because=str(error))]
 
 
 def _row(name: str, metric: Metric, found: Mapping[str, Mapping[str, Measurement]]) -> Row:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from expunge.evaluation.audit_only import REACHED, Relearned
 from expunge.evaluation.facts import Compared, Facts, attacks, forget_accuracy, probes
 from expunge.evaluation.judgements import Finding, Outcome, points
-from expunge.evaluation.relearned import REACHED, Relearned
 from expunge.evaluation.thresholds import Thresholds, allowed, sampling_error
 from expunge.metrics.base import Measurement
 from expunge.metrics.recalibrated import ENDING
@@ -23,7 +23,7 @@ def did_not_forget(facts: Facts, thresholds: Thresholds) -> list[Finding]:
         found.append(
             Finding(
                 _how_much(compared, thresholds),
-                f"the stored labels of {compared.after:.1%} of the forget set are still predicted (original "
+                f"the given labels of {compared.after:.1%} of the forget set are still predicted (original "
                 f"{compared.before:.1%}, {_said(compared, '.1%')}; {points(compared.allowed)} are tolerated)",
                 compared.numbers(),
             )
@@ -69,7 +69,7 @@ def _without_reference(facts: Facts, thresholds: Thresholds) -> list[Finding]:
 def over_forgot(facts: Facts, thresholds: Thresholds) -> list[Finding]:
     """Accuracy on the forget set, or an attack on it, below both the reference's and the original's.
 
-    Without a reference only an attack clearly below 1/2 says so. Where the stored labels are wrong nothing is too
+    Without a reference only an attack clearly below 1/2 says so. Where the given labels are wrong nothing is too
     little: such a label is to look unfamiliar.
     """
     if facts.labels == "wrong":
@@ -164,7 +164,7 @@ def hidden(facts: Facts, thresholds: Thresholds) -> list[Finding]:
 
 
 def hidden_by_statistics(facts: Facts, thresholds: Thresholds) -> list[Finding]:
-    """Stored labels of the forget set that are predicted again with normalisation statistics of the retain set.
+    """Given labels of the forget set that are predicted again with normalisation statistics of the retain set.
 
     Read it where the answers of the model as returned pass. At least ``thresholds.left`` of the way from the answers as
     returned back to the original's counts.

@@ -29,7 +29,7 @@ class Thresholds:
             tenths on some hundred examples.
         damage: how many times the tolerated loss makes "damaged utility"; a smaller one is "lost some utility".
         by_heart: loss of accuracy on the retain set that makes "damaged utility" where there are no test examples:
-            stored labels that are no longer known by heart, wrong ones among them, look like a loss too.
+            given labels that are no longer known by heart, wrong ones among them, look like a loss too.
         healed: share of the wrong labels that the reference answers by the true one, below which the unlearned
             model counts as partly healed; without a reference the share of all of them.
         left: share of the way from reference to original that makes "as before"; half way is the boundary, since

@@ -32,7 +32,7 @@ def _lost(facts: Facts, thresholds: Thresholds, name: str, said: str, count: int
     by_heart = (
         ""
         if facts.n_test
-        else " (stored labels; without test data this may be damage, or what was known by heart)"
+        else " (given labels; without test data this may be damage, or what was known by heart)"
     )
     most = thresholds.damage * limit if facts.n_test else max(limit, thresholds.by_heart)
     return [

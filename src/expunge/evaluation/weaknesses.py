@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from expunge.evaluation.audit_only import REACHED
 from expunge.evaluation.facts import Facts
-from expunge.evaluation.relearned import REACHED
 from expunge.evaluation.rules import below_half, fewest_steps, looks_inside
 from expunge.evaluation.thresholds import Thresholds
 

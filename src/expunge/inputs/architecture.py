@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from expunge.errors import InvalidInput, near_miss
 from expunge.inputs.specification import Specification, call_factory, is_path
 from expunge.optional import load_extra
 from expunge.registry import MODELS
+from expunge.seeding import global_generator
 
 FORMS = "expunge:NAME, transformers:NAME_OR_FOLDER, timm:NAME or path/to/file.py:FACTORY"
 
@@ -78,6 +80,26 @@ def build_architecture(
     if hasattr(model, "main_input_name") and hasattr(model, "config"):
         return_logits(model)
     return model if kind not in ("transformers", "timm") else model.float()
+
+
+@dataclass(frozen=True)
+class FreshNetwork:
+    """Makes untrained networks of one architecture; their parameters follow from the generator.
+
+    Args:
+        arch: see :func:`build_architecture`.
+        shape: of one input.
+        n_classes: number of logits.
+    """
+
+    arch: str
+    shape: tuple[int, ...]
+    n_classes: int
+
+    def __call__(self, source: torch.Generator) -> nn.Module:
+        """Return a network drawn from ``source``."""
+        with global_generator(source):
+            return build_architecture(self.arch, shape=self.shape, n_classes=self.n_classes)
 
 
 def preprocessing_of(text: str) -> Preprocessing:

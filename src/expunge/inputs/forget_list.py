@@ -28,7 +28,7 @@ class ForgetList:
         positions: int64 (F,), sorted positions in the training data.
         source: where they were read from.
         form: how they were named: "positions", "names" or "marks" (a boolean per row).
-        per_class: class name -> number of rows of that stored label, for classes with any.
+        per_class: class name -> number of rows of that given label, for classes with any.
         notes: what was decided in reading, for the user.
     """
 

@@ -33,7 +33,7 @@ class KnownTruth:
     """What is known.
 
     Args:
-        bad: bool (N,), the rows known to be bad: those that were listed, or whose true label is not the stored one.
+        bad: bool (N,), the rows known to be bad: those that were listed, or whose true label is not the given one.
         labels: int64 (N,), true labels, :data:`UNKNOWN` where one is not known; ``None`` for a list of rows.
         source: where it was read from.
         note: how it was read, for the user.
@@ -68,7 +68,7 @@ def read_truth(text: str, data: TrainingData) -> KnownTruth:
     if found is not None:
         labels = _placed(text, *found, data)
         bad = (labels != UNKNOWN) & (labels != data.examples.labels.cpu())
-        note = f"read as {int((labels != UNKNOWN).sum())} true labels: {int(bad.sum())} differ from the stored ones"
+        note = f"read as {int((labels != UNKNOWN).sum())} true labels: {int(bad.sum())} differ from the given ones"
         return KnownTruth(bad, labels, text, note)
     listed = read_forget_list(text, data)
     bad = torch.zeros(len(data), dtype=torch.bool)

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from expunge.errors import InvalidInput
-from expunge.inputs.findings import Finding, first_few, ranked
+from expunge.inputs.findings import Finding, Level, first_few, ranked
 from expunge.models.head import find_head
 
 SMALL_BATCH = 16
@@ -40,149 +40,103 @@ def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str 
 
 def check_lazy(model: nn.Module) -> list[Finding]:
     """Return the finding that some parameters have no shape yet: a model that must not be run."""
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
-    if not lazy:
+    return _about(
+        "error",
+        [name for name, parameter in model.named_parameters() if is_lazy(parameter)],
+        "{n} parameters have no shape yet: {names}",
+        "run one batch through the model in the factory, before returning it",
+    )
+
+
+def _about(level: Level, names: list[str], what: str, remedy: str = "") -> list[Finding]:
+    """Return one finding about all ``names``, with their number {n} and the first {names}; none for no name."""
+    if not names:
         return []
-    return [
-        Finding(
-            "error",
-            lazy[0],
-            f"{len(lazy)} parameters have no shape yet: {first_few(lazy)}",
-            "run one batch through the model in the factory, before returning it",
-        )
-    ]
+    return [Finding(level, names[0], what.format(n=len(names), names=first_few(names)), remedy)]
 
 
 def _values(model: nn.Module) -> list[Finding]:
-    found = []
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     bad = [
-        name
-        for name, tensor in model.state_dict().items()
-        if isinstance(tensor, torch.Tensor)
-        and tensor.is_floating_point()
-        and not bool(torch.isfinite(tensor).all())
+        name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()
     ]
-    if bad:
-        found.append(
-            Finding(
-                "error",
-                bad[0],
-                f"{len(bad)} tensors hold NaN or inf: {first_few(bad)}",
-                "start from a checkpoint saved before the training diverged",
-            )
-        )
-    low = [
-        name for name, tensor in model.named_parameters() if tensor.dtype in (torch.float16, torch.bfloat16)
+    kinds = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    low = [name for name, kind in kinds.items() if kind in (torch.float16, torch.bfloat16)]
+    kind = str(kinds[low[0]]).removeprefix("torch.") if low else ""
+    return [
+        *_about(
+            "error",
+            bad,
+            "{n} tensors hold NaN or inf: {names}",
+            "start from a checkpoint saved before the training diverged",
+        ),
+        *_about(
+            "error",
+            low,
+            f"{{n}} parameters are {kind}, too coarse for small steps: {{names}}",
+            "return model.float() from the factory; the checkpoint is written in the dtype it came in",
+        ),
     ]
-    if low:
-        kind = str(dict(model.named_parameters())[low[0]].dtype).removeprefix("torch.")
-        found.append(
-            Finding(
-                "error",
-                low[0],
-                f"{len(low)} parameters are {kind}, too coarse for small steps: {first_few(low)}",
-                "return model.float() from the factory; the checkpoint is written in the dtype it came in",
-            )
-        )
-    return found
 
 
 def _frozen(model: nn.Module) -> list[Finding]:
     parameters = dict(model.named_parameters())
-    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
     if not parameters:
         return [Finding("error", "model", "has no parameters", "give the architecture of the checkpoint")]
-    if not frozen:
-        return []
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
     every = len(frozen) == len(parameters)
-    return [
-        Finding(
-            "error" if every else "warning",
-            frozen[0],
-            f"{'all' if every else len(frozen)} of {len(parameters)} parameters are frozen: {first_few(frozen)}; "
-            "what they learned from bad examples stays",
-            "set requires_grad to true in the factory, unless they were frozen in training too",
-        )
-    ]
+    return _about(
+        "error" if every else "warning",
+        frozen,
+        f"{'all' if every else '{n}'} of {len(parameters)} parameters are frozen: {{names}}; what they learned from "
+        "bad examples stays",
+        "set requires_grad to true in the factory, unless they were frozen in training too",
+    )
 
 
 def _tied(model: nn.Module) -> list[Finding]:
     names: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[id(parameter)].append(name)
-    return [
-        Finding(
-            "note",
-            group[0],
-            f"is one parameter under {len(group)} names: {first_few(group)}; it changes in all of them",
-        )
-        for group in names.values()
-        if len(group) > 1
-    ]
+    what = "is one parameter under {n} names: {names}; it changes in all of them"
+    return [finding for group in names.values() if len(group) > 1 for finding in _about("note", group, what)]
 
 
 def _normalisation(model: nn.Module, batch_size: int, device: str) -> list[Finding]:
     norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
-    found = []
-    if norms and batch_size < SMALL_BATCH:
-        names = list(norms)
-        found.append(
-            Finding(
-                "error" if batch_size == 1 else "warning",
-                names[0],
-                f"{len(names)} batch norms ({first_few(names)}) take their statistics from batches of {batch_size}",
-                f"raise the batch size to {SMALL_BATCH} or more",
-            )
-        )
-    without = [name for name, module in norms.items() if not module.track_running_stats]
-    if without:
-        found.append(
-            Finding(
-                "warning",
-                without[0],
-                f"{len(without)} batch norms keep no running statistics ({first_few(without)}): a prediction "
-                "depends on the other examples of its batch",
-                "expect accuracies that change with the batch size",
-            )
-        )
-    synchronised = [name for name, module in norms.items() if isinstance(module, nn.SyncBatchNorm)]
-    if synchronised:
-        found.append(
-            Finding(
-                "error" if device == "cpu" else "note",
-                synchronised[0],
-                f"{len(synchronised)} batch norms are synchronised between processes: {first_few(synchronised)}",
-                "build the model with torch.nn.BatchNorm2d; the names in the checkpoint are the same",
-            )
-        )
-    return found
+    return [
+        *_about(
+            "error" if batch_size == 1 else "warning",
+            list(norms) if batch_size < SMALL_BATCH else [],
+            f"{{n}} batch norms ({{names}}) take their statistics from batches of {batch_size}",
+            f"raise the batch size to {SMALL_BATCH} or more",
+        ),
+        *_about(
+            "warning",
+            [name for name, module in norms.items() if not module.track_running_stats],
+            "{n} batch norms keep no running statistics ({names}): a prediction depends on the other examples of its "
+            "batch",
+            "expect accuracies that change with the batch size",
+        ),
+        *_about(
+            "error" if device == "cpu" else "note",
+            [name for name, module in norms.items() if isinstance(module, nn.SyncBatchNorm)],
+            "{n} batch norms are synchronised between processes: {names}",
+            "build the model with torch.nn.BatchNorm2d; the names in the checkpoint are the same",
+        ),
+    ]
 
 
 def _dropout(model: nn.Module) -> list[Finding]:
-    names = [
-        name for name, module in model.named_modules() if isinstance(module, _DropoutNd) and module.p > 0
-    ]
-    if not names:
-        return []
-    return [
-        Finding(
-            "note",
-            names[0],
-            f"{len(names)} dropout layers stay on while the model is repaired, as in training",
-        )
-    ]
+    names = [name for name, part in model.named_modules() if isinstance(part, _DropoutNd) and part.p > 0]
+    return _about("note", names, "{n} dropout layers stay on while the model is repaired, as in training")
 
 
 def _head(model: nn.Module, n_classes: int) -> list[Finding]:
     try:
         find_head(model, n_classes)
     except InvalidInput:
-        return [
-            Finding(
-                "warning",
-                "head",
-                f"no linear layer has {n_classes} outputs, one for each class",
-                "methods that edit the last layer will refuse; choose another, such as relearn or npo",
-            )
-        ]
+        what = f"no linear layer has {n_classes} outputs, one for each class"
+        remedy = "methods that edit the last layer will refuse; choose another, such as relearn or npo"
+        return [Finding("warning", "head", what, remedy)]
     return []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.inputs.checkpoint import Checkpoint
 from expunge.inputs.findings import Finding, Level, first_few, ranked
@@ -32,21 +32,23 @@ _GAIN = 0.05
 """Accuracy that another normalisation must add before it is proposed."""
 
 _LITTLE = 0.2
-"""Share of the listed examples, given their stored label, up to which there is little to repair."""
+"""Share of the listed examples, given their given label, up to which there is little to repair."""
 _ENOUGH = 10
 """Listed examples from which that share is known well enough."""
+_SCORED = 5000
+"""Training examples, and listed ones, that are scored at most, drawn at random."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found and measured; accuracies are fractions in [0, 1] of stored labels.
+    """What was found and measured; accuracies are fractions in [0, 1] of given labels.
 
     Args:
         findings: errors first, then warnings, then notes.
         numbers: "n_train", "n_forget", "n_classes", "n_logits", "n_scored" (training examples the scores
             are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's stored
-            labels that the model has learned), "retain_accuracy", "best_order_accuracy",
-            "validation_accuracy"; those that could be measured.
+            labels that the model has learned), "retain_accuracy", "best_order_accuracy";
+            those that could be measured.
         data: the training data; where its labels are numbers, with as many classes as the model has logits, and read
             as fits the model where that was left open.
     """
@@ -57,7 +59,7 @@ class Preflight:
 
     @property
     def little_learned(self) -> bool:
-        """Whether the model gives few of the listed examples, and these are enough to say so, their stored label."""
+        """Whether the model gives few of the listed examples, and these are enough to say so, their given label."""
         share = self.numbers.get("forget_accuracy", 1.0)
         return self.numbers["n_forget"] >= _ENOUGH and share <= _LITTLE
 
@@ -74,9 +76,7 @@ def preflight(
     numerics: Numerics,
     *,
     checkpoint: Checkpoint | None = None,
-    validation: Examples | None = None,
     batch_size: int = 256,
-    scored: int = 5000,
     seed: int = 0,
     fit_reading: bool = False,
     force: bool = False,
@@ -89,17 +89,15 @@ def preflight(
         positions: int64 (F,), the forget list, as ``read_forget_list`` gives it.
         numerics: where to compute.
         checkpoint: where the weights came from; its other entries are looked at.
-        validation: examples it was not trained on.
         batch_size: examples a step of the repair will have.
-        scored: training examples to score at most, drawn at random, and forget examples at most.
-        seed: of that draw.
+        seed: of the draw of examples that are scored.
         fit_reading: normalise the images in the usual way that clearly fits the model best, and say so; else another
             way that fits better is an error.
         force: a model that scores badly is a warning, not an error.
     """
     numbers = {"n_train": float(len(data)), "n_forget": float(len(positions))}
     lazy = check_lazy(model)
-    findings = lazy or _logits(model, data, numerics, numbers)
+    findings = lazy or list(_logits(model, data, numerics, numbers))
     if "n_logits" in numbers and not data.named_classes and numbers["n_logits"] > len(data.classes):
         data = data.with_n_classes(int(numbers["n_logits"]))
     numbers["n_classes"] = float(len(data.classes))
@@ -112,123 +110,94 @@ def preflight(
             note, data = fit_reading_of(model, data, numerics, batch_size, draw)
             findings += note
         level: Level = "warning" if force else "error"
-        findings += _scores(model, data, positions, numerics, numbers, batch_size, scored, draw, level)
-        if validation is not None and len(validation):
-            logits = predict(model, replace(validation, n_classes=len(data.classes)), numerics, batch_size)
-            numbers["validation_accuracy"] = _accuracy(logits, validation.labels)
+        findings += _scores(model, data, positions, numerics, numbers, batch_size, draw, level)
     return Preflight(tuple(ranked(findings)), numbers, data)
 
 
-def _forget_list(data: TrainingData, positions: Tensor) -> list[Finding]:
-    found = []
+def _forget_list(data: TrainingData, positions: Tensor) -> Iterator[Finding]:
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[positions.cpu()] = True
-    labels = data.examples.labels.cpu()
-    count = torch.bincount(labels, minlength=len(data.classes))
-    left = torch.bincount(labels[~mask], minlength=len(data.classes))
+    labels, n_classes = data.examples.labels.cpu(), len(data.classes)
+    count, left = (torch.bincount(part, minlength=n_classes) for part in (labels, labels[~mask]))
     share = len(positions) / len(data)
     if share > 0.5:
-        found.append(
-            Finding(
-                "warning",
-                "forget list",
-                f"names {share:.0%} of the data",
-                "check that it lists the bad rows, not the good ones; else train anew on what remains",
-            )
+        yield Finding(
+            "warning",
+            "forget list",
+            f"names {share:.0%} of the data",
+            "check that it lists the bad rows, not the good ones; else train anew on what remains",
         )
     emptied = [data.classes[i] for i in ((count > 0) & (left == 0)).nonzero().flatten().tolist()]
     if emptied:
-        found.append(
-            Finding(
-                "note",
-                "forget list",
-                f"holds every example of {first_few(emptied)}: the model will no longer know the class",
-            )
-        )
+        what = f"holds every example of {first_few(emptied)}: the model will no longer know the class"
+        yield Finding("note", "forget list", what)
     absent = [data.classes[i] for i in (count == 0).nonzero().flatten().tolist()]
     if absent:
-        found.append(Finding("note", "data", f"has no example of {first_few(absent)}"))
-    return found
+        yield Finding("note", "data", f"has no example of {first_few(absent)}")
 
 
-def _carried(checkpoint: Checkpoint | None) -> list[Finding]:
-    if checkpoint is None or not checkpoint.carried:
-        return []
-    return [
-        Finding(
+def _carried(checkpoint: Checkpoint | None) -> Iterator[Finding]:
+    if checkpoint is not None and checkpoint.carried:
+        yield Finding(
             "warning",
             checkpoint.path.name,
             f"also holds tensors under {first_few(checkpoint.carried)}; they are written back unchanged and still "
             "carry what is to be forgotten",
             "drop these entries before the repaired file is handed on or trained further",
         )
-    ]
 
 
 def _logits(
     model: nn.Module, data: TrainingData, numerics: Numerics, numbers: dict[str, float]
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """Run the model: its output must be logits for the classes, and repeatable."""
     try:
         answer = check_logits(model, next(data.examples.batches(3)).x, numerics)
     except InvalidInput as error:
         what, _, remedy = str(error).removeprefix("the model ").rpartition("; ")
-        return [Finding("error", "model", what, remedy)]
+        yield Finding("error", "model", what, remedy)
+        return
     numbers["n_logits"] = float(answer.n_logits)
     fewer, more = answer.n_logits < len(data.classes), answer.n_logits > len(data.classes)
     # Numbers as labels do not say how many classes there are beyond the largest.
     if fewer or (more and data.named_classes):
-        return [
-            Finding(
-                "error",
-                "model",
-                f"has {answer.n_logits} logits, but the data has {len(data.classes)} classes "
-                f"({first_few(list(data.classes), 5)})",
-                "give the data it was trained on, or all class names in the order of its logits (--classes)",
-            )
-        ]
-    found = []
+        yield Finding(
+            "error",
+            "model",
+            f"has {answer.n_logits} logits, but the data has {len(data.classes)} classes "
+            f"({first_few(list(data.classes), 5)})",
+            "give the data it was trained on, or all class names in the order of its logits (--classes)",
+        )
+        return
     if answer.several:
-        found.append(
-            Finding("note", "model", f"returns {answer.several} in training mode: the first is trained on")
-        )
+        what = f"returns {answer.several} in training mode: the first is trained on"
+        yield Finding("note", "model", what)
     if not answer.repeatable:
-        found.append(
-            Finding(
-                "warning",
-                "model",
-                "gives other logits when the same batch is run again in evaluation mode",
-                "take what is random out of the forward pass in evaluation mode; scores will vary until then",
-            )
+        yield Finding(
+            "warning",
+            "model",
+            "gives other logits when the same batch is run again in evaluation mode",
+            "take what is random out of the forward pass in evaluation mode; scores will vary until then",
         )
-    return found
 
 
 def _scores(
-    model: nn.Module,
-    data: TrainingData,
-    positions: Tensor,
-    numerics: Numerics,
-    numbers: dict[str, float],
-    batch_size: int,
-    scored: int,
-    draw: torch.Generator,
-    level: Level,
-) -> list[Finding]:
-    examples = sample(data.examples, scored, draw)
+    model: nn.Module, data: TrainingData, positions: Tensor, numerics: Numerics, numbers: dict[str, float],
+    batch_size: int, draw: torch.Generator, level: Level,
+) -> Iterator[Finding]:  # fmt: skip
+    examples = sample(data.examples, _SCORED, draw)
     logits = predict(model, examples, numerics, batch_size)
     if bool(logits.isnan().any()):
-        return [
-            Finding(
-                "error",
-                "model",
-                f"gives NaN on {int(logits.isnan().any(1).sum())} of {len(logits)} examples",
-                "check the checkpoint and the inputs; with bfloat16, try float32",
-            )
-        ]
+        yield Finding(
+            "error",
+            "model",
+            f"gives NaN on {int(logits.isnan().any(1).sum())} of {len(logits)} examples",
+            "check the checkpoint and the inputs; with bfloat16, try float32",
+        )
+        return
     guess, right = chance(examples.labels, examples.n_classes), _accuracy(logits, examples.labels)
     order = best_class_order(confusion(examples.labels, logits.argmax(1), examples.n_classes))
-    forget = sample(data.examples.select(positions), scored, draw)
+    forget = sample(data.examples.select(positions), _SCORED, draw)
     learned = _accuracy(predict(model, forget, numerics, batch_size), forget.labels)
     mask = torch.isin(examples.index, data.examples.index[positions.to(data.examples.device)])
     numbers |= {
@@ -242,59 +211,43 @@ def _scores(
         numbers["retain_accuracy"] = _accuracy(logits[~mask], examples.labels[~mask])
     # Three standard errors of the sample, and a quarter of the way to a perfect score.
     near = guess + max(3 * math.sqrt(guess * (1 - guess) / len(examples)), 0.25 * (1 - guess))
-    found = []
+    said = f"accuracy on the training data is {right:.1%}"
     if len(order.moved) > 1:
         moved = [f"{data.classes[i]} is read as {data.classes[order.assigned[i]]}" for i in order.moved]
-        found.append(
-            Finding(
-                "error",
-                "classes",
-                f"are in another order than the model's: {first_few(moved)}; accuracy on the training data is "
-                f"{right:.1%}, in the model's order {order.accuracy:.1%}",
-                _reordering(data, order.names(data.classes)),
-            )
-        )
-        return found
+        what = f"are in another order than the model's: {first_few(moved)}; {said}, in the model's order "
+        what += f"{order.accuracy:.1%}"
+        yield Finding("error", "classes", what, _reordering(data, order.names(data.classes)))
+        return
+    other = None
     if right < 1 - _GAIN:
         other = best_normalisation(model, data, sample(examples, 512, draw), numerics, batch_size)
-        if other is not None and other.accuracy > right + _GAIN:
-            return [
-                Finding(
-                    level,
-                    "normalisation",
-                    f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}",
-                    f"read the images as in training: {other.option}",
-                )
-            ]
+    if other is not None and other.accuracy > right + _GAIN:
+        what = f"{said}, but {other.accuracy:.1%} with {other.option}"
+        yield Finding(level, "normalisation", what, f"read the images as in training: {other.option}")
+        return
     if right <= near:
-        return [
-            Finding(
-                level,
-                "model",
-                f"accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance",
-                "check that the checkpoint was trained on this data, and that it is read in the same way: "
-                "normalisation (--mean, --std, --normalise), size, tokenizer, order of the classes; --force goes on",
-            )
-        ]
+        yield Finding(
+            level,
+            "model",
+            f"accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance",
+            "check that the checkpoint was trained on this data, and that it is read in the same way: "
+            "normalisation (--mean, --std, --normalise), size, tokenizer, order of the classes; --force goes on",
+        )
+        return
     if right < 0.5 + 0.5 * guess:
-        found.append(
-            Finding(
-                "warning",
-                "model",
-                f"accuracy on its training data is only {right:.1%} (chance {guess:.1%})",
-                "check the normalisation and size of the inputs; a trained model usually scores higher",
-            )
+        yield Finding(
+            "warning",
+            "model",
+            f"accuracy on its training data is only {right:.1%} (chance {guess:.1%})",
+            "check the normalisation and size of the inputs; a trained model usually scores higher",
         )
     if learned <= guess:
-        found.append(
-            Finding(
-                "warning",
-                "forget list",
-                f"the model predicts the stored label of only {learned:.1%} of the {len(positions)} listed examples",
-                "it has hardly learned them: check that the list is of this data; there may be little to forget",
-            )
+        yield Finding(
+            "warning",
+            "forget list",
+            f"the model predicts the given label of only {learned:.1%} of the {len(positions)} listed examples",
+            "it has hardly learned them: check that the list is of this data; there may be little to forget",
         )
-    return found
 
 
 def fit_reading_of(

@@ -157,7 +157,7 @@ class TrainingData:
     """Examples with what a user knows them by.
 
     Args:
-        examples: inputs as the model reads them, with their stored labels.
+        examples: inputs as the model reads them, with their given labels.
         classes: one name per class, in the order of the logits.
         names: one per row where the rows have names (files relative to their folder), else empty.
         columns: further values of each row, for a forget list that is a column of the data.

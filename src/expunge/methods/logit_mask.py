@@ -25,7 +25,7 @@ class LogitMask(Method):
     but where the remaining logits tie. That needs two remaining classes.
 
     What a method reaches beyond this is what it does to the features; see
-    :func:`expunge.metrics.class_mean_probe.class_mean_probe`.
+    :func:`expunge.metrics.probes.class_mean_probe`.
     """
 
     name = "logit_mask"

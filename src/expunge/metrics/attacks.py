@@ -11,11 +11,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from expunge.errors import InvalidInput
+from expunge.metrics.accuracies import unseen_like_forget
 from expunge.metrics.attack_scores import confidence, entropy, loss, modified_entropy
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Scored, Value
-from expunge.metrics.held_out import unseen_like_forget
 from expunge.metrics.roc import Roc, bootstrap
-from expunge.metrics.undefined import undefined_where_invalid
 from expunge.seeding import generator
 
 LOW_RATES = (0.001, 0.01)
@@ -24,7 +23,7 @@ LOW_RATES = (0.001, 0.01)
 
 @dataclass(frozen=True, kw_only=True)
 class PopulationAttack(Metric):
-    """One score for each example; members are D_f, stored labels, non-members were never trained on.
+    """One score for each example; members are D_f, given labels, non-members were never trained on.
 
     The non-members are the test images of the forgotten class or sub-class where there is one, else the whole
     test set. Where the forget set is mislabelled or poisoned, the two differ in more than membership.
@@ -59,17 +58,7 @@ class PopulationAttack(Metric):
 
     def roc(self, evaluated: Evaluated) -> Roc:
         """Return the ROC curve of the attack."""
-        with undefined_where_invalid():
-            return Roc(self.score(evaluated.forget), self.score(unseen_like_forget(evaluated)))
-
-    def tpr_at(self, evaluated: Evaluated, fpr: float) -> float:
-        """Return the true positive rate at a false positive rate.
-
-        Raises:
-            NotDefined: fewer than 1/fpr non-members: 1000 for 0.1 %, 100 for 1 %.
-        """
-        with undefined_where_invalid():
-            return self.roc(evaluated).tpr_at(fpr)
+        return Roc(self.score(evaluated.forget), self.score(unseen_like_forget(evaluated)))
 
     def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
         """AUC, and the true positive rates at :data:`LOW_RATES`, with bootstrap intervals.

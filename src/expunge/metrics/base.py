@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
-from expunge.errors import ExpungeError, InvalidInput
+from expunge.errors import Diverged, ExpungeError, InvalidInput
 from expunge.seeding import generator
 from expunge.tasks.base import Problem, Truth
 from expunge.training.batchnorm import keeps_statistics, recalibrate
@@ -25,6 +25,10 @@ from expunge.training.numerics import Numerics
 
 class NotDefined(ExpungeError):
     """A metric has no value here; the message completes "not defined here, because ..."."""
+
+
+UNDEFINED = (NotDefined, InvalidInput, Diverged)
+"""Errors of a metric that become the reason why it is not defined."""
 
 
 class Compares(Flag):
@@ -166,7 +170,7 @@ class Evaluated:
 
     @property
     def retain(self) -> Scored:
-        """Predictions and stored labels of the retain set, undiscovered corruption included."""
+        """Predictions and given labels of the retain set, undiscovered corruption included."""
         return self._stored(~self.problem.split.forget_mask)
 
     @property
@@ -224,8 +228,9 @@ Better = Literal["higher", "lower", "reference"]
 class Metric(ABC):
     """One measurement of an evaluated model.
 
-    A subclass sets ``name`` and writes :meth:`__call__`; one that finds several numbers writes
-    :meth:`values` too.
+    A subclass sets ``name`` and writes :meth:`__call__`, or :meth:`values` where it finds several numbers; both where
+    the first alone costs less. An input that a formula cannot use (:class:`InvalidInput`) and a training that diverges
+    are no errors here but reasons why a number is not defined.
 
     Attributes:
         unit: of the value; "fraction" is in [0, 1].
@@ -243,13 +248,17 @@ class Metric(ABC):
     needs_population: ClassVar[bool] = False
     source: ClassVar[str] = ""
 
-    @abstractmethod
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the value.
 
         Raises:
             NotDefined: there is none for this task or model; the message says why.
+            InvalidInput: the same, by a formula that cannot use what it got.
         """
+        entry = self.values(evaluated)[self.name]
+        if isinstance(entry, NotDefined):
+            raise entry
+        return entry.value
 
     def values(self, evaluated: Evaluated) -> Mapping[str, Value | NotDefined]:
         """Return every number by name, or why that one is not defined; the metric's own name comes first.
@@ -285,7 +294,7 @@ def measure(metric: Metric, evaluated: Evaluated) -> list[Measurement]:
     """Return the numbers of a metric; one that is not defined, or not finite, becomes a reason."""
     try:
         found = metric.values(evaluated)
-    except NotDefined as error:
+    except UNDEFINED as error:
         return [Measurement(metric.name, metric, because=str(error))]
     return [_measurement(name, metric, entry) for name, entry in found.items()]
 
@@ -302,15 +311,15 @@ def value_or_reason(call: Callable[[], float]) -> Value | NotDefined:
     """Return what ``call`` returns as a value, or the reason it raises."""
     try:
         return Value(call())
-    except NotDefined as reason:
-        return reason
+    except UNDEFINED as reason:
+        return NotDefined(str(reason))
 
 
 def defined(call: Callable[[Evaluated], float], evaluated: Evaluated) -> float | None:
     """Return what ``call`` measures, ``None`` where it is not defined."""
     try:
         return call(evaluated)
-    except NotDefined:
+    except UNDEFINED:
         return None
 
 

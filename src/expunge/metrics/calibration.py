@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric
 from expunge.metrics.distribution import log_probabilities
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -92,8 +91,7 @@ class ECE(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the error."""
-        with undefined_where_invalid():
-            return expected_calibration_error(*evaluated.test)
+        return expected_calibration_error(*evaluated.test)
 
 
 class NLL(Metric):
@@ -105,8 +103,7 @@ class NLL(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the mean."""
-        with undefined_where_invalid():
-            return negative_log_likelihood(*evaluated.test)
+        return negative_log_likelihood(*evaluated.test)
 
 
 class Brier(Metric):
@@ -122,5 +119,4 @@ class Brier(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the mean."""
-        with undefined_where_invalid():
-            return brier_score(*evaluated.test)
+        return brier_score(*evaluated.test)

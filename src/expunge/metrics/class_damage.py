@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from expunge.errors import InvalidInput
+from expunge.metrics.accuracies import PerClassAccuracy
 from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value
-from expunge.metrics.per_class import PerClassAccuracy
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def class_drops(before: Sequence[float | None], after: Sequence[float | None]) -> dict[int, float]:
@@ -46,22 +45,12 @@ class ClassDamage(Metric):
     def drops(self, evaluated: Evaluated, other: Evaluated) -> dict[int, float]:
         """Class -> drop against ``other``, classes that stay only; not defined if there is none."""
         classes = PerClassAccuracy().classes
-        with undefined_where_invalid():
-            found = class_drops(classes(other), classes(evaluated))
+        found = class_drops(classes(other), classes(evaluated))
         forgotten = evaluated.problem.split.forget_classes
         kept = {label: drop for label, drop in found.items() if label not in forgotten}
         if not kept:
             raise NotDefined("no class that stays has test images")
         return kept
-
-    def worst(self, evaluated: Evaluated) -> int:
-        """Return the label with the largest drop against the original, the lowest label among equals."""
-        drops = self.drops(evaluated, evaluated.original)
-        return max(drops, key=lambda label: drops[label])
-
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the largest drop."""
-        return max(self.drops(evaluated, evaluated.original).values())
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The largest drop, that against a reference where there is one, and every class's."""

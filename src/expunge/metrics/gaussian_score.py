@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from expunge.data.examples import Examples, Source
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value
-from expunge.metrics.undefined import undefined_where_invalid
 from expunge.training.loop import training_mode
 from expunge.training.numerics import Numerics
 
@@ -213,21 +212,15 @@ class GaussianScore(Metric):
     noise: Tensor | None = None
     epsilon: float = 0.0
 
-    def statistics(self, evaluated: Evaluated) -> Tensor:
-        """Return the statistic of each forget image, float64 (F,); not defined without noise in training."""
+    def values(self, evaluated: Evaluated) -> dict[str, Value]:
+        """The mean shift with its 95 % interval, and the true positive rate at 1 % false positives.
+
+        Not defined without noise in training.
+        """
         if self.clean is None or self.noise is None:
             raise NotDefined("the task added no noise to the forget images before training")
-        with undefined_where_invalid():
-            gradients = input_gradients(evaluated.model, self.clean, evaluated.numerics)
-            return noise_statistics(gradients, self.noise, self.epsilon)
-
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the mean shift."""
-        return mean_shift(self.statistics(evaluated))[0]
-
-    def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """The mean shift with its 95 % interval, and the true positive rate at 1 % false positives."""
-        statistics = self.statistics(evaluated)
+        gradients = input_gradients(evaluated.model, self.clean, evaluated.numerics)
+        statistics = noise_statistics(gradients, self.noise, self.epsilon)
         shift, error = mean_shift(statistics)
         half = NormalDist().inv_cdf(0.975) * error
         return {

@@ -12,7 +12,6 @@ from expunge.data.examples import Batch, Examples
 from expunge.data.joined import in_memory
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Compares, Evaluated, Metric, Value
-from expunge.metrics.undefined import undefined_where_invalid
 from expunge.training.cost import Meter
 from expunge.training.features import layer_features, layer_names
 from expunge.training.initialisation import reinitialise
@@ -258,30 +257,24 @@ class IDI(Metric):
             part.select(torch.randperm(len(part), generator=draw)[:count])
             for part in (split.forget, split.retain)
         )
-        with undefined_where_invalid():
-            names = self.layers or tuple(layer_names(evaluated.model, evaluated.problem.n_classes))
-            return layer_information(
-                evaluated.model,
-                forget,
-                retain,
-                evaluated.numerics,
-                names,
-                estimator=self.estimator,
-                seed=self.seed,
-            )
-
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the index; not defined where original and retrained model hold the same information."""
-        return self.values(evaluated)[self.name].value
+        names = self.layers or tuple(layer_names(evaluated.model, evaluated.problem.n_classes))
+        return layer_information(
+            evaluated.model,
+            forget,
+            retain,
+            evaluated.numerics,
+            names,
+            estimator=self.estimator,
+            seed=self.seed,
+        )
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
-        """The index, and each layer's part of it."""
-        with undefined_where_invalid():
-            parts = difference_index(
-                self.information(evaluated),
-                self.information(evaluated.original),
-                self.information(evaluated.retrained),
-            )
+        """The index, and each layer's part of it; not defined where original and retrained hold the same."""
+        parts = difference_index(
+            self.information(evaluated),
+            self.information(evaluated.original),
+            self.information(evaluated.retrained),
+        )
         return {
             self.name: Value(sum(parts.values())),
             **{f"{self.name}_{layer}": Value(part) for layer, part in parts.items()},

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def interclass_error(predicted: Tensor, labels: Tensor, classes: tuple[int, int]) -> float:
@@ -90,10 +89,6 @@ class _OnSwappedClasses(Metric):
     def formula(predicted: Tensor, labels: Tensor, classes: tuple[int, int]) -> float:
         """Return the number for one set."""
 
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the number on the test set; not defined where no classes were swapped."""
-        return self.values(evaluated)[self.name].value
-
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The numbers on the test set, on the forget and on the retain set, where they hold such images."""
         classes, parts = _parts(evaluated)
@@ -101,8 +96,7 @@ class _OnSwappedClasses(Metric):
         for part, (predicted, labels) in parts.items():
             name = self.name if part == "test" else f"{self.name}_{part}"
             if part == "test" or bool(torch.isin(labels, torch.tensor(classes)).any()):
-                with undefined_where_invalid():
-                    found[name] = Value(float(self.formula(predicted, labels, classes)))
+                found[name] = Value(float(self.formula(predicted, labels, classes)))
         return found
 
 

@@ -11,10 +11,9 @@ from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
 from torch import Tensor
 
 from expunge.errors import InvalidInput
+from expunge.metrics.accuracies import unseen_like_forget
 from expunge.metrics.attack_scores import loss
 from expunge.metrics.base import Evaluated, Metric
-from expunge.metrics.held_out import unseen_like_forget
-from expunge.metrics.undefined import undefined_where_invalid
 from expunge.seeding import derive_seed, generator
 
 _FEWEST = 10
@@ -99,9 +98,8 @@ class LogisticAttack(Metric):
         forget, unseen = evaluated.forget, unseen_like_forget(evaluated)
         draws = generator(self.seed, self.name)
         members, others = matched_by_class(forget.labels, unseen.labels, draws)
-        with undefined_where_invalid():
-            return logistic_attack(
-                loss(*forget).cpu()[members],
-                loss(*unseen).cpu()[others],
-                derive_seed(self.seed, self.name) % 2**32,
-            )
+        return logistic_attack(
+            loss(*forget).cpu()[members],
+            loss(*unseen).cpu()[others],
+            derive_seed(self.seed, self.name) % 2**32,
+        )

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from expunge.metrics.attack_scores import entropy
 from expunge.metrics.base import Evaluated, Metric
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def share_called_member(members: Tensor, others: Tensor, targets: Tensor) -> float:
@@ -45,6 +44,5 @@ class EntropyAttack(Metric):
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the share; not defined for tasks without a forget and a retain set to evaluate."""
         logits = [evaluated.logits(name) for name in ("retain", "test", "forget")]
-        with undefined_where_invalid():
-            members, others, targets = map(entropy, logits)
+        members, others, targets = map(entropy, logits)
         return share_called_member(members, others, targets)

@@ -19,7 +19,9 @@ class PopulationMetric(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Refuse: one model is no population."""
-        raise NotDefined("it needs populations of models: name it in the metrics of a grid")
+        raise NotDefined(
+            "it needs populations of models: name it in the metrics of a grid, or give --population to an audit"
+        )
 
 
 class ULiRA(PopulationMetric):

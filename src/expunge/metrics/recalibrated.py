@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from expunge.metrics.accuracies import Accuracies
-from expunge.metrics.attack_success import AttackSuccess
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, measure
-from expunge.metrics.healed import Healed
-from expunge.metrics.utility import Utility
+from expunge.metrics.corruption import AttackSuccess, Healed, Utility
 
 ENDING = "_recalibrated"
 """What the name of such a number ends in."""

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from expunge.data.examples import Examples
-from expunge.errors import Diverged, InvalidInput
-from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined
+from expunge.errors import InvalidInput
+from expunge.metrics.base import UNDEFINED, Compares, Evaluated, Metric, NotDefined
 from expunge.training.cost import Meter
 from expunge.training.loop import accuracy, cross_entropy, fit
 from expunge.training.numerics import Numerics
@@ -73,7 +73,7 @@ class Relearning:
         *,
         until: float = float("inf"),
     ) -> Curve:
-        """Train a copy of ``model`` on the stored labels of ``forget``; the model itself is left as it is.
+        """Train a copy of ``model`` on the given labels of ``forget``; the model itself is left as it is.
 
         Args:
             model: where to start.
@@ -131,7 +131,7 @@ def anamnesis_index(unlearned: int, retrained: int) -> float:
 class RelearnTime(Metric):
     """Steps of training on D_f until its accuracy is within alpha of the original model's.
 
-    rt(theta) = min {t: a(theta_t, D_f) >= (1 - alpha) a(theta_o, D_f)}, theta_0 = theta, stored labels. A copy
+    rt(theta) = min {t: a(theta_t, D_f) >= (1 - alpha) a(theta_o, D_f)}, theta_0 = theta, given labels. A copy
     is trained. Closer to the retrained model's time is better.
 
     Symbols: alpha -> ``alpha``.
@@ -172,12 +172,8 @@ class RelearnTime(Metric):
 
     def curve(self, evaluated: Evaluated, *, until: float = float("inf")) -> Curve:
         """Return the accuracies by step, of a copy of the model; not defined where training diverges."""
-        draw = torch.Generator().manual_seed(self.seed)
-        forget = evaluated.problem.split.forget
-        try:
-            return self.relearning.curve(evaluated.model, forget, evaluated.numerics, draw, until=until)
-        except (Diverged, InvalidInput) as error:
-            raise NotDefined(str(error)) from error
+        draw, forget = torch.Generator().manual_seed(self.seed), evaluated.problem.split.forget
+        return self.relearning.curve(evaluated.model, forget, evaluated.numerics, draw, until=until)
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the number of steps; not defined where it is not reached within the cap."""
@@ -229,5 +225,5 @@ class AnamnesisIndex(Metric):
     def _steps(self, role: str, evaluated: Evaluated, target: float) -> int:
         try:
             return self.relearn_time.steps(evaluated, target)
-        except NotDefined as error:
+        except UNDEFINED as error:
             raise NotDefined(f"from the {role} model {error}") from error

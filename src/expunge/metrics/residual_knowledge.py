@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
-from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value
-from expunge.metrics.undefined import undefined_where_invalid
+from expunge.metrics.base import Compares, Evaluated, Metric, Value
 from expunge.training.loop import training_mode
 from expunge.training.numerics import Numerics
 
@@ -99,7 +98,7 @@ def residual_ratio(unlearned: Tensor, retrained: Tensor) -> tuple[float, int]:
 class ResidualKnowledge(Metric):
     """How often noisy forget examples are recognised by the unlearned model, relative to the retrained one.
 
-    r_tau = mean over D_f of Pr[f_u(x') = y] / Pr[f_r(x') = y], x' = x + tau z, z ~ N(0, I), stored labels. 1 is the
+    r_tau = mean over D_f of Pr[f_u(x') = y] / Pr[f_r(x') = y], x' = x + tau z, z ~ N(0, I), given labels. 1 is the
     aim. "residual_knowledge_left_out" is the share of D_f that has no ratio, because the retrained model
     recognises none of its perturbations; where whole classes are forgotten that is usually all of it.
 
@@ -125,23 +124,16 @@ class ResidualKnowledge(Metric):
     draws: int = 100
     seed: int = 0
 
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the mean ratio; not defined where the retrained model recognises nothing."""
-        return self.values(evaluated)[self.name].value
-
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The mean ratio, and the share of examples without one."""
         forget = evaluated.problem.split.forget
-        if len(forget) == 0:
-            raise NotDefined("the forget set is empty")
-        with undefined_where_invalid():
-            unlearned, retrained = recognised(
-                [evaluated.model, evaluated.retrained.model],
-                forget,
-                evaluated.numerics,
-                tau=self.tau,
-                draws=self.draws,
-                generator=torch.Generator().manual_seed(self.seed),
-            )
-            ratio, left_out = residual_ratio(unlearned, retrained)
+        unlearned, retrained = recognised(
+            [evaluated.model, evaluated.retrained.model],
+            forget,
+            evaluated.numerics,
+            tau=self.tau,
+            draws=self.draws,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        ratio, left_out = residual_ratio(unlearned, retrained)
         return {self.name: Value(ratio), f"{self.name}_left_out": Value(left_out / len(forget))}

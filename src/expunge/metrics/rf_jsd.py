@@ -7,9 +7,8 @@ from torch import Tensor
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined
+from expunge.metrics.beside_retrained import js_of_log_probabilities
 from expunge.metrics.distribution import log_probabilities
-from expunge.metrics.js_divergence import js_of_log_probabilities
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def rf_jsd(forget: Tensor, forget_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
@@ -60,5 +59,4 @@ class RFJSD(Metric):
         if evaluated.problem.split.forget_classes:
             raise NotDefined("whole classes are forgotten; it compares with the same class on the test set")
         forget, test = evaluated.forget, evaluated.original.test
-        with undefined_where_invalid():
-            return rf_jsd(forget.logits, forget.labels, test.logits, test.labels)
+        return rf_jsd(forget.logits, forget.labels, test.logits, test.labels)

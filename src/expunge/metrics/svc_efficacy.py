@@ -12,10 +12,9 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from expunge.errors import InvalidInput
+from expunge.metrics.accuracies import unseen_like_retain
 from expunge.metrics.attack_scores import confidence, correctness, entropy, modified_entropy
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Scored, Value, value_or_reason
-from expunge.metrics.held_out import unseen_like_retain
-from expunge.metrics.undefined import undefined_where_invalid
 from expunge.seeding import generator
 
 Feature = Callable[[Scored], Tensor]
@@ -129,10 +128,9 @@ class SVCEfficacy(Metric):
         count = min(len(retain.labels), len(unseen.labels), self.most)
         members = torch.randperm(len(retain.labels), generator=draws)[:count]
         others = torch.randperm(len(unseen.labels), generator=draws)[:count]
-        with undefined_where_invalid():
-            return svc_efficacy(
-                measured(_rows(retain, members)), measured(_rows(unseen, others)), measured(evaluated.forget)
-            )
+        return svc_efficacy(
+            measured(_rows(retain, members)), measured(_rows(unseen, others)), measured(evaluated.forget)
+        )
 
     @property
     def _features(self) -> dict[str, Feature]:

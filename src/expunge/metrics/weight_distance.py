@@ -8,7 +8,6 @@ from torch import nn
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Compares, Evaluated, Metric, Value
-from expunge.metrics.undefined import undefined_where_invalid
 
 
 def weight_distances(first: nn.Module, second: nn.Module) -> dict[str, float]:
@@ -58,14 +57,9 @@ class WeightDistance(Metric):
     compares = Compares.RETRAINED
     source = "Tarun et al., TNNLS 2023"
 
-    def __call__(self, evaluated: Evaluated) -> float:
-        """Return the distance over all parameters."""
-        return self.values(evaluated)[self.name].value
-
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The distance over all parameters, then one value a layer."""
-        with undefined_where_invalid():
-            layers = weight_distances(evaluated.model, evaluated.retrained.model)
+        layers = weight_distances(evaluated.model, evaluated.retrained.model)
         total = math.hypot(*layers.values())
         return {
             self.name: Value(total),

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.metrics.base import Evaluated, Metric
-from expunge.metrics.js_divergence import js_divergence
-from expunge.metrics.undefined import undefined_where_invalid
+from expunge.metrics.beside_retrained import js_divergence
 from expunge.training.initialisation import reinitialise
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
@@ -69,8 +68,7 @@ class ZRF(Metric):
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the score on the forget set; not defined for a model that cannot be drawn anew."""
-        with undefined_where_invalid():
-            draw = torch.Generator().manual_seed(self.seed)
-            untrained = untrained_copy(evaluated.model, draw, evaluated.numerics)
-            logits = predict(untrained, evaluated.problem.split.forget, evaluated.numerics).cpu()
-            return zrf_score(evaluated.forget.logits, logits, legacy=self.legacy)
+        draw = torch.Generator().manual_seed(self.seed)
+        untrained = untrained_copy(evaluated.model, draw, evaluated.numerics)
+        logits = predict(untrained, evaluated.problem.split.forget, evaluated.numerics).cpu()
+        return zrf_score(evaluated.forget.logits, logits, legacy=self.legacy)

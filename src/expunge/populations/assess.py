@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method
@@ -54,12 +54,27 @@ class PopulationReport:
     seconds: float
 
 
+def halves_for(
+    problem: Problem, settings: PopulationSettings, numerics: Numerics
+) -> tuple[list[Member], Tensor]:
+    """Return the halves, and bool (N, F): which of the forget examples each is trained on.
+
+    Raises:
+        InvalidInput: a forget set or a population that is too small for the attack; told before the hour of training.
+    """
+    halves = draw_halves(problem, settings, numerics)
+    trained_on = inside(halves, problem.split.forget_positions.cpu())
+    leave_one_out(torch.zeros(trained_on.shape), trained_on)
+    return halves, trained_on
+
+
 def assess_population(
     method: Method,
     problem: Problem,
     settings: PopulationSettings,
     store: WeightStore,
     *,
+    fresh: Callable[[torch.Generator], nn.Module] | None = None,
     numerics: Numerics | None = None,
     workers: int | None = None,
     progress: Progress = silent,
@@ -83,6 +98,8 @@ def assess_population(
         problem: task and data.
         settings: recipe, number of models, shares, seed.
         store: keeps weights and scores under content hashes.
+        fresh: makes untrained networks; by default those of the recipe. What it makes must be a part of the problem's
+            ``training_key``.
         numerics: where to compute; by default the fastest safe setting.
         workers: processes of one thread; by default one per core, or one on an accelerator.
         progress: receives the share of the models that are ready.
@@ -101,15 +118,11 @@ def assess_population(
     started = time.perf_counter()
     numerics = numerics or Numerics.choose(image_size=problem.shape[1])
     settings = dataclasses.replace(settings, recipe=settings.recipe.prepared(method.preparation))
-    halves = draw_halves(problem, settings, numerics)
+    halves, trained_on = halves_for(problem, settings, numerics)
     whole = draw_whole(problem, settings, numerics)
     retrained = draw_retrained(problem, settings, numerics)
     forget = problem.split.forget_positions.cpu()
-    trained_on = inside(halves, forget)
-    # Refused before the hour of training rather than after it.
-    leave_one_out(torch.zeros(trained_on.shape), trained_on)
-
-    setting = Setting(problem, settings.recipe, numerics, store.folder)
+    setting = Setting(problem, settings.recipe, numerics, store.folder, fresh)
 
     def part(start: float, end: float) -> Progress:
         return lambda share: progress(start + (end - start) * share)

@@ -44,12 +44,14 @@ class Setting:
         recipe: how every model is trained.
         numerics: where to compute.
         folder: of the weight store that keeps weights and scores.
+        fresh: makes untrained networks; by default those of ``recipe``.
     """
 
     problem: Problem
     recipe: Recipe
     numerics: Numerics
     folder: Path | str
+    fresh: Callable[[torch.Generator], nn.Module] | None = None
 
     @property
     def store(self) -> WeightStore:
@@ -198,8 +200,11 @@ def _stored(setting: Setting, member: Member, keep_weights: bool) -> bool:
 
 
 def _fresh(setting: Setting, member: Member) -> nn.Module:
-    problem = setting.problem
-    return setting.recipe.build(problem.shape, problem.n_classes, generator(member.seed, "initialisation"))
+    problem, source = setting.problem, generator(member.seed, "initialisation")
+    if setting.fresh is None:
+        return setting.recipe.build(problem.shape, problem.n_classes, source)
+    made, tied = setting.fresh(source), setting.recipe.example_tied
+    return made if tied is None else tied.widen(made, source)
 
 
 def _train(setting: Setting, members: tuple[Member, ...], keep_weights: bool) -> None:

@@ -21,7 +21,7 @@ from expunge.training.numerics import Numerics
 class Scores:
     """Answers of M models to the E = N + T training and test examples, in this order.
 
-    Training examples are scored against their stored labels, test examples against theirs.
+    Training examples are scored against their given labels, test examples against theirs.
 
     Args:
         margins: float32 (M, E), phi = log p_y - log sum_{j != y} p_j.

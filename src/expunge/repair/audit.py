@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from expunge.choice import Purpose
+from expunge.data.examples import Examples
 from expunge.detection.out_of_sample import short_training
 from expunge.errors import InvalidInput
 from expunge.evaluation.document import as_document
@@ -19,15 +19,16 @@ from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.facts import Labels
 from expunge.evaluation.references import References, check_made_from, train_references
 from expunge.fingerprint import fingerprint
-from expunge.inputs.architecture import build_architecture
+from expunge.inputs.architecture import FreshNetwork
 from expunge.inputs.checkpoint import read_checkpoint
 from expunge.inputs.known_truth import read_true_labels
 from expunge.inputs.provenance import arch_hash, data_hash, file_hash
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import DataOptions
+from expunge.populations.population import PopulationSettings
+from expunge.repair.audit_population import PopulationPlan, method_of, population_rows
 from expunge.repair.job import Report
 from expunge.repair.loaded import Loaded, build_loaded, load
-from expunge.seeding import global_generator
 from expunge.store.atomic import write_output
 from expunge.store.weights import WeightStore
 from expunge.training.recipe import Recipe
@@ -56,8 +57,11 @@ class AuditJob:
         references: folder that keeps trained references; by default "references" beside the original.
         purpose: "heal" where the given labels of the list count as wrong, "forget" where they are right; by default
             ``truth`` says, else it is not known.
+        population: train so many models three times, for what only many show; 0 for none.
+        method: by which they unlearn; by default the one that ``report.json`` beside ``unlearned`` names.
+        settings: of the method, name -> value.
         quick: leave out the metrics that take long.
-        seed: of the references that are trained.
+        seed: of the models that are trained.
 
     Raises:
         InvalidInput: references that are both trained and given, or a recipe for none.
@@ -78,6 +82,9 @@ class AuditJob:
     recipe: Recipe | None = None
     references: Path | None = None
     purpose: Purpose | None = None
+    population: int = 0
+    method: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     quick: bool = False
     seed: int = 0
 
@@ -88,8 +95,15 @@ class AuditJob:
             )
         if self.purpose not in _LABELS:
             raise InvalidInput(f"--purpose takes heal or forget, got {self.purpose!r}")
-        if self.recipe is not None and not self.train_reference:
-            raise InvalidInput("--recipe says how references are trained: give --train-reference too")
+        if self.recipe is not None and not (self.train_reference or self.population):
+            raise InvalidInput(
+                "--recipe says how models are trained: give --train-reference or --population too"
+            )
+        if not self.population and (self.method is not None or self.settings):
+            raise InvalidInput("--method and --set say how a population unlearns: give --population too")
+        if self.population:  # a mistake is told before any data is read
+            PopulationSettings(recipe=Recipe(), n_models=self.population)
+            method_of(self.unlearned, self.method, self.settings)
 
     @property
     def files(self) -> dict[str, Path]:
@@ -134,8 +148,12 @@ class AuditOutcome:
         write_output(path, (content + "\n").encode(), remedy="choose another folder with --out")
 
 
-def audit_files(job: AuditJob, report: Report = lambda share, doing: None) -> AuditOutcome:
-    """Carry out ``job``; nothing but trained references is written.
+def audit_files(
+    job: AuditJob,
+    report: Report = lambda share, doing: None,
+    announce: Callable[[str], None] = lambda price: None,
+) -> AuditOutcome:
+    """Carry out ``job``; nothing but trained models is written. ``announce`` is told the price of a population first.
 
     Measured in float32: in bfloat16 confidences near 1 would be equal, and attacks blind.
 
@@ -157,9 +175,12 @@ def audit_files(job: AuditJob, report: Report = lambda share, doing: None) -> Au
                 check_made_from(metadata, digest, loaded.forget.positions, str(path))
     validation = load_validation_data(job.validation, job.options, loaded.data)
     true_labels = None if job.truth is None else read_true_labels(job.truth, loaded.data)
-    trained, begun = None, 0.0
+    plan = None if not job.population else _population(job, loaded, digest, validation, true_labels)
+    if plan is not None:
+        announce(plan.price())
+    trained, begun, until = None, 0.0, 1.0 if plan is None else 0.3
     if job.train_reference:
-        begun = 0.5
+        begun = until / 2
         trained = _train(job, loaded, digest, true_labels, report, begun)
         models |= trained.models
     found = audit(
@@ -176,11 +197,16 @@ def audit_files(job: AuditJob, report: Report = lambda share, doing: None) -> Au
         classes=loaded.data.classes,
         numerics=replace(loaded.numerics, dtype="float32"),
         quick=job.quick,
-        progress=lambda share: report(begun + (1 - begun) * share, "measuring"),
+        progress=lambda share: report(begun + (until - begun) * share, "measuring"),
     )
+    many = None
+    if plan is not None:
+        many = plan.assess(lambda share: report(until + (1 - until) * share, "training a population"))
+        seconds = {**found.seconds, "population": many.seconds}
+        found = replace(found, rows=(*found.rows, *population_rows(many)), seconds=seconds)
     doubts = [f"{each.where} {each.what}" for each in loaded.check.findings if each.level == "warning"]
     notes = (*loaded.data.notes, *loaded.forget.notes, *doubts)
-    return AuditOutcome(job, found, trained, notes, _about(job, loaded, digest, trained))
+    return AuditOutcome(job, found, trained, notes, _about(job, loaded, digest, trained, plan))
 
 
 def _model(path: Path, arch: str, loaded: Loaded) -> tuple[nn.Module, Mapping[str, str]]:
@@ -193,20 +219,15 @@ def _train(
     job: AuditJob, loaded: Loaded, digest: str, true_labels: Tensor | None, report: Report, until: float
 ) -> References:
     """Train the references that are not kept yet."""
-    data, arch = loaded.data, job.arch
-
-    def fresh(generator: torch.Generator) -> nn.Module:
-        with global_generator(generator):
-            return build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
-
+    data = loaded.data
     return train_references(
-        fresh,
+        FreshNetwork(job.arch, data.shape, len(data.classes)),
         data.examples,
         loaded.forget.positions,
-        recipe=job.recipe or short_training(len(data) - len(loaded.forget.positions), augment=True),
+        recipe=_recipe(job, loaded),
         numerics=loaded.numerics,
         kept=WeightStore(job.kept),
-        architecture=arch_hash(arch),
+        architecture=arch_hash(job.arch),
         data=digest,
         true_labels=true_labels,
         seed=job.seed,
@@ -214,7 +235,21 @@ def _train(
     )
 
 
-def _about(job: AuditJob, loaded: Loaded, digest: str, trained: References | None) -> dict[str, Any]:
+def _recipe(job: AuditJob, loaded: Loaded) -> Recipe:
+    return job.recipe or short_training(len(loaded.data) - len(loaded.forget.positions), augment=True)
+
+
+def _population(
+    job: AuditJob, loaded: Loaded, digest: str, validation: Examples, true_labels: Tensor | None
+) -> PopulationPlan:
+    settings = PopulationSettings(recipe=_recipe(job, loaded), n_models=job.population, seed=job.seed)
+    method = method_of(job.unlearned, job.method, job.settings)
+    return PopulationPlan(loaded, job.arch, validation, true_labels, method, settings, job.kept, digest)
+
+
+def _about(
+    job: AuditJob, loaded: Loaded, digest: str, trained: References | None, plan: PopulationPlan | None
+) -> dict[str, Any]:
     made = None
     if trained is not None:
         made = {"seconds": dict(trained.seconds), "trained_now": list(trained.trained)}
@@ -233,4 +268,7 @@ def _about(job: AuditJob, loaded: Loaded, digest: str, trained: References | Non
             "numerics": asdict(loaded.numerics) | {"dtype": "float32"},
         },
         "references": made,
+        "population": None
+        if plan is None
+        else {"models": job.population, "method": plan.method.name, "settings": plan.method.settings()},
     }

@@ -54,7 +54,7 @@ class Cleaned:
         audit: whether it worked, and the numbers that this rests on.
         damages: every class that stays, the largest loss first.
         found: rows outside the list that the method named; ``None`` for a method that names none.
-        disagreeing: int64 (K,), rows outside the list that were given their stored label and no longer are.
+        disagreeing: int64 (K,), rows outside the list that were given their given label and no longer are.
         cost: of the unlearning.
         cost_share: its sample gradients over those of a retraining on the rows that stay; ``None`` where the
             epochs of the first training are not known.

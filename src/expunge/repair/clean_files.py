@@ -29,7 +29,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]
     - report.html and report.json;
     - for a model of ``transformers``, what ``from_pretrained`` needs beside the weights, and a model card;
     - found.csv: rows outside the list that the method named;
-    - disagree.csv: rows outside the list that are no longer given their stored label, where bad rows were to be
+    - disagree.csv: rows outside the list that are no longer given their given label, where bad rows were to be
       healed.
 
     Either table can be given to ``--forget``, after a look through it.
@@ -59,7 +59,7 @@ def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: T
     """Return a csv table of the rows at ``positions``, in their order.
 
     Columns: ``index``, ``name`` where rows have names, ``score`` where there are ``scores``, ``given_label``
-    (stored), ``predicted_label`` (by the repaired model).
+    ``predicted_label`` (by the repaired model).
     """
     data, labels = prepared.data, prepared.data.examples.labels.cpu()
     named, scored = ["name"] if data.names else [], [] if scores is None else ["score"]

@@ -17,7 +17,7 @@ from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.detection.suspect_files import write_suspects
 from expunge.errors import InvalidInput
-from expunge.inputs.architecture import build_architecture
+from expunge.inputs.architecture import FreshNetwork
 from expunge.inputs.checkpoint import read_checkpoint
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import TrainingData
@@ -29,7 +29,7 @@ from expunge.repair.job import Job, Report
 from expunge.repair.loaded import build_loaded
 from expunge.repair.output_folder import output_folder
 from expunge.repair.prepare import prepare
-from expunge.seeding import generator, global_generator
+from expunge.seeding import generator
 from expunge.training.cost import Meter
 from expunge.training.loop import Progress, predict
 from expunge.training.numerics import Numerics
@@ -248,8 +248,7 @@ def _write(damaged: Damaged, folder: Path) -> None:
 
 def _train(job: DemoJob, data: TrainingData, step: Progress) -> nn.Module:
     numerics = Numerics.for_inputs("cpu", data.shape)
-    with global_generator(generator(job.seed, "initialisation")):
-        model = build_architecture(ARCH, shape=data.shape, n_classes=len(data.classes))
+    model = FreshNetwork(ARCH, data.shape, len(data.classes))(generator(job.seed, "initialisation"))
     recipe = Recipe(epochs=job.epochs, batch_size=128, augment=False)
     return recipe.train(model, data.examples, job.seed, numerics, Meter(numerics.device), step)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from expunge.detection.folds import in_large_classes
 from expunge.detection.nearest import nearest
-from expunge.detection.out_of_sample import FreshModel, out_of_sample, short_training
+from expunge.detection.out_of_sample import out_of_sample, short_training
 from expunge.detection.poison import activation_clustering, spectral_signatures
 from expunge.detection.relearned import relearned
 from expunge.detection.result import Detection
@@ -21,7 +21,7 @@ from expunge.detection.suspect_files import Rows
 from expunge.detection.suspects import Suspects, suspects
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
-from expunge.inputs.architecture import build_architecture
+from expunge.inputs.architecture import FreshNetwork, build_architecture
 from expunge.inputs.checkpoint import read_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights
 from expunge.inputs.findings import first_few
@@ -29,12 +29,12 @@ from expunge.inputs.first_training import FirstTraining, first_training
 from expunge.inputs.forget_list import read_forget_list
 from expunge.inputs.known_truth import KnownTruth, read_truth
 from expunge.inputs.preflight import fit_reading_of
-from expunge.inputs.provenance import code_hash, data_hash, file_hash
+from expunge.inputs.provenance import arch_hash, data_hash
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import chance
 from expunge.recording.recording import RECORDED, read_recording
-from expunge.seeding import generator, global_generator
+from expunge.seeding import generator
 from expunge.store.weights import WeightStore
 from expunge.training.features import features
 from expunge.training.logits import check_logits
@@ -257,8 +257,9 @@ def _of_folds(ready: FindReady, others: list[Detection], progress: Progress) -> 
     among = in_large_classes(labels, folds)
     p = torch.full((len(data), len(data.classes)), 1 / len(data.classes), dtype=torch.float64)
     p[among] = out_of_sample(
-        _fresh(job.arch, data), data.examples.select(among), ready.numerics, recipe=recipe, folds=folds,
-        seed=job.seed, kept=WeightStore(job.kept), key=_key(job.arch, data), progress=progress,
+        FreshNetwork(job.arch, data.shape, len(data.classes)), data.examples.select(among), ready.numerics,
+        recipe=recipe, folds=folds, seed=job.seed, kept=WeightStore(job.kept),
+        key=fingerprint(arch_hash(job.arch), data_hash(data)), progress=progress,
     )  # fmt: skip
     right = float((p.argmax(1) == labels)[among].double().mean())
     notes = [f"out-of-sample accuracy on the given labels is {right:.1%}"]
@@ -301,20 +302,6 @@ def _neighbours(
         if seen is None:
             return None
     return nearest(seen.cpu(), found.worst_first, ~found.together.flagged)
-
-
-def _fresh(arch: str, data: TrainingData) -> FreshModel:
-    def make(source: torch.Generator) -> nn.Module:
-        with global_generator(source):
-            return build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
-
-    return make
-
-
-def _key(arch: str, data: TrainingData) -> str:
-    source = Path(arch.partition("?")[0].rpartition(":")[0]).expanduser()
-    own = file_hash(source) if source.suffix == ".py" and source.is_file() else ""
-    return fingerprint(arch, own, data_hash(data), code_hash())
 
 
 def settings_of(job: FindJob) -> dict[str, Any]:

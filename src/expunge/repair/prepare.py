@@ -166,7 +166,7 @@ def _training_set(job: Job, data: TrainingData, forget: ForgetList, true_labels:
     wrong = (true != UNKNOWN) & (true != data.examples.labels.cpu()[forget.positions])
     if not bool(wrong.any()):
         raise InvalidInput(
-            f"{job.truth} has no other label than the stored one for any listed row; check both lists"
+            f"{job.truth} has no other label than the given one for any listed row; check both lists"
         )
     # A row of its own: what is done to the wrong label is not to be done to the right one.
     return join(data.examples, data.examples.select(forget.positions[wrong]).relabel(true[wrong]))

@@ -7,13 +7,18 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from expunge.choice import RETRAIN
+from expunge.data.examples import Examples
+from expunge.methods.base import Method
 from expunge.methods.relearn import Relearn
 from expunge.repair.prepare import Prepared
 from expunge.results.wording import duration
 from expunge.training.cost import Meter
 from expunge.training.loop import cross_entropy, fit, predict
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
 
 _BATCH = 64
 _STEPS = 8
@@ -64,18 +69,27 @@ def price(prepared: Prepared) -> Price:
     recipe, method = prepared.first.recipe, prepared.method
     size = getattr(method, "batch_size", None) or (_BATCH if recipe is None else recipe.batch_size)
     n, stay = len(prepared.train), len(prepared.split.retain)
-    gradient, forward = _seconds(prepared, min(size, stay))
-    epochs = method.epochs_of(n, size) if isinstance(method, Relearn) else method.typical_epochs(recipe)
+    retain, numerics = prepared.split.retain, prepared.numerics
+    gradient = seconds_of_a_gradient(prepared.model, retain, numerics, min(size, stay), prepared.job.seed)
+    some = retain.select(torch.arange(min(_FORWARD_ROWS, len(retain)), device=retain.device))
+    begun = time.perf_counter()
+    predict(prepared.model, some, numerics, prepared.job.measure_batch)
+    forward = (time.perf_counter() - begun) / len(some)
     retraining = None if recipe is None else recipe.epochs * stay * gradient
-    unlearning = epochs * (stay if method.name == RETRAIN else n) * gradient
+    unlearning = epochs_of(method, n, size, recipe) * (stay if method.name == RETRAIN else n) * gradient
     return Price(unlearning, _MEASURED * n * forward, stay * gradient, retraining)
 
 
-def _seconds(prepared: Prepared, size: int) -> tuple[float, float]:
-    """Return the seconds of a gradient and of a forward pass of one example."""
-    numerics, draw = prepared.numerics, torch.Generator().manual_seed(prepared.job.seed)
-    retain = prepared.split.retain
-    model = copy.deepcopy(prepared.model)
+def epochs_of(method: Method, n: int, size: int, recipe: Recipe | None) -> float:
+    """Return how many passes over ``n`` examples, in batches of ``size``, ``method`` makes about."""
+    return method.epochs_of(n, size) if isinstance(method, Relearn) else method.typical_epochs(recipe)
+
+
+def seconds_of_a_gradient(
+    model: nn.Module, retain: Examples, numerics: Numerics, size: int, seed: int
+) -> float:
+    """Return the seconds that training takes for one example, from a few steps of ``size`` on a copy at rate 0."""
+    draw, model = torch.Generator().manual_seed(seed), copy.deepcopy(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradient = 0.0
     if trained and size > 1:
@@ -86,7 +100,4 @@ def _seconds(prepared: Prepared, size: int) -> tuple[float, float]:
             steps.append(meter.seconds)
         # The first step also pays for what is set up once.
         gradient = sum(steps[1:]) / max(1, len(steps) - 1) / size
-    some = retain.select(torch.arange(min(_FORWARD_ROWS, len(retain)), device=retain.device))
-    begun = time.perf_counter()
-    predict(model, some, numerics, prepared.job.measure_batch)
-    return gradient, (time.perf_counter() - begun) / len(some)
+    return gradient

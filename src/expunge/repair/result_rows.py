@@ -30,7 +30,7 @@ def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[Row]:
     classes = bool(prepared.on.forgotten_classes)
     removed = "down" if heal or classes else "as unseen rows"
     rows: list[tuple[str, Callable[[Measured], str], str]] = [
-        ("listed rows, stored label", lambda m: _percent(m.forget_as_stored), removed),
+        ("listed rows, given label", lambda m: _percent(m.forget_as_stored), removed),
         ("listed rows, true label", lambda m: _percent(m.healed_known), "up"),
         ("other bad rows, true label", lambda m: _percent(m.healed_unknown), "up"),
         (
@@ -38,7 +38,7 @@ def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[Row]:
             lambda m: _percent(m.validation),
             "the same or up",
         ),
-        ("rows that stay, stored label", lambda m: _percent(m.retained), "the same" if not heal else ""),
+        ("rows that stay, given label", lambda m: _percent(m.retained), "the same" if not heal else ""),
     ]
     shown = []
     for name, text, wanted in rows:

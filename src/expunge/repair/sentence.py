@@ -28,7 +28,7 @@ def one_sentence(prepared: Prepared, cleaned: Cleaned) -> str:
 
 
 def fall_explained(prepared: Prepared, cleaned: Cleaned) -> str:
-    """Return why fewer of the rows that stay are given their stored label, where that is healing; else nothing."""
+    """Return why fewer of the rows that stay are given their given label, where that is healing; else nothing."""
     turned, found = cleaned.disagreeing, cleaned.found
     if prepared.job.purpose != "heal" or not len(turned) or cleaned.audit.verdict.did_not_work:
         return ""
@@ -41,8 +41,8 @@ def fall_explained(prepared: Prepared, cleaned: Cleaned) -> str:
     if bad * 2 < len(turned):
         return ""
     return (
-        f"{bad:,} of the {len(turned):,} rows that stay and are no longer given their stored label are bad ones: that "
-        "their accuracy on stored labels falls is healing"
+        f"{bad:,} of the {len(turned):,} rows that stay and are no longer given their given label are bad ones: that "
+        "their accuracy on given labels falls is healing"
     )
 
 

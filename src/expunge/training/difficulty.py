@@ -26,7 +26,7 @@ class LossRecorder:
         self._visits = torch.zeros(rows, dtype=dtype, device=device)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
-        """Return the mean cross-entropy of the stored labels."""
+        """Return the mean cross-entropy of the given labels."""
         losses = F.cross_entropy(model(batch.x).float(), batch.y, reduction="none")
         self._sums.index_add_(0, batch.index, losses.detach().to(self._sums.dtype))
         self._visits.index_add_(0, batch.index, torch.ones_like(losses, dtype=self._visits.dtype))

@@ -42,7 +42,7 @@ def silent(share: float) -> None:
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Loss:
-    """Mean cross-entropy of the stored labels."""
+    """Mean cross-entropy of the given labels."""
     return Loss(nn.functional.cross_entropy(model(batch.x).float(), batch.y), len(batch))
 
 

@@ -158,7 +158,7 @@ class Recipe:
         progress: Progress = silent,
         objective: Objective = cross_entropy,
     ) -> nn.Module:
-        """Train ``model`` in place on the stored labels and return it; ``seed`` decides the order.
+        """Train ``model`` in place on the given labels and return it; ``seed`` decides the order.
 
         ``objective`` stands in for the mean cross-entropy, for example to record the losses. Several devices share
         the training, in a process for each and without progress.
