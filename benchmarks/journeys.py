@@ -200,7 +200,7 @@ class Journey:
             "sentence": report["sentence"], "method": report["method"]["name"],
             "seconds": round(report["cost"]["seconds"], 1), "share": report["cost"]["share_of_retraining"],
         }  # fmt: skip
-        written = next(path for path in out.iterdir() if path.stem in ("checkpoint", "rejected"))
+        written = out / report["written"]
         model = build_architecture(self.arch, shape=self.train.shape, n_classes=len(self.train.classes))
         load_weights(model, read_checkpoint(written))
         if (out / "found.csv").is_file():

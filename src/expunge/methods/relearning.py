@@ -154,14 +154,14 @@ class Run:
     def _choose(self, before: float) -> float:
         """Set the share of the weights that is kept; return the factor on the learning rate.
 
-        A network that was trained with augmentation and does not know all of its training set has memorised little that
-        would have to be shaken loose.
+        A network that does not know all of its training set has memorised little that would have to be shaken loose, and
+        comes back slowly. One with layer norms is not shrunk anyway, and keeps its rate unless it was augmented.
         """
         method = self.method
         keep, rate = _usual_share(self.model), 1.0
         if self.request.start is not None:
             keep = 0.0
-        elif self.how.augment and before < _MEMORISED:
+        elif before < _MEMORISED and (self.how.augment or keep < 1):
             keep, rate = max(keep, _KEPT_UNMEMORISED), _RATE_UNMEMORISED
         self.keep = 1 - 0.5**self.attempt * (1 - (keep if method.keep is None else method.keep))
         return 0.5**self.attempt * (rate if method.lr is None else 1.0)
