@@ -118,7 +118,7 @@ def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> Non
 
 
 def _cells(console: Console, advice: Advice) -> None:
-    from expunge.results.advice import place_text
+    from expunge.results.frame import place_text
 
     first = [] if advice.figures is None else [advice.figures]
     shown = [*first, *(found for found in advice.ranking if found not in first)][:_SHOWN]

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from expunge.results.wording import counted
+
 if TYPE_CHECKING:
     from expunge.inputs.findings import Finding
     from expunge.repair.clean import Cleaned
@@ -52,7 +54,7 @@ def print_outlook(console: Console, prepared: Prepared) -> None:
     _entry(
         console,
         "listed",
-        escape(f"{len(forget.positions):,} rows, by stored class: {_per_class(forget.per_class)}"),
+        escape(f"{len(forget.positions):,} rows, by given class: {_per_class(forget.per_class)}"),
     )
     after = f". Next best: {choice.runner_up}" if choice.runner_up else ""
     _entry(console, "method", f"[bold]{escape(prepared.method.name)}[/]: {escape(choice.why)}{after}")
@@ -121,13 +123,12 @@ def print_result(
         _entry(
             console,
             "look at",
-            f"found.csv: {found:,} more row{'' if found == 1 else 's'} that the method takes for bad; about "
+            f"found.csv: {counted(found, 'more row')} that the method takes for bad; about "
             f"{cleaned.found.expected_good:.0%} of them may be good",
         )
     if "disagree.csv" in files:
-        count = len(cleaned.disagreeing)
-        rows = "row that is" if count == 1 else "rows that are"
-        told = f"disagree.csv: {count:,} more {rows} no longer given the stored label"
+        rows = counted(len(cleaned.disagreeing), "more row")
+        told = f"disagree.csv: {rows} whose given label the model no longer gives"
         _entry(console, "" if "found.csv" in files else "look at", told)
     _entry(console, "cost", cost_sentence(cleaned))
     _entry(console, "wrote", escape(f"{out}/: {', '.join((cleaned.checkpoint, *files))}"))

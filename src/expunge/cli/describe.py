@@ -58,7 +58,7 @@ def _show(kind: str, name: str, target: Any) -> None:
     preparation = getattr(target, "preparation", "")
     if preparation:
         console.print(
-            f"\n[bold]Prepared[/] by the first training: Recipe({preparation}=...)", highlight=False
+            f"\n[bold]Prepared[/] by the original model's Recipe({preparation}=...)", highlight=False
         )
     source = getattr(target, "reference", None)
     if source is not None:

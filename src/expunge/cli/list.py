@@ -45,7 +45,7 @@ def _methods() -> Table:
         box=None,
         pad_edge=False,
         caption="Cost: passes over the training set as a share of one retraining, with default settings. Names "
-        "marked * need a model whose first training was prepared for them. 'expunge describe NAME' tells more.",
+        "marked * need an original model that was trained for them. 'expunge describe NAME' tells more.",
         caption_justify="left",
     )
     for heading in ("name", "year", "needs", "touches", "cost"):

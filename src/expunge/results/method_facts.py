@@ -20,7 +20,7 @@ class MethodFacts:
         touches: which parameters it changes.
         source: authors, title, year and place of its paper; empty where there is none.
         oracle: whether it sees what nobody knows outside an experiment.
-        preparation: what the first training must have done for it; empty for nothing.
+        preparation: how the original model must have been trained for it; empty for nothing.
         retraining_share: passes over the training set as a share of a retraining, at default settings.
     """
 

@@ -31,7 +31,7 @@ class Tuned:
         best: the trial of the highest score; of equal ones the first.
         trials: all of them, in the order they were run.
         rule: how a trial was scored.
-        tuning_seeds: of data, first training and unlearning.
+        tuning_seeds: of data, training and unlearning.
         seed: of the sampler.
         oracle: whether the score knew the retrained model.
         interrupted: whether the search was ended by hand before its last trial.
@@ -59,7 +59,7 @@ class Tuned:
 
     @property
     def budget(self) -> dict[str, float]:
-        """Trials, seconds and sample gradients that the search took, first trainings apart."""
+        """Trials, seconds and sample gradients that the search took, trainings of original models apart."""
         return {
             "trials": len(self.trials),
             "seconds": sum(trial.seconds for trial in self.trials),
@@ -85,7 +85,7 @@ def tune(
 
         accuracy on validation images outside the forgotten concept  x  forgetting quality,
 
-    where the quality, with a_f the accuracy on the stored labels of the forget set, is
+    where the quality, with a_f the accuracy on the given labels of the forget set, is
 
     * classes and corruption: 1 - max(0, a_f - chance) / (1 - chance);
     * samples: 1 - |a_f - a_val|, since forgotten samples are to look like unseen ones;
@@ -106,7 +106,7 @@ def tune(
         seed: of the sampler.
         oracle: score by the distance to the retrained model, which nobody has outside an experiment.
         report: called as the work goes on.
-        tuning_seeds: of data, first training and unlearning; none of the grid's own.
+        tuning_seeds: of data, training and unlearning; none of the grid's own.
         numerics: where to compute; by default the fastest setting that is safe here.
 
     Raises:
@@ -114,7 +114,7 @@ def tune(
         InvalidInput: a method without searched settings or one that needs the truth, fewer than one trial,
             a grid of several recipes, tuning seeds that are none, repeated or the grid's own, no optuna, or
             no trial that worked.
-        Diverged: a first training led to NaN.
+        Diverged: a training led to NaN.
     """
     setup = grid.single()
     start, space = _start(method_name, setup)

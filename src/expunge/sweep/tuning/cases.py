@@ -26,7 +26,7 @@ from expunge.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Case:
-    """A task with one tuning seed: the first model, what a method may see, what it is scored on."""
+    """A task with one tuning seed: the original model, what a method may see, what it is scored on."""
 
     task: Task
     seed: int
@@ -47,11 +47,11 @@ def prepare(
     oracle: bool,
     clock: Clock,
 ) -> list[Case]:
-    """Return the cases; first models are trained once for all tasks of a seed that share their training set.
+    """Return the cases; original models are trained once for all tasks of a seed that share their training set.
 
     Raises:
         InvalidInput: a task the data cannot carry, or something the method needs that cannot be given.
-        Diverged: a first training led to NaN.
+        Diverged: a training led to NaN.
     """
     images, kept, unseen_fine = hold_out(grid, numerics.device)
     cases = []
@@ -73,7 +73,7 @@ def prepare(
             _request(split, seed, numerics, recipe, codes, silent).grant(method.name, method.needs)
             key = (problem.training_key, seed)
             if key not in trained:
-                listener = clock.within(f"first model, seed {seed}", recipe.epochs)
+                listener = clock.within(f"original model, seed {seed}", recipe.epochs)
                 trained[key] = train_first(recipe, problem, seed, numerics, listener)
             clock.finish(recipe.epochs)
             model = trained[key].model
@@ -146,6 +146,6 @@ def _score(case: Case, model: nn.Module, numerics: Numerics) -> float:
 def _accuracies(
     model: nn.Module, split: Split, validation: Validation, numerics: Numerics
 ) -> tuple[float, float, float]:
-    """Accuracy on the stored labels of retain and forget set, and on the validation images."""
+    """Accuracy on the given labels of retain and forget set, and on the validation images."""
     retain, forget = accuracy(model, split.retain, numerics), accuracy(model, split.forget, numerics)
     return retain, forget, accuracy(model, validation.kept, numerics)
