@@ -24,9 +24,6 @@ def facts(name: str, **changed: Any) -> MethodFacts:
         "summary": "",
         "needs": ("forget", "retain"),
         "touches": "",
-        "source": "",
-        "oracle": False,
-        "preparation": "",
         "retraining_share": 0.3,
     }
     return MethodFacts(**(values | changed))

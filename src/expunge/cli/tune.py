@@ -18,7 +18,6 @@ from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
     from expunge.sweep.tune import Tuned
-    from expunge.sweep.tuning.trials import TuneStatus
 
 
 def tune_command(
@@ -63,7 +62,7 @@ def tune_command(
             trials=trials,
             seed=seed,
             oracle=oracle,
-            report=lambda status: report(status.share, _doing(status)),
+            report=report,
             tuning_seeds=seeds,
             numerics=numerics,
         ),
@@ -105,11 +104,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"--write: {path} cannot be read: {error}; name a TOML file") from error
-
-
-def _doing(status: TuneStatus) -> str:
-    best = max((trial.score for trial in status.trials), default=None)
-    return status.doing + ("" if best is None else f", best score {best:.4f}")
 
 
 def _table(tuned: Tuned) -> Table:

@@ -38,7 +38,7 @@ from expunge.results.page_tables import (
     paired_tables,
     spread_tables,
 )
-from expunge.results.summary import BASELINE, GAPS, LEVEL, Cell, Summary, summarise
+from expunge.results.summary import GAPS, LEVEL, Cell, Summary, summarise
 from expunge.results.sweeps import Sweep, seed_text, settings_text, sort_into_sweeps
 from expunge.results.wording import ABSENT, MISSING, UNLEARNED, counted, is_known, percent
 from expunge.store.record import LEARNED_ENOUGH, Record
@@ -237,15 +237,14 @@ class _Page:
             about = f"{method} is not installed here, so nothing is known of its needs and source."
             entries = {"About": about}
         else:
-            share = facts.retraining_share
-            cost = f"{'under 1' if share < 0.01 else percent(share, 0)} % of a retraining's passes at default settings"
+            cost = f"{facts.cost} of a retraining's epochs at default settings"
             how = facts.preparation and _PREPARED.get(facts.preparation, facts.preparation)
             entries = {
                 "Needs": "; ".join(_NEEDS.get(need, need) for need in facts.needs) or "nothing",
                 "Prepared": how and f"the original model must have been trained {how}",
                 "Touches": facts.touches,
                 "Source": facts.source,
-                "Expected cost": "none" if facts.name == BASELINE else cost,
+                "Expected cost": "none" if facts.cost == "none" else cost,
             }
         settings = {settings_text(record.settings) for record in sweep.records if record.method == label}
         return {

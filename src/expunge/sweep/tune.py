@@ -12,9 +12,8 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Search
 from expunge.registry import METHODS
 from expunge.sweep.grid import Grid, Setup
-from expunge.sweep.tuning.cases import prepare, run_trial
 from expunge.sweep.tuning.search import Study, load_optuna
-from expunge.sweep.tuning.trials import Clock, Trial, TuneStatus
+from expunge.sweep.tuning.trials import Clock, Trial, Trials
 from expunge.training.numerics import Numerics
 
 RULE = "validation accuracy x forgetting quality"
@@ -74,7 +73,7 @@ def tune(
     trials: int = 20,
     seed: int = 0,
     oracle: bool = False,
-    report: Callable[[TuneStatus], None] = lambda _: None,
+    report: Callable[[float, str], None] = lambda _share, _doing: None,
     tuning_seeds: Sequence[int] = (100, 101),
     numerics: Numerics | None = None,
 ) -> Tuned:
@@ -105,7 +104,7 @@ def tune(
         trials: how many choices are tried, the first one included.
         seed: of the sampler.
         oracle: score by the distance to the retrained model, which nobody has outside an experiment.
-        report: called as the work goes on.
+        report: called with the share of the work that is done and what is being done.
         tuning_seeds: of data, training and unlearning; none of the grid's own.
         numerics: where to compute; by default the fastest setting that is safe here.
 
@@ -126,16 +125,15 @@ def tune(
     recipe = setup.recipe.prepared(start.preparation)
     each = start.typical_epochs(recipe) + 0.2
     clock = Clock(report, cases_total * (recipe.epochs * (2 if oracle else 1) + trials * each))
-    cases = prepare(start, grid, recipe, seeds, numerics, oracle, clock)
+    cases = Trials(start, grid, recipe, seeds, numerics, oracle=oracle, clock=clock)
     study = Study(optuna, space, seed)
     done: list[Trial] = []
     interrupted = False
     for number in range(trials):
         proposed = study.ask() if number else None
         settings = study.settings(proposed) if number else {name: getattr(start, name) for name in space}
-        clock.trials = tuple(done)
         try:
-            trial = run_trial(number, start, settings, cases, numerics, oracle, clock, each, trials)
+            trial = cases.run(number, settings, each, trials)
         except KeyboardInterrupt:
             if not any(trial.status == "done" for trial in done):
                 raise
@@ -143,7 +141,7 @@ def tune(
             break
         study.tell(proposed, settings, trial.score)
         done.append(trial)
-    clock.trials = tuple(done)
+        clock.best = max(trial.score for trial in done)
     clock.say("")
     worked = [trial for trial in done if trial.status == "done"]
     if not worked:
