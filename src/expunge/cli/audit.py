@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from expunge.cli import data_arguments as args
 from expunge.cli.exit_codes import code_of
 from expunge.cli.options import takes
 from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def audit_command(
     from expunge.repair.audit import AuditJob, audit_files
     from expunge.repair.job import read_recipe, read_settings
 
-    console = Console()
+    console = Screen()
     job = AuditJob(
         original=original, unlearned=unlearned, arch=arch, data=data, forget=forget, validation=validation,
         options=reading.options(arch, device), retrained=retrained, retrained_again=retrained_again, oracle=oracle,
@@ -117,18 +116,16 @@ def audit_command(
     )  # fmt: skip
     found = with_progress(
         console,
-        lambda report: audit_files(
-            job, report, lambda price: console.print(price, highlight=False, markup=False)
-        ),
+        lambda report: audit_files(job, report, lambda price: console.plain(price)),
         "interrupted; references that are finished are kept, nothing else was written",
     )
     if written is not None:
         # Before anything is printed: a closed pipe would end the command.
         found.write(written)
     for note in found.notes:
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+        console.dim(note)
     print_audit(console, found.audit, found.references, everything=all_)
     if written is not None:
-        console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
+        console.plain(f"wrote {written}")
     if code := code_of(found.audit.verdict):
         raise typer.Exit(code)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from expunge.cli.options import takes
 from expunge.cli.plan import Outlook, split_items
+from expunge.cli.screen import Screen
 from expunge.cli.sweep import Running, finish
 from expunge.errors import InvalidInput
 from expunge.results.wording import counted
@@ -67,7 +67,7 @@ def bench(
 
     The same command again runs what is missing. Exit code 3: some cell has failed.
     """
-    console = Console()
+    console = Screen()
     running.check()
     if limit is not None and limit < 1:
         raise InvalidInput(f"--limit must be at least 1, got {limit}")
@@ -116,9 +116,7 @@ def bench(
             engine.close()
     left = len(wanted.cells) - len(swept.records)
     if left:
-        console.print(
-            f"{counted(left, 'cell')} still missing; the same command goes on with them", highlight=False
-        )
+        console.print(f"{counted(left, 'cell')} still missing; the same command goes on with them")
     finish(console, swept, f"{out / 'results.csv'} and the store beside it")
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
 from expunge.cli import data_arguments as args
 from expunge.cli.exit_codes import code_of
 from expunge.cli.options import takes
 from expunge.cli.progress import INTERRUPTED, with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def clean_command(
 
     Exit codes: 0 it worked, in whole or in part; 3 it did not, or there is little to repair; 4 undecided.
     """
-    console = Console()
+    console = Screen()
     if purpose not in ("heal", "forget"):
         raise InvalidInput(f"--purpose takes heal or forget, got {purpose!r}")
 
@@ -142,19 +142,14 @@ def clean_command(
         raise InvalidInput(str(error).partition("\n")[0]) from error  # the rest is on the screen
     except KeyboardInterrupt as error:
         left = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        console.print(
-            f"\ninterrupted: {checkpoint} is as it was, and {out} was not written{left}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        console.plain(f"\ninterrupted: {checkpoint} is as it was, and {out} was not written{left}")
         raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
     if code := code_of(cleaned.audit.verdict):
         raise typer.Exit(code)
 
 
-def _agreed(console: Console, prepared: Prepared, yes: bool) -> None:
+def _agreed(console: Screen, prepared: Prepared, yes: bool) -> None:
     """Print the price; where retraining costs less, somebody has to agree to it."""
     from expunge.cli.clean_report import print_price
     from expunge.repair.price import price

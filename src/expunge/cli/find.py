@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from expunge.cli import data_arguments as args
 from expunge.cli.options import takes
 from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput, UnknownName, near_miss
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def find_command(
     from expunge.repair.find import FindJob, ready_to_find, search
     from expunge.repair.job import read_recipe
 
-    console = Console()
+    console = Screen()
     job = FindJob(
         data=data, arch=arch, checkpoint=None if checkpoint is None else checkpoint.expanduser(),
         options=reading.options(arch, device),
@@ -103,11 +102,10 @@ def find_command(
     )  # fmt: skip
     ready = ready_to_find(job)
     console.print(
-        f"{len(ready.data):,} examples, {len(ready.data.classes)} classes, on {ready.numerics.device}",
-        highlight=False,
+        f"{len(ready.data):,} examples, {len(ready.data.classes)} classes, on {ready.numerics.device}"
     )
     for note in ready.data.notes:
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+        console.dim(note)
     if checkpoint is None:
         console.print("[dim]without --checkpoint, poison is not looked for[/]")
     kept = "finished models are kept, the same command goes on from there"
@@ -120,7 +118,7 @@ def find_command(
     scores = write_scores(out, found.suspects, found.rows)
     summary = write_summary(out, found, ready)
     print_findings(console, out, found, ready)
-    console.print(f"wrote {out}, {scores.name} and {summary.name}", highlight=False, markup=False)
+    console.plain(f"wrote {out}, {scores.name} and {summary.name}")
     _remove_kept(job.kept)
     if not found.suspects.usable:
         raise typer.Exit(NO_LIST)

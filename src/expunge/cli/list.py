@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.errors import UnknownName
 from expunge.registry import TABLES
 
@@ -25,7 +25,7 @@ def list_names(
 
         typer.echo(markdown_table())
         return
-    console = Console()
+    console = Screen()
     if table == "methods":
         console.print(_methods())
         return

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli.options import takes
+from expunge.cli.screen import Screen
 from expunge.cli.sweep import Running, finish
 from expunge.errors import InvalidInput
 from expunge.results.wording import counted
@@ -56,7 +56,7 @@ def map_command(
 
     The same command again runs only what is missing. Exit code 3: some cell has failed.
     """
-    console = Console()
+    console = Screen()
     overrides = _overrides(settings)
     # Names and numbers are checked before anything is loaded or trained.
     names = _items(methods, "methods")

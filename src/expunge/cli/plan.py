@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 from expunge.results.wording import counted
 
@@ -63,9 +63,9 @@ class Outlook:
     to_run: Plan
     store: Store | None
 
-    def show(self, console: Console) -> None:
+    def show(self, console: Screen) -> None:
         """Print the plan with an estimate of its time, for which a few training steps are run."""
-        console.print(self._title(), highlight=False)
+        console.print(self._title())
         lines = Table.grid(padding=(0, 2))
         lines.add_column(style="dim", no_wrap=True)
         lines.add_column()
@@ -75,7 +75,7 @@ class Outlook:
             with console.status("timing a few training steps"):
                 seconds = self._seconds()
             lines.add_row("  time", f"{duration(seconds)}: an estimate, from a few training steps timed here")
-        console.print(lines, highlight=False)
+        console.print(lines)
 
     def _title(self) -> str:
         grid = self.grid

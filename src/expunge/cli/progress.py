@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -17,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from expunge.cli.screen import Screen
 
 _SILENCE = 30.0
 """Seconds after which something is said where no bar is drawn."""
@@ -28,7 +29,7 @@ INTERRUPTED = 130
 
 
 def with_progress(
-    console: Console, start: Callable[[Callable[[float, str], None]], Result], interrupted: str = ""
+    console: Screen, start: Callable[[Callable[[float, str], None]], Result], interrupted: str = ""
 ) -> Result:
     """Carry out ``start`` and show what it reports: the share that is done, and what is being done.
 
@@ -55,7 +56,7 @@ def with_progress(
             if not console.is_terminal and doing and (doing != last or now - told >= _SILENCE):
                 known = doing == last and share > 0
                 left = f", about {(now - begun) * (1 - share) / share:.0f} s left" if known else ""
-                console.print(f"{share:4.0%}  {escape(doing)}{left}", highlight=False, soft_wrap=True)
+                console.print(f"{share:4.0%}  {escape(doing)}{left}", soft_wrap=True)
                 told = now
             last = doing
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli.data_arguments import Device
 from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 from expunge.results.wording import counted
 
@@ -78,7 +78,7 @@ class Running:
         """Return the number of workers asked for, else one per core, or one on an accelerator."""
         return self.workers or (1 if device != "cpu" else os.cpu_count() or 1)
 
-    def trackers(self, console: Console, out: Path) -> Trackers:
+    def trackers(self, console: Screen, out: Path) -> Trackers:
         """Open the trackers, before any work: a missing package then costs none."""
         from expunge.sweep.trackers import Choice, Trackers
 
@@ -87,7 +87,7 @@ class Running:
 
     def run(
         self,
-        console: Console,
+        console: Screen,
         grid: Grid,
         plan: Plan,
         store: Store,
@@ -128,7 +128,7 @@ class Running:
         return Swept(status, records, trackers.logged)
 
 
-def _print_tables(console: Console, records: list[Record]) -> None:
+def _print_tables(console: Screen, records: list[Record]) -> None:
     from expunge.results import terminal
     from expunge.results.sweeps import sort_into_sweeps
 
@@ -136,9 +136,9 @@ def _print_tables(console: Console, records: list[Record]) -> None:
     for sweep in sweeps:
         console.print()
         if len(sweeps) > 1:
-            console.print(f"[bold]{escape(sweep.title)}[/]", highlight=False)
+            console.print(f"[bold]{escape(sweep.title)}[/]")
         for note in sweep.notes:
-            console.print(escape(note), highlight=False)
+            console.print(escape(note))
         tables = []
         if sweep.corruption:
             tables += [terminal.map_table(sweep.corruption), terminal.cost_table(sweep.corruption)]
@@ -157,7 +157,7 @@ def _doing(status: Status) -> str:
     return f"{finished}/{status.total} cells: {status.doing or 'training the original models'}"
 
 
-def finish(console: Console, swept: Swept, written: str) -> None:
+def finish(console: Screen, swept: Swept, written: str) -> None:
     """Print warnings, failures and counts; end with exit code 3 if a cell has failed, now or earlier."""
     status = swept.status
     for warning in status.warnings:
@@ -170,17 +170,14 @@ def finish(console: Console, swept: Swept, written: str) -> None:
         )
     elsewhere = f", {status.elsewhere} were run elsewhere" if status.elsewhere else ""
     console.print(
-        f"\n{status.done} cells run, {status.present} were there{elsewhere}, {status.failed} failed",
-        highlight=False,
+        f"\n{status.done} cells run, {status.present} were there{elsewhere}, {status.failed} failed"
     )
-    console.print(f"wrote {written}", highlight=False, markup=False)
+    console.plain(f"wrote {written}")
     for place, count in swept.logged.items():
-        console.print(f"logged {counted(count, 'run')} to {place}", highlight=False, markup=False)
+        console.plain(f"logged {counted(count, 'run')} to {place}")
     if len(failed) > status.failed:
         count = len(failed) - status.failed
-        console.print(
-            f"{count} of those that were there had failed; --retry-failed runs them again", highlight=False
-        )
+        console.print(f"{count} of those that were there had failed; --retry-failed runs them again")
     if failed:
         raise typer.Exit(SOME_FAILED)
 
