@@ -18,9 +18,9 @@ from mkdocs.structure.pages import Page
 
 from expunge.cli import app
 from expunge.methods.base import Method
-from expunge.methods.catalogue import Entry, entry
 from expunge.metrics.base import Metric
 from expunge.registry import METHODS, METRICS
+from expunge.results.method_facts import MethodFacts, method_facts
 
 ROOT = Path(__file__).parents[1]
 _SECTION = re.compile(r"^(Args|Raises|Returns|Attributes):$")
@@ -63,13 +63,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def method_page(name: str) -> str:
     """Return the page of a method as Markdown: its card, its docstring, its settings."""
     kind: type[Method] = METHODS.get(name)
-    found = entry(name)
+    found = method_facts(name)
+    assert found is not None
     card = {
-        "reads": found.needs, "changes": found.touches, "cost": f"{found.cost} of a retraining",
-        "first training": f"prepared by `Recipe({found.preparation}=...)`" if found.preparation else "any",
+        "reads": ", ".join(found.needs) or "nothing", "changes": found.touches, "cost": f"{found.cost} of a retraining",
+        "original model": f"trained by `Recipe({found.preparation}=...)`" if found.preparation else "any",
     }  # fmt: skip
-    if (source := kind.reference) is not None:
-        card["source"] = f"{source.authors}: {source.title} ({source.year}), {source.where}"
+    if found.source:
+        card["source"] = found.source
     rows = "\n".join(f"| {key} | {value} |" for key, value in card.items())
     summary, body = _docstring(kind)
     fails = method_results.section(
@@ -85,7 +86,7 @@ def method_page(name: str) -> str:
     )
 
 
-def _limits(kind: type[Method], found: Entry) -> list[str]:
+def _limits(kind: type[Method], found: MethodFacts) -> list[str]:
     """Return what keeps a method from a use, whatever was measured."""
     said = []
     if "truth" in found.needs:
@@ -108,7 +109,7 @@ def _limits(kind: type[Method], found: Entry) -> list[str]:
     return said
 
 
-def _use(name: str, needs: str) -> str:
+def _use(name: str, needs: tuple[str, ...]) -> str:
     if "truth" in needs or "codes" in needs:
         return "# needs what only an experiment knows, or a prepared model: see expunge map and expunge bench"
     return f'expunge.unlearn(model, train_set, forget=bad_indices, method="{name}")'

@@ -132,11 +132,11 @@ def test_dry_run_shows_the_plan_and_runs_nothing(small: Path, tmp_path: Path) ->
     result = bench(small, "--out", tmp_path / "out", "--dry-run")
     text = " ".join(result.output.split())
     assert "3 tasks x 2 recipes x 3 methods x 2 seeds = 36 cells" in text
-    assert "first models 12, each trained once and shared" in text
+    assert "original models 12, each trained once and shared" in text
     assert "references 12 runs of retrain" in text
     assert "96 training and 64 test images" in text
     assert "store none yet, so every cell is missing" in text
-    assert "to run 36 cells, 12 first models" in text
+    assert "to run 36 cells, 12 original models" in text
     assert re.search(r"time about [0-9.]+ (s|min): an estimate", text)
     assert not (tmp_path / "out").exists()
     assert max(map(len, result.output.splitlines())) <= 80
@@ -146,14 +146,14 @@ def test_a_sweep_in_parts(small: Path, tmp_path: Path, threads: None) -> None:
     out = tmp_path / "out"
     first = bench(small, "--out", out, "--limit", "4")
     assert first.exit_code == 0, (first.output, first.exception)
-    assert "to run 4 cells of the 36 missing (--limit), 2 first models" in " ".join(first.output.split())
+    assert "to run 4 cells of the 36 missing (--limit), 2 original models" in " ".join(first.output.split())
     assert "4 cells run, 0 were there, 0 failed" in first.output
     assert "32 cells still missing; the same command goes on with them" in first.output
     assert len(rows(out)) == 4
 
     dry = " ".join(bench(small, "--out", out, "--dry-run").output.split())
     assert "4 cells present, 0 failed, 32 missing" in dry
-    assert "to run 32 cells, 10 first models" in dry
+    assert "to run 32 cells, 10 original models" in dry
 
     part = bench(small, "--out", out, "--only", "finetune,seed=0", "--only", "resnet9")
     assert part.exit_code == 0, (part.output, part.exception)
@@ -214,7 +214,7 @@ def test_failed_cells_end_with_code_three(small: Path, tmp_path: Path, threads: 
     assert "to run 0 cells" in " ".join(again.output.split())
     assert "--retry-failed runs them again" in again.output
     third = bench(*command, "--retry-failed", "--dry-run")
-    assert "to run 1 cell, 0 first models" in " ".join(third.output.split())
+    assert "to run 1 cell, 0 original models" in " ".join(third.output.split())
     assert third.exit_code == 0
 
 

@@ -135,7 +135,7 @@ def test_a_new_user_repairs_a_model_with_one_command(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for said in (
-        "20 rows, by stored class",
+        "20 rows, by given class",
         "method",
         "rem",
         "before",

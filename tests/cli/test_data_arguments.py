@@ -2,23 +2,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from expunge.cli.data_arguments import data_options
+from expunge.cli.data_arguments import Reading
 from expunge.errors import InvalidInput
-
-OPEN: dict[str, Any] = {
-    "normalise": None, "mean": None, "std": None, "size": None, "crop": False, "channels": None, "pad": 0,
-    "flip": False, "classes": None, "inputs": None, "label": None, "split": None, "tokenizer": None,
-    "max_length": None, "data_root": None,
-}  # fmt: skip
 
 
 def test_lists_are_split() -> None:
-    given = {"mean": "0.1,0.2,0.3", "std": "1,1, 1", "classes": ["cat, dog"], "inputs": ["a,b", "c"]}
-    options = data_options("expunge:mlp", "cpu", **{**OPEN, **given})
+    given = Reading(mean="0.1,0.2,0.3", std="1,1, 1", classes=["cat, dog"], inputs=["a,b", "c"])
+    options = given.options("expunge:mlp", "cpu")
     assert options.mean == (0.1, 0.2, 0.3)
     assert options.std == (1.0, 1.0, 1.0)
     assert options.classes == ("cat", " dog")
@@ -31,12 +24,12 @@ def test_what_is_left_open_comes_from_the_models_own_pipeline(tmp_path: Path) ->
     content = {"image_mean": [0.5] * 3, "image_std": [0.4] * 3, "size": {"height": 32, "width": 32}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
     arch = f"transformers:{tmp_path}"
-    options = data_options(arch, "cpu", **OPEN)
+    options = Reading().options(arch, "cpu")
     assert (options.mean, options.std, options.size) == ((0.5,) * 3, (0.4,) * 3, 32)
-    chosen = data_options(arch, "cpu", **{**OPEN, "normalise": "imagenet", "size": 16})
+    chosen = Reading(normalise="imagenet", size=16).options(arch, "cpu")
     assert (chosen.mean, chosen.normalise, chosen.size) == (None, "imagenet", 16)
 
 
 def test_numbers_that_are_none() -> None:
     with pytest.raises(InvalidInput, match=r"--std takes numbers separated by commas, .* got 'x'"):
-        data_options("expunge:mlp", "cpu", **{**OPEN, "mean": "0.5", "std": "x"})
+        Reading(mean="0.5", std="x").options("expunge:mlp", "cpu")

@@ -35,11 +35,9 @@ def test_every_name_is_described(registry: Any, name: str) -> None:
     # word for word, but for marks of markup: brackets in a formula must not be taken for some
     plain = re.sub(r":\w+:`~?|`", "", documented)
     assert words(plain) in words(text.replace("`", ""))
-
-
-@pytest.mark.parametrize("name", METHODS.names())
-def test_a_method_shows_needs_defaults_and_source(name: str) -> None:
-    target, text = METHODS.get(name), description(name)
+    if registry is not METHODS:
+        return
+    target = METHODS.get(name)
     assert words(f"Needs {target.needs}") in words(text)
     assert words(f"Touches {target.touches}") in words(text)
     shown = words(text.partition("Settings")[2])

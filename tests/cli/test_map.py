@@ -111,7 +111,7 @@ def test_a_sweep_and_its_outputs(common: list[str], tmp_path: Path, threads: Non
     assert result.exit_code == 0, result.output
     cells = {(m, r, d, s) for m in ("none", "finetune") for r in (0, 0.75) for d in (0.5,) for s in (0, 4)}
     check_outputs(out, cells)
-    assert "tiny.npz: 96 training images, resnet9, 8 cells, 4 first models, cpu float32, 1 worker\n" in (
+    assert "tiny.npz: 96 training images, resnet9, 8 cells, 4 original models, cpu float32, 1 worker\n" in (
         result.output
     )
     assert "8 cells run, 0 were there, 0 failed" in result.output
@@ -219,7 +219,7 @@ def test_a_weak_first_model_is_warned_of(common: list[str], tmp_path: Path, thre
         *common, "--methods", "none", "--regularity", "random", "--discovery", "1", "--out", str(tmp_path),
         "--set", "recipe.epochs=1",
     )  # fmt: skip
-    assert "warning: first model, random, seed 0: has learned only " in result.output
+    assert "warning: original model, random, seed 0: has learned only " in result.output
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_store_becomes_a_page(store: Path, tmp_path: Path, form: str) -> None:
     assert "2 records" in told
     page = out.read_text(encoding="utf-8")
     assert "<title>My &lt;sweep&gt;</title>" in page
-    # The share the first model has learned stands in its weight file.
+    # The share the original model has learned stands in its weight file.
     assert ("had learned only 50 %" in page) == (form != "url")
 
 

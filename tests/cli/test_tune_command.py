@@ -84,7 +84,7 @@ def test_a_study_is_shown_and_written(grid: Path) -> None:
     assert result.exit_code == 0, (result.output, result.exception)
     assert "validation accuracy x forgetting quality" in result.output
     assert "untuned" in result.output
-    assert "first model, seed 7" in result.output
+    assert "original model, seed 7" in result.output
     assert "trial 4 of 4, classes, seed 8, best score" in result.output
 
     written = grid.read_text(encoding="utf-8")

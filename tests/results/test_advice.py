@@ -24,9 +24,6 @@ def facts(name: str, **changed: Any) -> MethodFacts:
         "summary": "",
         "needs": ("forget", "retain"),
         "touches": "",
-        "source": "",
-        "oracle": False,
-        "preparation": "",
         "retraining_share": 0.3,
     }
     return MethodFacts(**(values | changed))
@@ -138,7 +135,7 @@ def test_who_cannot_be_used() -> None:
     found = advise(Situation(discovery=0.1), evidence, lambda name: None if name == "gone" else plain(name))
     assert found.excluded == {
         "ideal": "is an oracle",
-        "tied": "needs a first training that was prepared for it",
+        "tied": "needs an original model that was trained for it",
         "classy": "needs whole classes to be forgotten",
         "gone": "is not installed here",
         "part": "was not run in every cell that counts",

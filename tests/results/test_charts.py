@@ -9,7 +9,8 @@ import pytest
 from report_records import make
 
 from expunge.errors import InvalidInput, StoreError
-from expunge.results.charts import map_chart, write_map
+from expunge.results.charts import map_chart
+from expunge.results.figures import write_map
 from expunge.results.frame import measurements
 from expunge.results.summary import summarise
 from expunge.store.record import Record

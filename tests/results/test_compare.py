@@ -10,9 +10,9 @@ from report_records import make, store_of
 from scipy import stats
 
 from expunge.errors import InvalidInput
+from expunge.results.comparisons import compare
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
-from expunge.results.summary import compare
 from expunge.results.tables import write_tables
 from expunge.statistics import holm
 from expunge.store.record import Record

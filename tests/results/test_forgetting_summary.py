@@ -9,7 +9,7 @@ from rich.console import Console
 from expunge.errors import InvalidInput
 from expunge.results.frame import measurements
 from expunge.results.summary import summarise_forgetting
-from expunge.results.tables import forgetting_tables
+from expunge.results.terminal import forgetting_tables
 from expunge.store.record import Record
 
 

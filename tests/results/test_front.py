@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from report_records import make
 
-from expunge.results.charts import COSTS, front, front_chart, fronts_chart, write_chart
+from expunge.results.figures import write_chart
 from expunge.results.frame import measurements
+from expunge.results.fronts import COSTS, front, front_chart, fronts_chart
 from expunge.results.summary import Summary
 from expunge.results.summary import summarise as summarise_table
 from expunge.store.record import Record

@@ -9,10 +9,12 @@ import pytest
 from report_records import make
 from rich.console import Console
 
+from expunge.results.comparisons import further_measures
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
-from expunge.results.summary import further_measures, summarise
-from expunge.results.tables import further_table, write_tables
+from expunge.results.summary import summarise
+from expunge.results.tables import write_tables
+from expunge.results.terminal import further_table
 from expunge.store.record import Record
 
 
@@ -83,8 +85,8 @@ def test_the_terminal_shows_them_too() -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table)
     lines = [line.split() for line in console.export_text().splitlines()]
-    assert ["distance", "[b]near", "0.095", "±0.19", "0.1", "0.015", "0.03"] in lines
-    assert ["far", "0.4", "±1.3", "0.1", "0.267", "0.0267"] in lines
+    assert ["distance", "[b]near", "0.095", "±0.19", "0.1", "0.015", "0.03", "2"] in lines
+    assert ["far", "0.4", "±1.3", "0.1", "0.267", "0.0267", "3"] in lines
     assert further_table([make(uxh=0.5)]) is None
 
 

@@ -14,10 +14,10 @@ import pytest
 from report_records import make, store_of
 
 from expunge.errors import InvalidInput
+from expunge.results.cells import Cells
 from expunge.results.html import asset
 from expunge.results.method_facts import method_facts
 from expunge.results.page import build_page, embedded_json
-from expunge.results.panel import Asked, Cells
 from expunge.store.record import Record
 
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -139,7 +139,7 @@ def test_warnings() -> None:
     ]
     page = build_page(records, {})
     text = Seen(page).text
-    assert "random: the first model had learned only 42 % (seed 0) of the corruption, under 95 %" in text
+    assert "random: the original model had learned only 42 % (seed 0) of the corruption, under 95 %" in text
     assert "one seed. No interval can be given" in text
     assert "1 of 3 runs failed" in text
     assert "Diverged: nan" in text
@@ -148,7 +148,7 @@ def test_warnings() -> None:
         for tag, attributes in Seen(page).tags
         if attributes.get("class") == "tile"
     ]
-    assert len([label for label in labels if "first model had not learned" in label]) == 2
+    assert len([label for label in labels if "original model had not learned" in label]) == 2
     drawn = json.dumps(packed(page)["charts"]["s1-map"]["datasets"])
     assert ('"label": "10\\u00b0"' in drawn, '"label": "30\\u00b0"' in drawn) == (True, True)
 
@@ -236,7 +236,7 @@ def test_forgetting_has_a_section_of_its_own() -> None:
 def test_curves_are_thinned_evenly_and_keep_their_ends() -> None:
     cells = Cells()
     log = [{"loss": float(row)} for row in range(1000)]
-    cells.add(Asked(title="t", lines=(), records=[make(log=log)], columns={}, command=None))
+    cells.add("t", [], [make(log=log)], {}, None)
     content, rows = cells.pack()
     curve = content["cells"][0]["runs"][0]["curve"]["loss"]
     assert (len(curve), rows) == (400, 400)

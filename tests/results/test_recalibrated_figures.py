@@ -3,10 +3,10 @@ from __future__ import annotations
 from report_records import make
 from rich.console import Console
 
+from expunge.results.comparisons import further_measures
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
-from expunge.results.summary import further_measures
-from expunge.results.tables import cost_table
+from expunge.results.terminal import cost_table
 from expunge.store.record import Record
 
 

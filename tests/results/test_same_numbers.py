@@ -14,7 +14,8 @@ from expunge.results.advice import packaged_evidence
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
 from expunge.results.summary import summarise
-from expunge.results.tables import cost_table, map_table, write_tables
+from expunge.results.tables import write_tables
+from expunge.results.terminal import cost_table, map_table
 from expunge.store.record import Record
 
 STORED = Path(__file__).with_name("digits_all_tables.txt")

@@ -9,11 +9,12 @@ import pytest
 from report_records import make
 from rich.console import Console
 
+from expunge.results.comparisons import larger_spread, seed_spreads, unlearning_varies
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
-from expunge.results.summary import larger_spread, seed_spreads, summarise_forgetting, unlearning_varies
+from expunge.results.summary import summarise_forgetting
 from expunge.results.sweeps import seed_text, sort_into_sweeps
-from expunge.results.tables import spread_tables
+from expunge.results.terminal import spread_tables
 from expunge.statistics import half_width, variance_components
 from expunge.store.record import Record
 

@@ -9,7 +9,7 @@ from report_records import make
 from rich.console import Console, RenderableType
 
 from expunge.errors import InvalidInput
-from expunge.results.tables import cost_table, map_table
+from expunge.results.terminal import cost_table, map_table
 from expunge.store.record import Record
 
 

@@ -47,8 +47,8 @@ def test_the_sum_of_the_work(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Non
     assert estimate_seconds(Plan((), ()), (), 1, 1) == 0
 
 
-def test_a_timed_speed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timing_draws_nothing_that_training_draws(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SECONDS", 0.05)
     state = torch.random.get_rng_state()
-    assert all(10 < images_per_second(training) < 1e7 for training in plan.trainings)
+    assert all(images_per_second(training) > 0 for training in plan.trainings)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -123,7 +123,7 @@ def test_a_second_run_does_nothing(easy: DataChoice, tmp_path: Path, engines: En
     before = records(tmp_path)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "weights").iterdir()}
     assert {record.key for record in before} == {cell.key for cell in plan.cells}
-    assert len(files) == 2 + 2  # first models and draws
+    assert len(files) == 2 + 2  # original models and draws
     engines.ran.clear()
     second = sweep(tmp_path, plan)
     assert (second.total, second.present, second.done, second.failed) == (4, 4, 0, 0)
@@ -158,8 +158,8 @@ def test_status_after_every_job(easy: DataChoice, tmp_path: Path, engines: Engin
     assert shares[-1] == pytest.approx(1)
     assert shares[1] == pytest.approx(1 / total)
     assert [status.done for status in seen][-1] == 4
-    assert {status.doing for status in seen} >= {"first model, poison, seed 0"}
-    # a first model that is there is no work
+    assert {status.doing for status in seen} >= {"original model, poison, seed 0"}
+    # an original model that is there is no work
     seen.clear()
     sweep(
         tmp_path, plan_of(easy, NONE, TUNE, NPO()), report=lambda status: seen.append(copy.deepcopy(status))
@@ -171,7 +171,7 @@ def test_a_first_model_that_learned_little_is_told(
     easy: DataChoice, tmp_path: Path, engines: Engines
 ) -> None:
     (warning,) = sweep(tmp_path, plan_of(easy, NONE, regularity=[0.0])).warnings
-    assert warning.startswith("first model, random, seed 0: has learned only ")
+    assert warning.startswith("original model, random, seed 0: has learned only ")
     assert warning.endswith("% of the corruption")
 
 
@@ -215,7 +215,9 @@ def test_when_the_first_training_fails(easy: DataChoice, tmp_path: Path, engines
     assert engines.names() == ["training", "training"]
     for record in records(tmp_path):
         assert record.status == "failed"
-        assert record.error.startswith("the first training failed: Diverged: the training loss became ")
+        assert record.error.startswith(
+            "the training of the original model failed: Diverged: the training loss became "
+        )
         assert record.error.endswith("lower the learning rate")
 
 

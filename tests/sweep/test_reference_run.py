@@ -286,7 +286,7 @@ def test_a_first_training_that_fails_leaves_no_reference_to_train(easy: DataChoi
     wild = dataclasses.replace(RECIPE, optimiser=Optimiser(lr=1e30))
     records, ran = run(plan_of(easy, [HARDEST], recipe=wild), tmp_path)
     assert [type(job) for job in ran] == [Training]
-    assert "the first training failed" in records[0].error
+    assert "the training of the original model failed" in records[0].error
 
 
 def test_a_reference_that_is_not_there(easy: DataChoice, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def cell_of(
 
 @pytest.fixture(scope="module")
 def folder(easy: DataChoice, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A weights folder with the first model of POISON, seed 0."""
+    """A weights folder with the original model of POISON, seed 0."""
     made = tmp_path_factory.mktemp("weights")
     run_training(cell_of(easy, NoUnlearning()).training, made)
     return made

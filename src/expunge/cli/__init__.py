@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import expunge
@@ -22,6 +21,7 @@ from expunge.cli.list import list_names
 from expunge.cli.map import map_command
 from expunge.cli.report import report_command
 from expunge.cli.review import review_command
+from expunge.cli.screen import Screen
 from expunge.cli.tune import tune_command
 from expunge.errors import ExpungeError
 
@@ -83,7 +83,7 @@ def main() -> None:
         said = str(error)
         if len(said) > _LONGEST:
             said = f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+        Screen(stderr=True).print(f"[bold red]error:[/] {escape(said)}", soft_wrap=True)
         for note in getattr(error, "__notes__", ()):
-            Console(stderr=True).print(escape(note), highlight=False, soft_wrap=True)
+            Screen(stderr=True).print(escape(note), soft_wrap=True)
         sys.exit(1)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def advise_command(
         else Evidence(source=f"store {store}", records=read_store(store).records)
     )
     advice = advise(situation, evidence, method_facts)
-    console = Console(highlight=False)
+    console = Screen()
     _verdict(console, advice, method_facts(advice.choice.method))
     _cells(console, advice)
     _excluded(console, advice)
@@ -75,7 +75,7 @@ def _share(text: str) -> float | None:
         raise InvalidInput(f"--discovery takes a number in (0, 1] or 'unknown', got {text!r}") from None
 
 
-def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> None:
+def _verdict(console: Screen, advice: Advice, facts: MethodFacts | None) -> None:
     from expunge.results.advice import WORKS
 
     choice, figures, other = advice.choice, advice.figures, advice.other
@@ -117,8 +117,8 @@ def _verdict(console: Console, advice: Advice, facts: MethodFacts | None) -> Non
         )
 
 
-def _cells(console: Console, advice: Advice) -> None:
-    from expunge.results.advice import place_text
+def _cells(console: Screen, advice: Advice) -> None:
+    from expunge.results.frame import place_text
 
     first = [] if advice.figures is None else [advice.figures]
     shown = [*first, *(found for found in advice.ranking if found not in first)][:_SHOWN]
@@ -146,7 +146,7 @@ def _cells(console: Console, advice: Advice) -> None:
     console.print(table)
 
 
-def _excluded(console: Console, advice: Advice) -> None:
+def _excluded(console: Screen, advice: Advice) -> None:
     by_reason: dict[str, list[str]] = defaultdict(list)
     for method, reason in advice.excluded.items():
         by_reason[reason].append(method)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from expunge.cli import data_arguments as args
 from expunge.cli.exit_codes import code_of
+from expunge.cli.options import takes
 from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
     from expunge.choice import Purpose
 
-_REFERENCES = "What the model is held against"
+_held = functools.partial(typer.Option, rich_help_panel="What the model is held against")
 
 
+@takes(reading=args.Reading)
 def audit_command(
     original: Annotated[
         Path, typer.Option(help="The model before unlearning: .safetensors, or .pt with tensors only.")
@@ -35,69 +37,43 @@ def audit_command(
         ),
     ],
     validation: Annotated[str, typer.Option(help="Data that no model was trained on.")],
-    retrained: Annotated[
-        Path | None,
-        typer.Option(help="A model trained without the forget set.", rich_help_panel=_REFERENCES),
-    ] = None,
+    retrained: Annotated[Path | None, _held(help="A model trained without the forget set.")] = None,
     retrained_again: Annotated[
-        Path | None,
-        typer.Option(
-            help="Another one, of another seed: how far the two lie apart is noise.",
-            rich_help_panel=_REFERENCES,
-        ),
+        Path | None, _held(help="Another one, of another seed: how far the two lie apart is noise.")
     ] = None,
-    oracle: Annotated[
-        Path | None,
-        typer.Option(help="A model trained on everything with the true labels.", rich_help_panel=_REFERENCES),
-    ] = None,
+    oracle: Annotated[Path | None, _held(help="A model trained on everything with the true labels.")] = None,
     truth: Annotated[
         str | None,
-        typer.Option(
-            help="True labels, of all rows or some: a .csv with a column true_label, a .json or column:NAME.",
-            rich_help_panel=_REFERENCES,
+        _held(
+            help="True labels, of all rows or some: a .csv with a column true_label, a .json or column:NAME."
         ),
     ] = None,
     train_reference: Annotated[
-        bool,
-        typer.Option(
-            "--train-reference",
-            help="Train the retrained model twice, and with --truth the oracle.",
-            rich_help_panel=_REFERENCES,
-        ),
+        bool, _held("--train-reference", help="Train the retrained model twice, and with --truth the oracle.")
     ] = False,
     recipe: Annotated[
         list[str] | None,
-        typer.Option(
-            help="FIELD=VALUE of the original's training, for models that are trained: epochs=30, batch_size=128, "
-            "optimiser.lr=0.05; repeatable. By default a short training by AdamW.",
-            rich_help_panel=_REFERENCES,
+        _held(
+            help=f"Of the original's training, for models that are trained, by default a short one: {args.RECIPE}"
         ),
     ] = None,
     references: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder that keeps trained models; by default 'references' beside the original.",
-            rich_help_panel=_REFERENCES,
-        ),
+        _held(help="Folder that keeps trained models; by default 'references' beside the original."),
     ] = None,
     population: Annotated[
         int,
-        typer.Option(
-            help="Train 3 x N networks, and attack the method by them (U-LiRA, KLOM, RULI); 64 is customary.",
-            rich_help_panel=_REFERENCES,
+        _held(
+            help="Train 3 x N networks, and attack the method by them (U-LiRA, KLOM, RULI); 64 is customary."
         ),
     ] = 0,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="By which a population unlearns; by default as report.json beside the unlearned model says.",
-            rich_help_panel=_REFERENCES,
+        _held(
+            help="By which a population unlearns; by default as report.json beside the unlearned model says."
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="FIELD=VALUE of that method; repeatable.", rich_help_panel=_REFERENCES),
-    ] = None,
+    set_: Annotated[list[str] | None, _held("--set", help="FIELD=VALUE of that method; repeatable.")] = None,
     purpose: Annotated[
         str | None,
         typer.Option(
@@ -111,24 +87,9 @@ def audit_command(
     ] = False,
     all_: Annotated[bool, typer.Option("--all", help="Show every number, not the main ones alone.")] = False,
     seed: Annotated[int, typer.Option(help="Of the references that are trained.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="Torch device; by default an accelerator if there is one.")
-    ] = None,
-    normalise: args.Normalise = None,
-    mean: args.Mean = None,
-    std: args.Std = None,
-    size: args.Size = None,
-    crop: args.Crop = False,
-    channels: args.Channels = None,
-    pad: args.Pad = 0,
-    flip: args.Flip = False,
-    classes: args.Classes = None,
-    inputs: args.Inputs = None,
-    label: args.Label = None,
-    split: args.Split = None,
-    tokenizer: args.Tokenizer = None,
-    max_length: args.MaxLength = None,
-    data_root: args.DataRoot = None,
+    device: args.Device = None,
+    *,
+    reading: args.Reading,
 ) -> None:
     """Measure whether a model forgot: a verdict, and the numbers it rests on.
 
@@ -144,35 +105,27 @@ def audit_command(
     from expunge.cli.audit_report import print_audit
     from expunge.repair.audit import AuditJob, audit_files
     from expunge.repair.job import read_recipe, read_settings
-    from expunge.training.numerics import Numerics
 
-    console = Console()
-    options = args.data_options(
-        arch, Numerics.choose(device).device, normalise=normalise, mean=mean, std=std, size=size, crop=crop,
-        channels=channels, pad=pad, flip=flip, classes=classes, inputs=inputs, label=label, split=split,
-        tokenizer=tokenizer, max_length=max_length, data_root=data_root,
-    )  # fmt: skip
+    console = Screen()
     job = AuditJob(
         original=original, unlearned=unlearned, arch=arch, data=data, forget=forget, validation=validation,
-        options=options, retrained=retrained, retrained_again=retrained_again, oracle=oracle, truth=truth,
-        train_reference=train_reference, recipe=read_recipe(recipe or []), references=references,
+        options=reading.options(arch, device), retrained=retrained, retrained_again=retrained_again, oracle=oracle,
+        truth=truth, train_reference=train_reference, recipe=read_recipe(recipe or []), references=references,
         population=population, method=method, settings=read_settings("--set", set_ or []),
         purpose=cast("Purpose | None", purpose), quick=quick, seed=seed,
     )  # fmt: skip
     found = with_progress(
         console,
-        lambda report: audit_files(
-            job, report, lambda price: console.print(price, highlight=False, markup=False)
-        ),
+        lambda report: audit_files(job, report, lambda price: console.plain(price)),
         "interrupted; references that are finished are kept, nothing else was written",
     )
     if written is not None:
         # Before anything is printed: a closed pipe would end the command.
         found.write(written)
     for note in found.notes:
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+        console.dim(note)
     print_audit(console, found.audit, found.references, everything=all_)
     if written is not None:
-        console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
+        console.plain(f"wrote {written}")
     if code := code_of(found.audit.verdict):
         raise typer.Exit(code)

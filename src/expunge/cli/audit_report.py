@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, undefined
 from expunge.evaluation.reading import reading
 from expunge.evaluation.rows import ROLES
@@ -23,34 +22,26 @@ _SLOWEST = 3
 
 
 def print_audit(
-    console: Console, audit: Audit, trained: References | None, *, everything: bool = False
+    console: Screen, audit: Audit, trained: References | None, *, everything: bool = False
 ) -> None:
     """Print the verdict, the table, what is not defined, and what it cost."""
     verdict = audit.verdict
     colour = "green" if verdict.worked else "red" if verdict.failed else "yellow"
-    console.print(f"\n[bold {colour}]verdict: {escape(verdict.headline)}[/]", highlight=False)
+    console.print(f"\n[bold {colour}]verdict: {escape(verdict.headline)}[/]")
     for finding in verdict.findings:
         lead = f"{finding.outcome}: " if len(verdict.outcomes) > 1 else ""
-        _item(console, "-", escape(lead + finding.sentence))
-    console.print(escape(verdict.advice), highlight=False)
+        console.item(escape(lead + finding.sentence))
+    console.print(escape(verdict.advice))
     for note in verdict.notes:
-        _item(console, "*", f"[dim]{escape(note)}[/]")
+        console.item(f"[dim]{escape(note)}[/]", "*")
     if not audit.facts.reference:
-        _item(
-            console, "*", "[dim]--train-reference trains a retrained model, or name one with --retrained.[/]"
-        )
-    console.print(f"[dim]{CAVEAT}[/]\n", highlight=False)
+        console.item("[dim]--train-reference trains a retrained model, or name one with --retrained.[/]", "*")
+    console.print(f"[dim]{CAVEAT}[/]\n")
     shown = [row for row in audit.rows if not row.because] if everything else main_rows(audit)
     console.print(_table(shown, audit))
     _print_legend(console, audit, len(audit.rows) - len(shown) - sum(bool(row.because) for row in audit.rows))
     _print_undefined(console, audit)
     _print_cost(console, audit, trained)
-
-
-def _item(console: Console, mark: str, text: str) -> None:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(mark, text)
-    console.print(Padding(grid, (0, 0, 0, 1)), highlight=False)
 
 
 def _table(rows: list[Row], audit: Audit) -> Table:
@@ -74,26 +65,26 @@ def _table(rows: list[Row], audit: Audit) -> Table:
     return table
 
 
-def _print_legend(console: Console, audit: Audit, more: int) -> None:
+def _print_legend(console: Screen, audit: Audit, more: int) -> None:
     left = f"{more} more numbers: --all shows them, --out writes them" if more > 0 else ""
     for text in filter(None, (legend(audit), left)):
-        console.print(f"[dim]{text}[/]", highlight=False)
+        console.print(f"[dim]{text}[/]")
 
 
-def _print_undefined(console: Console, audit: Audit) -> None:
+def _print_undefined(console: Screen, audit: Audit) -> None:
     reasons = undefined(audit)
     if reasons:
-        console.print("\nnot defined here, because", highlight=False)
+        console.print("\nnot defined here, because")
     for reason, names in reasons.items():
-        _item(console, "-", f"{escape(reason)} [dim]({escape(', '.join(names))})[/]")
+        console.item(f"{escape(reason)} [dim]({escape(', '.join(names))})[/]")
 
 
-def _print_cost(console: Console, audit: Audit, trained: References | None) -> None:
+def _print_cost(console: Screen, audit: Audit, trained: References | None) -> None:
     slowest = sorted(audit.seconds.items(), key=lambda item: -item[1])[:_SLOWEST]
     parts = ", ".join(f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in slowest)
-    console.print(f"\ncost: measuring {audit.total_seconds:.1f} s ({parts})", highlight=False)
+    console.print(f"\ncost: measuring {audit.total_seconds:.1f} s ({parts})")
     if trained is not None:
         kept = len(trained.models) - len(trained.trained)
         total = sum(trained.seconds[role] for role in trained.trained)
         were = f", {kept} kept from before" if kept else ""
-        console.print(f"references: {len(trained.trained)} trained in {total:.1f} s{were}", highlight=False)
+        console.print(f"references: {len(trained.trained)} trained in {total:.1f} s{were}")

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-from rich.console import Console
 
 from expunge.cli import data_arguments as args
 from expunge.cli.exit_codes import code_of
+from expunge.cli.options import takes
 from expunge.cli.progress import INTERRUPTED, with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from expunge.inputs.training_data import DataOptions
     from expunge.repair.prepare import Prepared
 
-_METHOD, _MEASURE = "The method", "What is measured"
+_method = functools.partial(typer.Option, rich_help_panel="The method")
+_measure = functools.partial(typer.Option, rich_help_panel="What is measured")
 _WORTH_ASKING = 10.0
 """Seconds of unlearning below which nobody is asked whether it may cost more than to retrain."""
 
 
+@takes(reading=args.Reading)
 def clean_command(
     checkpoint: Annotated[
         Path,
@@ -40,116 +43,57 @@ def clean_command(
     out: Annotated[Path, typer.Option(help="Folder of the results; it must be new or empty.")] = Path(
         "cleaned"
     ),
-    method: Annotated[
-        str | None,
-        typer.Option(help="Name of a method; by default one is chosen.", rich_help_panel=_METHOD),
-    ] = None,
+    method: Annotated[str | None, _method(help="Name of a method; by default one is chosen.")] = None,
     set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="FIELD=VALUE, a setting of the method; repeatable.", rich_help_panel=_METHOD
-        ),
+        list[str] | None, _method("--set", help="FIELD=VALUE, a setting of the method; repeatable.")
     ] = None,
-    purpose: Annotated[
-        str, typer.Option(help="heal (bad rows) or forget (good ones).", rich_help_panel=_METHOD)
-    ] = "heal",
+    purpose: Annotated[str, _method(help="heal (bad rows) or forget (good ones).")] = "heal",
     discovery: Annotated[
-        float | None,
-        typer.Option(help="Share of the bad rows that is listed, in (0, 1].", rich_help_panel=_METHOD),
+        float | None, _method(help="Share of the bad rows that is listed, in (0, 1].")
     ] = None,
-    no_retain: Annotated[
-        bool,
-        typer.Option("--no-retain", help="Do not train on the rows that stay.", rich_help_panel=_METHOD),
-    ] = False,
+    no_retain: Annotated[bool, _method("--no-retain", help="Do not train on the rows that stay.")] = False,
     unseen: Annotated[
-        str | None,
-        typer.Option(
-            help="Data the model was not trained on, for methods that need some.", rich_help_panel=_METHOD
-        ),
+        str | None, _method(help="Data the model was not trained on, for methods that need some.")
     ] = None,
-    recipe: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="FIELD=VALUE of the first training: epochs=30, batch_size=128, optimiser.lr=0.05; repeatable.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    base: Annotated[
-        Path | None,
-        typer.Option(
-            help="The pretrained weights that training began from: a file.", rich_help_panel=_METHOD
-        ),
-    ] = None,
-    earlier: Annotated[
-        Path | None,
-        typer.Option(
-            help="An earlier checkpoint of that training, such as checkpoint-500.", rich_help_panel=_METHOD
-        ),
-    ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Go on where to retrain would cost less.", rich_help_panel=_METHOD)
-    ] = False,
+    recipe: Annotated[list[str] | None, _method(help=f"Of the original's training: {args.RECIPE}")] = None,
+    base: Annotated[Path | None, _method(help=args.BASE)] = None,
+    earlier: Annotated[Path | None, _method(help=args.EARLIER)] = None,
+    yes: Annotated[bool, _method("--yes", help="Go on where to retrain would cost less.")] = False,
     force: Annotated[
         bool,
-        typer.Option(
+        _method(
             "--force",
             help="Repair although there is little to repair, or the model scores badly on its data.",
-            rich_help_panel=_METHOD,
         ),
     ] = False,
     truth: Annotated[
         str | None,
-        typer.Option(
+        _method(
             help="True labels of the listed rows: a .csv with a column true_label, a .json or column:NAME. They are "
-            "learned in place of the wrong ones.",
-            rich_help_panel=_METHOD,
+            "learned in place of the wrong ones."
         ),
     ] = None,
     measure_only: Annotated[
-        bool,
-        typer.Option(
-            "--measure-only", help="Measure with --truth, do not learn it.", rich_help_panel=_MEASURE
-        ),
+        bool, _measure("--measure-only", help="Measure with --truth, do not learn it.")
     ] = False,
     validation: Annotated[
-        str | None,
-        typer.Option(help="Data the model was not trained on, to measure with.", rich_help_panel=_MEASURE),
+        str | None, _measure(help="Data the model was not trained on, to measure with.")
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(
-            help="A checkpoint that was retrained without the listed rows, to hold the result against.",
-            rich_help_panel=_MEASURE,
-        ),
+        _measure(help="A checkpoint that was retrained without the listed rows, to hold the result against."),
     ] = None,
-    measure_batch: Annotated[
-        int, typer.Option(help="Rows measured at a time.", rich_help_panel=_MEASURE)
-    ] = 256,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="Torch device; by default an accelerator if there is one.")
-    ] = None,
+    measure_batch: Annotated[int, _measure(help="Rows measured at a time.")] = 256,
+    seed: args.Seed = 0,
+    device: args.Device = None,
     dtype: Annotated[
         str | None,
         typer.Option(
             help="float32 or bfloat16; by default float32 for tables, text and small images, else what is fast here."
         ),
     ] = None,
-    normalise: args.Normalise = None,
-    mean: args.Mean = None,
-    std: args.Std = None,
-    size: args.Size = None,
-    crop: args.Crop = False,
-    channels: args.Channels = None,
-    pad: args.Pad = 0,
-    flip: args.Flip = False,
-    classes: args.Classes = None,
-    inputs: args.Inputs = None,
-    label: args.Label = None,
-    split: args.Split = None,
-    tokenizer: args.Tokenizer = None,
-    max_length: args.MaxLength = None,
-    data_root: args.DataRoot = None,
+    *,
+    reading: args.Reading,
 ) -> None:
     """Take bad training rows out of a trained model, and measure that it worked.
 
@@ -163,21 +107,16 @@ def clean_command(
 
     Exit codes: 0 it worked, in whole or in part; 3 it did not, or there is little to repair; 4 undecided.
     """
-    console = Console()
+    console = Screen()
     if purpose not in ("heal", "forget"):
         raise InvalidInput(f"--purpose takes heal or forget, got {purpose!r}")
 
     from expunge.repair.job import Job, read_recipe, read_settings
-    from expunge.training.numerics import Numerics
 
-    options: DataOptions = args.data_options(
-        arch, Numerics.choose(device).device, normalise=normalise, mean=mean, std=std, size=size, crop=crop,
-        channels=channels, pad=pad, flip=flip, classes=classes, inputs=inputs, label=label, split=split,
-        tokenizer=tokenizer, max_length=max_length, data_root=data_root,
-    )  # fmt: skip
     job = Job(
-        checkpoint=checkpoint.expanduser(), arch=arch, data=data, forget=forget, options=options, method=method,
-        settings=read_settings("--set", set_ or []), purpose=cast(Literal["heal", "forget"], purpose),
+        checkpoint=checkpoint.expanduser(), arch=arch, data=data, forget=forget,
+        options=reading.options(arch, device), method=method, settings=read_settings("--set", set_ or []),
+        purpose=cast(Literal["heal", "forget"], purpose),
         retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
         learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), base=base,
         earlier=earlier, force=force, seed=seed, device=device, dtype=dtype, measure_batch=measure_batch,
@@ -203,19 +142,14 @@ def clean_command(
         raise InvalidInput(str(error).partition("\n")[0]) from error  # the rest is on the screen
     except KeyboardInterrupt as error:
         left = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        console.print(
-            f"\ninterrupted: {checkpoint} is as it was, and {out} was not written{left}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        console.plain(f"\ninterrupted: {checkpoint} is as it was, and {out} was not written{left}")
         raise typer.Exit(INTERRUPTED) from None
     print_result(console, out, prepared, cleaned, files)
     if code := code_of(cleaned.audit.verdict):
         raise typer.Exit(code)
 
 
-def _agreed(console: Console, prepared: Prepared, yes: bool) -> None:
+def _agreed(console: Screen, prepared: Prepared, yes: bool) -> None:
     """Print the price; where retraining costs less, somebody has to agree to it."""
     from expunge.cli.clean_report import print_price
     from expunge.repair.price import price

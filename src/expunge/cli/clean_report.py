@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
+
+from expunge.cli.screen import Screen
+from expunge.results.wording import counted
 
 if TYPE_CHECKING:
     from expunge.inputs.findings import Finding
@@ -23,57 +24,53 @@ _COLOUR = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _GRADE = {"it worked": "bold green", "it did not work: retrain": "bold red"}
 
 
-def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+def print_findings(console: Screen, findings: Sequence[Finding]) -> None:
     """Print what the check before the repair found, one finding a paragraph."""
     for finding in findings:
         remedy = f"\n{finding.remedy}" if finding.remedy else ""
-        _entry(
-            console,
+        console.entry(
             f"[{_COLOUR[finding.level]}]{finding.level}[/]",
             escape(f"{finding.where} {finding.what}{remedy}"),
         )
 
 
-def print_outlook(console: Console, prepared: Prepared) -> None:
+def print_outlook(console: Screen, prepared: Prepared) -> None:
     """Print what was read, what is going to be done, and what is doubtful about it."""
     data, forget, choice = prepared.data, prepared.forget, prepared.choice
     parameters = sum(parameter.numel() for parameter in prepared.model.parameters())
-    _entry(
-        console,
+    console.entry(
         "model",
         escape(f"{prepared.job.checkpoint}: {prepared.job.arch}, {parameters:,} parameters"),
     )
-    _entry(
-        console,
+    console.entry(
         "data",
         escape(f"{prepared.job.data}: {len(data):,} rows, {len(data.classes)} classes, on ")
         + prepared.numerics.device,
     )
-    _entry(
-        console,
+    console.entry(
         "listed",
-        escape(f"{len(forget.positions):,} rows, by stored class: {_per_class(forget.per_class)}"),
+        escape(f"{len(forget.positions):,} rows, by given class: {_per_class(forget.per_class)}"),
     )
     after = f". Next best: {choice.runner_up}" if choice.runner_up else ""
-    _entry(console, "method", f"[bold]{escape(prepared.method.name)}[/]: {escape(choice.why)}{after}")
+    console.entry("method", f"[bold]{escape(prepared.method.name)}[/]: {escape(choice.why)}{after}")
     if prepared.optimiser:
-        _entry(console, "training", escape(prepared.optimiser))
+        console.entry("training", escape(prepared.optimiser))
     if prepared.changed:
         changed = ", ".join(f"{name}={value}" for name, value in prepared.changed.items())
-        _entry(console, "settings", escape(f"{changed} (for this data and purpose)"))
+        console.entry("settings", escape(f"{changed} (for this data and purpose)"))
     for note in (*data.notes, *forget.notes):
-        _entry(console, "[dim]note[/]", escape(note))
+        console.entry("[dim]note[/]", escape(note))
     print_findings(console, prepared.check.findings)
 
 
-def print_price(console: Console, price: Price) -> None:
+def print_price(console: Screen, price: Price) -> None:
     """Print what the work is going to cost."""
-    _entry(console, "price", escape(str(price)))
+    console.entry("price", escape(str(price)))
     console.print()
 
 
 def print_result(
-    console: Console, out: Path, prepared: Prepared, cleaned: Cleaned, files: Sequence[str]
+    console: Screen, out: Path, prepared: Prepared, cleaned: Cleaned, files: Sequence[str]
 ) -> None:
     """Print the measurements, the verdict, the cost and what was written."""
     from expunge.evaluation.verdict import CAVEAT
@@ -84,8 +81,7 @@ def print_result(
     grade = verdict.grade
     console.print(
         f"[{_GRADE.get(grade, 'bold yellow')}]{grade[0].upper()}{grade[1:]}.[/] "
-        + escape(one_sentence(prepared, cleaned)),
-        highlight=False,
+        + escape(one_sentence(prepared, cleaned))
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
@@ -98,15 +94,15 @@ def print_result(
         table.add_row(row.name, row.before, row.after, *compared, row.wanted)
     console.print(table)
     for note in (*cleaned.notes, *filter(None, [fall_explained(prepared, cleaned)])):
-        _item(console, note)
+        console.item(escape(note))
     for finding in verdict.findings:
         lead = f"{finding.outcome}: " if len(verdict.outcomes) > 1 else ""
-        _item(console, lead + finding.sentence)
-    console.print(escape(verdict.advice), highlight=False)
+        console.item(escape(lead + finding.sentence))
+    console.print(escape(verdict.advice))
     if cleaned.rejected:
-        console.print(escape(REJECTED.format(file=cleaned.checkpoint)), highlight=False)
+        console.print(escape(REJECTED.format(file=cleaned.checkpoint)))
     for note in (*verdict.notes, CAVEAT):
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+        console.dim(note)
     job = prepared.job
     more = {
         "--validation DATA": job.validation,
@@ -115,36 +111,20 @@ def print_result(
     }
     lacking = [option for option, given in more.items() if given is None]
     if lacking:
-        console.print(f"[dim]To know more: {', '.join(lacking)}.[/]", highlight=False)
+        console.print(f"[dim]To know more: {', '.join(lacking)}.[/]")
     console.print()
     if cleaned.found is not None and (found := len(cleaned.found.positions)):
-        _entry(
-            console,
+        console.entry(
             "look at",
-            f"found.csv: {found:,} more row{'' if found == 1 else 's'} that the method takes for bad; about "
+            f"found.csv: {counted(found, 'more row')} that the method takes for bad; about "
             f"{cleaned.found.expected_good:.0%} of them may be good",
         )
     if "disagree.csv" in files:
-        count = len(cleaned.disagreeing)
-        rows = "row that is" if count == 1 else "rows that are"
-        told = f"disagree.csv: {count:,} more {rows} no longer given the stored label"
-        _entry(console, "" if "found.csv" in files else "look at", told)
-    _entry(console, "cost", cost_sentence(cleaned))
-    _entry(console, "wrote", escape(f"{out}/: {', '.join((cleaned.checkpoint, *files))}"))
-
-
-def _item(console: Console, text: str) -> None:
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row("-", escape(text))
-    console.print(Padding(grid, (0, 0, 0, 1)), highlight=False)
-
-
-def _entry(console: Console, name: str, text: str) -> None:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(width=8)
-    grid.add_column(overflow="fold")
-    grid.add_row(name, text)
-    console.print(grid, highlight=False)
+        rows = counted(len(cleaned.disagreeing), "more row")
+        told = f"disagree.csv: {rows} whose given label the model no longer gives"
+        console.entry("" if "found.csv" in files else "look at", told)
+    console.entry("cost", cost_sentence(cleaned))
+    console.entry("wrote", escape(f"{out}/: {', '.join((cleaned.checkpoint, *files))}"))
 
 
 def _per_class(per_class: dict[str, int]) -> str:

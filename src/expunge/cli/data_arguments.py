@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,7 @@ from expunge.errors import InvalidInput
 if TYPE_CHECKING:
     from expunge.inputs.training_data import DataOptions
 
-_PANEL = "How the data is read"
+_option = functools.partial(typer.Option, rich_help_panel="How the data is read")
 
 Data = Annotated[
     str,
@@ -25,110 +27,70 @@ Arch = Annotated[
     str,
     typer.Option(help="The network: expunge:NAME, transformers:FOLDER, timm:NAME or file.py:FACTORY."),
 ]
-Normalise = Annotated[
-    str | None,
-    typer.Option(
-        help="Of images: data, imagenet, half or none; by default data, or what fits the model best.",
-        rich_help_panel=_PANEL,
-    ),
-]
-Mean = Annotated[
-    str | None, typer.Option(help="Of pixels in [0, 1]: 0.49,0.48,0.45.", rich_help_panel=_PANEL)
-]
-Std = Annotated[str | None, typer.Option(help="The same.", rich_help_panel=_PANEL)]
-Size = Annotated[
-    int | None, typer.Option(help="Resize images to this side, in pixels.", rich_help_panel=_PANEL)
-]
-Crop = Annotated[
-    bool,
-    typer.Option("--crop", help="Resize the shorter side and cut out the centre.", rich_help_panel=_PANEL),
-]
-Channels = Annotated[int | None, typer.Option(help="1 or 3.", rich_help_panel=_PANEL)]
-Pad = Annotated[
-    int, typer.Option(help="Augment: crop after padding by so many pixels.", rich_help_panel=_PANEL)
-]
-Flip = Annotated[bool, typer.Option("--flip", help="Augment: flip horizontally.", rich_help_panel=_PANEL)]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(help="Class names in the order of the logits, a,b,c; repeatable.", rich_help_panel=_PANEL),
-]
-Inputs = Annotated[
-    list[str] | None, typer.Option(help="Input columns of a table, a,b; repeatable.", rich_help_panel=_PANEL)
-]
-Label = Annotated[str | None, typer.Option(help="Label column of a table.", rich_help_panel=_PANEL)]
-Split = Annotated[str | None, typer.Option(help="Split of a Hugging Face data set.", rich_help_panel=_PANEL)]
-Tokenizer = Annotated[
-    str | None, typer.Option(help="Folder of the tokenizer, for text.", rich_help_panel=_PANEL)
-]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens at most in a text.", rich_help_panel=_PANEL)]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the named data sets; by default $EXPUNGE_DATA.", rich_help_panel=_PANEL),
-]
+Device = Annotated[str | None, typer.Option(help="Torch device; by default an accelerator if there is one.")]
+RECIPE = "FIELD=VALUE: epochs=30, batch_size=128, optimiser.lr=0.05; repeatable."
+BASE = "The pretrained weights that training began from: a file."
+EARLIER = "An earlier checkpoint of that training, such as checkpoint-500."
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
 
 
-def data_options(
-    arch: str,
-    device: str,
-    *,
-    normalise: str | None,
-    mean: str | None,
-    std: str | None,
-    size: int | None,
-    crop: bool,
-    channels: int | None,
-    pad: int,
-    flip: bool,
-    classes: list[str] | None,
-    inputs: list[str] | None,
-    label: str | None,
-    split: str | None,
-    tokenizer: str | None,
-    max_length: int | None,
-    data_root: Path | None,
-) -> DataOptions:
-    """Return the options; what the user leaves open is taken from the pipeline of ``arch``, where it has one.
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How data is read, as it is written on the command line."""
 
-    Raises:
-        InvalidInput: a value that is not understood or out of range.
-    """
-    from expunge.inputs.architecture import preprocessing_of
-    from expunge.inputs.training_data import DataOptions
+    normalise: Annotated[
+        str | None,
+        _option(
+            help="Of images: data, imagenet, half or none; by default data, or what fits the model best."
+        ),
+    ] = None
+    mean: Annotated[str | None, _option(help="Of pixels in [0, 1]: 0.49,0.48,0.45.")] = None
+    std: Annotated[str | None, _option(help="The same.")] = None
+    size: Annotated[int | None, _option(help="Resize images to this side, in pixels.")] = None
+    crop: Annotated[bool, _option("--crop", help="Resize the shorter side and cut out the centre.")] = False
+    channels: Annotated[int | None, _option(help="1 or 3.")] = None
+    pad: Annotated[int, _option(help="Augment: crop after padding by so many pixels.")] = 0
+    flip: Annotated[bool, _option("--flip", help="Augment: flip horizontally.")] = False
+    classes: Annotated[
+        list[str] | None, _option(help="Class names in the order of the logits, a,b,c; repeatable.")
+    ] = None
+    inputs: Annotated[list[str] | None, _option(help="Input columns of a table, a,b; repeatable.")] = None
+    label: Annotated[str | None, _option(help="Label column of a table.")] = None
+    split: Annotated[str | None, _option(help="Split of a Hugging Face data set.")] = None
+    tokenizer: Annotated[str | None, _option(help="Folder of the tokenizer, for text.")] = None
+    max_length: Annotated[int | None, _option(help="Tokens at most in a text.")] = None
+    data_root: Annotated[
+        Path | None, _option(help="Folder of the named data sets; by default $EXPUNGE_DATA.")
+    ] = None
 
-    own = preprocessing_of(arch)
-    means, stds = _numbers("--mean", mean), _numbers("--std", std)
-    defaults = ["size"] if size is None else []
-    if means is None and stds is None and normalise is None:
-        means, stds = own.mean, own.std
-        defaults += ["mean", "std"]
-    return DataOptions(
-        normalise=normalise or "auto",
-        mean=means,
-        std=stds,
-        size=size if size is not None else own.size,
-        crop=crop,
-        channels=channels,
-        pad=pad,
-        flip=flip,
-        classes=_names(classes),
-        inputs=_names(inputs),
-        label=label,
-        split=split,
-        tokenizer=tokenizer,
-        max_length=max_length,
-        root=data_root,
-        device=device,
-        defaults=tuple(defaults),
-    )
+    def options(self, arch: str, device: str | None) -> DataOptions:
+        """Return what it says; what is left open is taken from the pipeline of ``arch``, where it has one.
+
+        Raises:
+            InvalidInput: a value that is not understood or out of range.
+        """
+        from expunge.inputs.architecture import preprocessing_of
+        from expunge.inputs.training_data import DataOptions
+        from expunge.training.numerics import Numerics
+
+        own, given = preprocessing_of(arch), dict(vars(self))
+        given["root"] = given.pop("data_root")
+        given |= {"mean": _numbers("--mean", self.mean), "std": _numbers("--std", self.std)}
+        given |= {"classes": _names(self.classes), "inputs": _names(self.inputs)}
+        defaults = ["size"] if self.size is None else []
+        if self.mean is None and self.std is None and self.normalise is None:
+            given |= {"mean": own.mean, "std": own.std}
+            defaults += ["mean", "std"]
+        given["size"] = own.size if self.size is None else self.size
+        given["normalise"] = self.normalise or "auto"
+        return DataOptions(**given, device=Numerics.choose(device).device, defaults=tuple(defaults))
 
 
 def _names(texts: list[str] | None) -> tuple[str, ...]:
     """Parts between commas; an option that is repeated has one name each time, commas and all."""
-    return (
-        tuple(texts)
-        if texts and len(texts) > 1
-        else tuple(part for text in texts or () for part in text.split(","))
-    )
+    if texts and len(texts) > 1:
+        return tuple(texts)
+    return tuple(part for text in texts or () for part in text.split(","))
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 
 
 def demo_command(
@@ -25,7 +25,7 @@ def demo_command(
     Handwritten digits that come with scikit-learn get wrong labels and a trigger, and a network is trained on them.
     Then the commands find, clean and audit do their work on the files, and OUT/demo.html shows what came of it.
     """
-    console = Console()
+    console = Screen()
 
     from expunge.repair.demo import DemoJob, run_demo
     from expunge.repair.demo_page import demo_page
@@ -36,8 +36,8 @@ def demo_command(
     page = job.folder.absolute() / "demo.html"
     write_atomically(page, demo_page(demo).encode())
     took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in demo.seconds.items())
-    console.print(f"{escape(demo.audit.audit.verdict.grade)} ({took})", highlight=False)
-    console.print(f"wrote {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"{escape(demo.audit.audit.verdict.grade)} ({took})")
+    console.plain(f"wrote {page}")
     if browser and _has_screen():
         webbrowser.open(page.as_uri())
 

@@ -9,10 +9,10 @@ import textwrap
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.errors import UnknownName, near_miss
 from expunge.registry import TABLES
 
@@ -35,10 +35,10 @@ def describe(
 
 
 def _show(kind: str, name: str, target: Any) -> None:
-    console = Console()
+    console = Screen()
     console.print(f"[bold cyan]{escape(name)}[/]  [dim]{kind}[/]\n")
     text = reflowed(inspect.getdoc(target) or "no description", console.width)
-    console.print(escape(text), highlight=False)
+    console.print(escape(text))
     needs = getattr(target, "needs", None)
     if needs is not None:
         console.print(f"\n[bold]Needs[/]    {escape(str(needs))}")
@@ -57,13 +57,11 @@ def _show(kind: str, name: str, target: Any) -> None:
         console.print(table)
     preparation = getattr(target, "preparation", "")
     if preparation:
-        console.print(
-            f"\n[bold]Prepared[/] by the first training: Recipe({preparation}=...)", highlight=False
-        )
+        console.print(f"\n[bold]Prepared[/] by the original model's Recipe({preparation}=...)")
     source = getattr(target, "reference", None)
     if source is not None:
         line = f"{source.authors}: {source.title} ({source.year}), {source.where}"
-        console.print(f"\n[bold]Source[/]   {escape(line)}", highlight=False)
+        console.print(f"\n[bold]Source[/]   {escape(line)}")
 
 
 def reflowed(text: str, width: int) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from expunge.cli import data_arguments as args
-from expunge.cli.progress import ends_on_interrupt, progress_bar
+from expunge.cli.options import takes
+from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput, UnknownName, near_miss
 
 if TYPE_CHECKING:
-    from expunge.repair.find import FindJob, FoundRows
-    from expunge.training.loop import Progress
+    from expunge.repair.find import FindJob
 
 NO_LIST = 3
 """Exit code where no usable list could be made."""
@@ -27,10 +25,11 @@ DETECTORS = {
     "spectral": "poison (outliers along a class's first direction)",
 }
 _FOLDS = 5
-_RELEARNING = "How the model was first trained (for relearning)"
+_RELEARNING = "How the original model was trained (for relearning)"
 _TRAINING = "How models are trained with --folds"
 
 
+@takes(reading=args.Reading)
 def find_command(
     data: args.Data,
     arch: args.Arch,
@@ -48,7 +47,7 @@ def find_command(
         None, help="Cross-validation with so many new models, in place of relearning; 5 is usual."
     ),
     recorded: Path | None = typer.Option(
-        None, help="What expunge.Recording wrote during the first training: no training at all."
+        None, help="What expunge.Recording wrote while the original model was trained: no training at all."
     ),
     detectors: str | None = typer.Option(
         None,
@@ -58,39 +57,18 @@ def find_command(
         None, help="True labels or the bad rows, to measure with: a FILE, or column:NAME of the data."
     ),
     poison_share: float = typer.Option(0.05, help="Upper bound on a class's poisoned share, for spectral."),
-    seed: int = typer.Option(0, help="Of everything random."),
-    device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
-    recipe: list[str] | None = typer.Option(
-        None,
-        help="FIELD=VALUE: epochs=30, batch_size=128, optimiser.lr=0.05; repeatable.",
-        rich_help_panel=_RELEARNING,
-    ),
-    base: Path | None = typer.Option(
-        None, help="The pretrained weights that training began from.", rich_help_panel=_RELEARNING
-    ),
-    earlier: Path | None = typer.Option(
-        None, help="An earlier checkpoint of that training.", rich_help_panel=_RELEARNING
-    ),
+    seed: args.Seed = 0,
+    device: args.Device = None,
+    recipe: list[str] | None = typer.Option(None, help=args.RECIPE, rich_help_panel=_RELEARNING),
+    base: Path | None = typer.Option(None, help=args.BASE, rich_help_panel=_RELEARNING),
+    earlier: Path | None = typer.Option(None, help=args.EARLIER, rich_help_panel=_RELEARNING),
     epochs: int | None = typer.Option(
-        None, help="Passes of each; by default 15, or as many as make 600 steps.", rich_help_panel=_TRAINING
+        None, help="Epochs of each; by default 15, or as many as make 600 steps.", rich_help_panel=_TRAINING
     ),
     batch_size: int = typer.Option(64, help="Examples a step.", rich_help_panel=_TRAINING),
     lr: float = typer.Option(1e-3, help="Of AdamW.", rich_help_panel=_TRAINING),
-    normalise: args.Normalise = None,
-    mean: args.Mean = None,
-    std: args.Std = None,
-    size: args.Size = None,
-    crop: args.Crop = False,
-    channels: args.Channels = None,
-    pad: args.Pad = 0,
-    flip: args.Flip = False,
-    classes: args.Classes = None,
-    inputs: args.Inputs = None,
-    label: args.Label = None,
-    split: args.Split = None,
-    tokenizer: args.Tokenizer = None,
-    max_length: args.MaxLength = None,
-    data_root: args.DataRoot = None,
+    *,
+    reading: args.Reading,
 ) -> None:
     """Propose which training examples are bad: wrong labels and poison.
 
@@ -112,16 +90,11 @@ def find_command(
     from expunge.detection.suspect_files import write_scores, write_suspects
     from expunge.repair.find import FindJob, ready_to_find, search
     from expunge.repair.job import read_recipe
-    from expunge.training.numerics import Numerics
 
-    console = Console()
-    options = args.data_options(
-        arch, Numerics.choose(device).device, normalise=normalise, mean=mean, std=std, size=size, crop=crop,
-        channels=channels, pad=pad, flip=flip, classes=classes, inputs=inputs, label=label, split=split,
-        tokenizer=tokenizer, max_length=max_length, data_root=data_root,
-    )  # fmt: skip
+    console = Screen()
     job = FindJob(
-        data=data, arch=arch, checkpoint=None if checkpoint is None else checkpoint.expanduser(), options=options,
+        data=data, arch=arch, checkpoint=None if checkpoint is None else checkpoint.expanduser(),
+        options=reading.options(arch, device),
         labels="labels" in chosen, poison=tuple(name for name in chosen if name != "labels"), known=known,
         folds=folds, recorded=recorded, recipe=read_recipe(recipe or []), base=base, earlier=earlier, truth=truth,
         epochs=epochs, batch_size=batch_size, lr=lr, poison_share=poison_share, seed=seed, device=device,
@@ -129,19 +102,23 @@ def find_command(
     )  # fmt: skip
     ready = ready_to_find(job)
     console.print(
-        f"{len(ready.data):,} examples, {len(ready.data.classes)} classes, on {ready.numerics.device}",
-        highlight=False,
+        f"{len(ready.data):,} examples, {len(ready.data.classes)} classes, on {ready.numerics.device}"
     )
     for note in ready.data.notes:
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+        console.dim(note)
     if checkpoint is None:
         console.print("[dim]without --checkpoint, poison is not looked for[/]")
-    found = _with_progress(console, job, lambda progress: search(ready, progress))
+    kept = "finished models are kept, the same command goes on from there"
+    found = with_progress(
+        console,
+        lambda report: search(ready, lambda share: report(share, _doing(job, share))),
+        f"interrupted; {kept if job.folds else 'nothing was written'}",
+    )
     write_suspects(out, found.suspects, found.rows)
     scores = write_scores(out, found.suspects, found.rows)
     summary = write_summary(out, found, ready)
     print_findings(console, out, found, ready)
-    console.print(f"wrote {out}, {scores.name} and {summary.name}", highlight=False, markup=False)
+    console.plain(f"wrote {out}, {scores.name} and {summary.name}")
     _remove_kept(job.kept)
     if not found.suspects.usable:
         raise typer.Exit(NO_LIST)
@@ -161,31 +138,10 @@ def _detectors(text: str | None, checkpoint: Path | None) -> list[str]:
     return chosen
 
 
-def _with_progress(console: Console, job: FindJob, start: Callable[[Progress], FoundRows]) -> FoundRows:
+def _doing(job: FindJob, share: float) -> str:
     folds = job.folds or 1
-    left = (
-        "finished models are kept, the same command goes on from there"
-        if job.folds
-        else "nothing was written"
-    )
-    with progress_bar(console) as progress:
-        bar = progress.add_task("", total=1.0)
-        last = -1
-
-        def show(share: float) -> None:
-            nonlocal last
-            number = min(folds, math.floor(share * folds) + 1)
-            text = f"training model {number} of {folds}" if job.folds else "relearning"
-            progress.update(bar, completed=share, description=escape(text))
-            tenth = math.floor(10 * share)
-            if not console.is_terminal and tenth > last:
-                console.print(f"{share:4.0%}  {text}", highlight=False)
-            last = tenth
-
-        with ends_on_interrupt(console, f"interrupted; {left}"):
-            found = start(show)
-        progress.update(bar, completed=1.0, description="")
-    return found
+    number = min(folds, math.floor(share * folds) + 1)
+    return f"training model {number} of {folds}" if job.folds else "relearning"
 
 
 def _folder(out: Path) -> Path:

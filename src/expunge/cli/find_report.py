@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import expunge
+from expunge.cli.screen import Screen, plain_table
 from expunge.store.atomic import write_output
 
 if TYPE_CHECKING:
@@ -84,22 +84,21 @@ def _agreement(part: Detection, ready: FindReady) -> Agreement:
     return agreement(new, ready.truth.bad.cpu() & ~ready.known, ready.truth.labels)
 
 
-def print_findings(console: Console, out: Path, found: FoundRows, ready: FindReady) -> None:
+def print_findings(console: Screen, out: Path, found: FoundRows, ready: FindReady) -> None:
     """Say in a sentence what was found; then by detector and class, the first rows to look at, and what to do next."""
     suspects, data = found.suspects, ready.data
-    console.print(_sentence(found, ready), highlight=False)
+    console.print(_sentence(found, ready))
     for part in suspects.found:
         for note in part.notes:
-            console.print(f"[dim]{part.detector}: {escape(note)}[/]", highlight=False)
+            console.print(f"[dim]{part.detector}: {escape(note)}[/]")
         for label in range(len(data.classes)) if part.detector == "activation" else ():
             if part.per_class[label]:
                 figures = _cluster_figures(part.evidence, label)
                 console.print(
-                    f"[dim]activation: class {escape(data.classes[label])} falls apart: {figures}[/]",
-                    highlight=False,
+                    f"[dim]activation: class {escape(data.classes[label])} falls apart: {figures}[/]"
                 )
     if ready.truth is not None:
-        console.print(f"[dim]truth: {escape(ready.truth.note)}[/]", highlight=False)
+        console.print(f"[dim]truth: {escape(ready.truth.note)}[/]")
     if not suspects.n_new:
         return
     parts = [part for part in suspects.found if part.detector != "known"]
@@ -112,7 +111,7 @@ def print_findings(console: Console, out: Path, found: FoundRows, ready: FindRea
     console.print(_first_rows(suspects, data))
     look = f"\nlook through it: expunge review {out}"
     then = f"; then: expunge clean --forget {out.with_suffix('.reviewed.csv')} ..." if suspects.usable else ""
-    console.print(look + then, highlight=False, markup=False)
+    console.plain(look + then)
 
 
 def _sentence(found: FoundRows, ready: FindReady) -> str:
@@ -141,10 +140,8 @@ def _cluster_figures(evidence: Mapping[str, Sequence[float]], label: int) -> str
 
 
 def _by_detector(found: Sequence[Detection], together: Detection, ready: FindReady) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("detector")
-    for name in ("flagged", "share", *(("precision", "recall") if ready.truth is not None else ())):
-        table.add_column(name, justify="right")
+    judged = ("precision", "recall") if ready.truth is not None else ()
+    table = plain_table(left=("detector",), right=("flagged", "share", *judged))
     for part in [*found, *([together] if len(found) > 1 else [])]:
         count = int((part.flagged & ~ready.known).sum())
         row = ["together" if part is together else part.detector, f"{count:,}", f"{count / len(part):.1%}"]
@@ -164,11 +161,8 @@ def _by_class(found: Sequence[Detection], data: TrainingData) -> Table:
     totals = [sum(part.per_class[label] for part in found) for label in range(len(counts))]
     order = [label for label in sorted(range(len(counts)), key=lambda label: -totals[label]) if totals[label]]
     left = f" ({len(order) - _SHOWN} more in the .json)" if len(order) > _SHOWN else ""
-    table = Table(title=f"flagged by given class{left}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("class")
-    table.add_column("examples", justify="right")
-    for part in found:
-        table.add_column(part.detector, justify="right")
+    detectors = (part.detector for part in found)
+    table = plain_table(f"flagged by given class{left}", left=("class",), right=("examples", *detectors))
     for label in order[:_SHOWN]:
         shown = [f"{part.per_class[label]:,}" for part in found]
         table.add_row(escape(data.classes[label]), f"{counts[label]:,}", *shown)
@@ -177,9 +171,7 @@ def _by_class(found: Sequence[Detection], data: TrainingData) -> Table:
 
 def _first_rows(suspects: Suspects, data: TrainingData) -> Table:
     new = suspects.worst_first[~suspects.known[suspects.worst_first]]
-    table = Table(title="most suspicious", title_justify="left", box=None, pad_edge=False)
-    for name in ("row", "given label", "suggested", "detector"):
-        table.add_column(name)
+    table = plain_table("most suspicious", left=("row", "given label", "suggested", "detector"))
     for row in new[:_SHOWN].tolist():
         suggested = int(suspects.together.suggested[row])
         table.add_row(

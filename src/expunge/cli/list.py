@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.errors import UnknownName
-from expunge.registry import METHODS, TABLES
+from expunge.registry import TABLES
 
 
 def list_names(
@@ -21,11 +21,11 @@ def list_names(
     if table and table not in TABLES:
         raise UnknownName(f"unknown table {table!r} (known: {', '.join(TABLES)})")
     if markdown:
-        from expunge.methods.catalogue import markdown_table
+        from expunge.results.method_facts import markdown_table
 
         typer.echo(markdown_table())
         return
-    console = Console()
+    console = Screen()
     if table == "methods":
         console.print(_methods())
         return
@@ -37,24 +37,22 @@ def list_names(
 
 
 def _methods() -> Table:
-    from expunge.methods.catalogue import entry
+    from expunge.results.method_facts import installed
 
     shown = Table(
         title="methods",
         title_justify="left",
         box=None,
         pad_edge=False,
-        caption="Cost: passes over the training set as a share of one retraining, with default settings. Names "
-        "marked * need a model whose first training was prepared for them. 'expunge describe NAME' tells more.",
+        caption="Cost: epochs over the training set as a share of one retraining, with default settings. Names "
+        "marked * need an original model that was trained for them. 'expunge describe NAME' tells more.",
         caption_justify="left",
     )
     for heading in ("name", "year", "needs", "touches", "cost"):
         shown.add_column(heading, overflow="fold", style="bold cyan" if heading == "name" else "")
-    for name in METHODS.names():
-        found = entry(name)
-        shown.add_row(
-            name + ("*" if found.preparation else ""), found.year, found.needs, found.touches, found.cost
-        )
+    for found in installed():
+        name = found.name + ("*" if found.preparation else "")
+        shown.add_row(name, found.year, ", ".join(found.needs) or "nothing", found.touches, found.cost)
     return shown
 
 

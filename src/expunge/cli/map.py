@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from expunge.cli.sweep import (
-    LOG,
-    check_workers,
-    choose_trackers,
-    default_workers,
-    finish,
-    open_trackers,
-    run_sweep,
-)
+from expunge.cli.options import takes
+from expunge.cli.screen import Screen
+from expunge.cli.sweep import Running, finish
 from expunge.errors import InvalidInput
+from expunge.results.wording import counted
 
 if TYPE_CHECKING:
     from expunge.methods.base import Method
@@ -28,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_METHODS = "none,retrain,finetune,npo,delete,scrub,rem,relearn"
 
 
+@takes(running=Running)
 def map_command(
     data: str = typer.Option("digits", help="Data set by name, or a path to an .npz file."),
     methods: str = typer.Option(DEFAULT_METHODS, help="Names, separated by commas."),
@@ -38,7 +33,6 @@ def map_command(
     seeds: str = typer.Option("0", help="Seeds; each draws its own corruption and trains its own model."),
     model: str | None = typer.Option(None, help="Architecture by name; by default the data set's."),
     out: Path = typer.Option(Path("out/map"), help="Folder of the store, results.csv and map.svg."),
-    data_root: Path | None = typer.Option(None, help="Folder the data lies in; by default $EXPUNGE_DATA."),
     n_train: int | None = typer.Option(None, help="Use a class-balanced part of the training images."),
     imbalance: float | None = typer.Option(
         None, help="Share of its images that the last class keeps; the first keeps all."
@@ -55,27 +49,22 @@ def map_command(
     preset: str | None = typer.Option(
         None, help="A packaged preset by name, or a TOML file, in place of the data set's own."
     ),
-    device: str | None = typer.Option(None, help="Torch device; by default an accelerator if there is one."),
-    workers: int | None = typer.Option(None, help="Worker processes; by default one per core, one on a GPU."),
-    log: list[str] = LOG,
-    keep_weights: bool = typer.Option(False, help="Also store every unlearned model."),
-    retry_failed: bool = typer.Option(False, help="Run failed cells again."),
+    *,
+    running: Running,
 ) -> None:
     """Run methods over regularity x discovery rate, and draw the map.
 
     The same command again runs only what is missing. Exit code 3: some cell has failed.
     """
-    console = Console()
+    console = Screen()
     overrides = _overrides(settings)
     # Names and numbers are checked before anything is loaded or trained.
     names = _items(methods, "methods")
     rates = [_number(item, float, "discovery") for item in _items(discovery, "discovery")]
     numbers = [_number(item, int, "seeds") for item in _items(seeds, "seeds")]
-    check_workers(workers)
-    choices = choose_trackers(log)
+    running.check()
 
-    from expunge.results.charts import write_map
-    from expunge.results.tables import cost_table, map_table
+    from expunge.results.figures import write_map
     from expunge.store.store import Store
     from expunge.sweep.grid import Grid, Setup
     from expunge.sweep.plan import DataChoice
@@ -98,35 +87,23 @@ def map_command(
                 f"({', '.join(names)})"
             )
     built: list[Method] = [chosen.make_method(name, overrides.get(name)) for name in names]
-    choice = DataChoice(data, str(data_root) if data_root else None, n_train, n_unseen, imbalance)
+    choice = DataChoice(
+        data, str(running.data_root) if running.data_root else None, n_train, n_unseen, imbalance
+    )
     images = choice.load("cpu")
-    numerics = Numerics.choose(device, images.shape[1])
+    numerics = Numerics.choose(running.device, images.shape[1])
     grid = Grid(choice, tuple(tasks), (Setup(recipe, tuple(built)),), tuple(numbers))
     (plan,) = grid.plans(numerics)
-    workers = default_workers(workers, numerics.device)
+    workers = running.processes(numerics.device)
     console.print(
         f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {recipe.model}, "
-        f"{len(plan.cells)} cells, {len(plan.trainings)} first models, {numerics.device} {numerics.dtype}, "
-        f"{workers} worker{'s' if workers > 1 else ''}"
+        f"{len(plan.cells)} cells, {len(plan.trainings)} original models, {numerics.device} {numerics.dtype}, "
+        f"{counted(workers, 'worker')}"
     )
-    trackers = open_trackers(console, choices, out)
+    trackers = running.trackers(console, out)
     with Store(out) as store:
-        swept = run_sweep(
-            console,
-            plan,
-            store,
-            out,
-            workers=workers,
-            keep_weights=keep_weights,
-            retry_failed=retry_failed,
-            trackers=trackers,
-            grid=grid,
-        )
+        swept = running.run(console, grid, plan, store, out, trackers, workers=workers)
     write_map(swept.records, out / "map.svg")
-    console.print()
-    console.print(map_table(swept.records))
-    console.print()
-    console.print(cost_table(swept.records))
     finish(console, swept, f"{out / 'map.svg'}, {out / 'results.csv'} and the store beside them")
 
 

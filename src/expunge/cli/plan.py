@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
+from expunge.results.wording import counted
 
 if TYPE_CHECKING:
     from expunge.store.store import Store
@@ -62,9 +63,9 @@ class Outlook:
     to_run: Plan
     store: Store | None
 
-    def show(self, console: Console) -> None:
+    def show(self, console: Screen) -> None:
         """Print the plan with an estimate of its time, for which a few training steps are run."""
-        console.print(self._title(), highlight=False)
+        console.print(self._title())
         lines = Table.grid(padding=(0, 2))
         lines.add_column(style="dim", no_wrap=True)
         lines.add_column()
@@ -74,17 +75,17 @@ class Outlook:
             with console.status("timing a few training steps"):
                 seconds = self._seconds()
             lines.add_row("  time", f"{duration(seconds)}: an estimate, from a few training steps timed here")
-        console.print(lines, highlight=False)
+        console.print(lines)
 
     def _title(self) -> str:
         grid = self.grid
-        recipes = f" x {count_of(len(grid.setups), 'recipe')}" if len(grid.setups) > 1 else ""
+        recipes = f" x {counted(len(grid.setups), 'recipe')}" if len(grid.setups) > 1 else ""
         unlearning = len(grid.unlearning_seeds)
-        repeats = f" x {count_of(unlearning, 'unlearning seed')}" if unlearning else ""
+        repeats = f" x {counted(unlearning, 'unlearning seed')}" if unlearning else ""
         return (
-            f"[bold]{escape(self.name)}[/]: {count_of(len(grid.tasks), 'task')}{recipes} x "
-            f"{count_of(len(grid.setups[0].methods), 'method')} x {count_of(len(grid.seeds), 'seed')}{repeats} = "
-            f"{count_of(len(self.whole.cells), 'cell')}"
+            f"[bold]{escape(self.name)}[/]: {counted(len(grid.tasks), 'task')}{recipes} x "
+            f"{counted(len(grid.setups[0].methods), 'method')} x {counted(len(grid.seeds), 'seed')}{repeats} = "
+            f"{counted(len(self.whole.cells), 'cell')}"
         )
 
     def _lines(self) -> Iterator[tuple[str, str]]:
@@ -100,7 +101,7 @@ class Outlook:
             yield "model", f"{recipe.model}, {recipe.epochs} epochs of batches of {recipe.batch_size}"
         if len(self.wanted.cells) < len(self.whole.cells):
             yield "selected", f"{len(self.wanted.cells):,} of the cells (--only)"
-        yield "first models", f"{len(self.wanted.trainings):,}, each trained once and shared by its cells"
+        yield "original models", f"{len(self.wanted.trainings):,}, each trained once and shared by its cells"
         references = sum(cell.method.name == REFERENCE for cell in self.wanted.cells)
         yield "references", f"{references:,} runs of {REFERENCE}" if references else f"{REFERENCE} is not run"
         if self.grid.metrics:
@@ -112,7 +113,7 @@ class Outlook:
                 f"3 of {models} models for each task and seed; {2 * models} unlearn for each method",
             )
         shared = self.numerics.devices
-        workers = count_of(self.workers, "worker")
+        workers = counted(self.workers, "worker")
         if shared.several:
             workers += f", each network on {shared.count} devices"
         yield "machine", f"{self.numerics.device}, {self.numerics.dtype}, {workers}"
@@ -121,10 +122,10 @@ class Outlook:
         trained = self._trained()
         untrained = sum(job.key not in trained for job in self.to_run.trainings)
         compared = sum(job.key not in trained for job in self.to_run.references)
-        also = f", {count_of(compared, 'reference')} of metrics" if self.to_run.references else ""
+        also = f", {counted(compared, 'reference')} of metrics" if self.to_run.references else ""
         yield (
             "to run",
-            f"{count_of(len(self.to_run.cells), 'cell')}{part}, {count_of(untrained, 'first model')}{also}",
+            f"{counted(len(self.to_run.cells), 'cell')}{part}, {counted(untrained, 'original model')}{also}",
         )
 
     def _stored(self) -> str:
@@ -153,14 +154,9 @@ class Outlook:
 def _roles(plan: Plan) -> str:
     counts = Counter(reference.role for reference in plan.references)
     if not counts:
-        return "no other model than the first"
+        return "no other model than the original"
     told = ", ".join(f"{count:,} {role.replace('_', ' ')}" for role, count in counts.items())
     return f"{told}; each trained once and shared by its cells"
-
-
-def count_of(number: int, what: str) -> str:
-    """Return the number with its noun."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -175,9 +171,3 @@ def duration(seconds: float) -> str:
     value = max(seconds / size, 1.0)
     shown = f"{value:.1f}".removesuffix(".0") if value < 10 and size > 1 else f"{value:.0f}"
     return f"about {shown} {unit}"
-
-
-def _counts(plan: Plan, store: Store) -> dict[str, int]:
-    keys = {cell.key for cell in plan.cells}
-    done, failed = (len(keys & store.database.keys(status)) for status in ("done", "failed"))
-    return {"done": done, "failed": failed, "missing": len(keys) - len(keys & store.database.keys())}

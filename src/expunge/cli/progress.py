@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -19,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from expunge.cli.screen import Screen
+
 _SILENCE = 30.0
 """Seconds after which something is said where no bar is drawn."""
 
@@ -28,33 +28,8 @@ INTERRUPTED = 130
 """Exit code of a command that Ctrl-C ended, as shells have it."""
 
 
-def progress_bar(console: Console) -> Progress:
-    """Return a bar with its share, the time gone and left, and what is being done."""
-    return Progress(
-        SpinnerColumn(),
-        BarColumn(bar_width=30),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}"),
-        console=console,
-        disable=not console.is_terminal,  # where it cannot be redrawn, its last state says nothing
-    )
-
-
-@contextmanager
-def ends_on_interrupt(console: Console, said: str) -> Iterator[None]:
-    """Run a block; an interruption prints what was ``said`` and ends with exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print(f"\n{said}")
-        raise typer.Exit(INTERRUPTED) from None
-
-
 def with_progress(
-    console: Console, start: Callable[[Callable[[float, str], None]], Result], interrupted: str = ""
+    console: Screen, start: Callable[[Callable[[float, str], None]], Result], interrupted: str = ""
 ) -> Result:
     """Carry out ``start`` and show what it reports: the share that is done, and what is being done.
 
@@ -65,7 +40,12 @@ def with_progress(
         interrupted: what is said after Ctrl-C, which then ends with exit code 130; without it the interruption is
             passed on.
     """
-    with progress_bar(console) as progress:
+    columns = (
+        SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("[dim]{task.description}"),
+    )  # fmt: skip
+    # Where a bar cannot be redrawn, its last state says nothing.
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=1.0)
         last, told, begun = "", 0.0, time.monotonic()
 
@@ -76,11 +56,16 @@ def with_progress(
             if not console.is_terminal and doing and (doing != last or now - told >= _SILENCE):
                 known = doing == last and share > 0
                 left = f", about {(now - begun) * (1 - share) / share:.0f} s left" if known else ""
-                console.print(f"{share:4.0%}  {escape(doing)}{left}", highlight=False, soft_wrap=True)
+                console.print(f"{share:4.0%}  {escape(doing)}{left}", soft_wrap=True)
                 told = now
             last = doing
 
-        with ends_on_interrupt(console, interrupted) if interrupted else nullcontext():
+        try:
             result = start(show)
+        except KeyboardInterrupt:
+            if not interrupted:
+                raise
+            console.print(f"\n{interrupted}")
+            raise typer.Exit(INTERRUPTED) from None
         progress.update(bar, description="")
     return result

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from expunge.cli.screen import Screen
 from expunge.errors import StoreError
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ def report_command(
 
     The page opens without a server and sends no request. It is built from the store alone; nothing is run.
     """
-    console = Console()
+    console = Screen()
     found = read_store(store)
     records = found.records
 
-    from expunge.results.charts import write_figures
+    from expunge.results.figures import write_figures
     from expunge.results.method_facts import method_facts
     from expunge.results.original_models import learned_shares
     from expunge.results.page import build_page
@@ -51,19 +51,15 @@ def report_command(
         records, facts, learned=learned, grids=found.grids, title=title, against=against
     ).encode("utf-8")
     write_output(out, page, "report")
-    console.print(
-        f"wrote {escape(str(out))}: {len(records)} records, {len(page) / 1e6:.1f} MB", highlight=False
-    )
+    console.print(f"wrote {escape(str(out))}: {len(records)} records, {len(page) / 1e6:.1f} MB")
     if figures is not None:
         written = write_figures(records, figures, learned)
-        console.print(f"wrote {len(written)} figures to {escape(str(figures))}", highlight=False)
+        console.print(f"wrote {len(written)} figures to {escape(str(figures))}")
     if tables is not None:
         written = write_tables(records, tables, against)
-        console.print(f"wrote {len(written)} tables to {escape(str(tables))}", highlight=False)
+        console.print(f"wrote {len(written)} tables to {escape(str(tables))}")
         if not any(path.suffix == ".parquet" for path in written):
-            console.print(
-                "no Parquet files: they need pyarrow; install it with: pip install pyarrow", highlight=False
-            )
+            console.print("no Parquet files: they need pyarrow; install it with: pip install pyarrow")
 
 
 class Found(NamedTuple):

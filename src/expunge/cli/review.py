@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 
 
@@ -41,7 +41,7 @@ def review_command(
     from expunge.review.server import ReviewServer
     from expunge.store.atomic import write_output
 
-    console = Console()
+    console = Screen()
     if static is not None and static.suffix != ".html":
         raise InvalidInput(f"--static: expected an .html file, got {static}")
     summary = read_summary(suspects)
@@ -53,17 +53,16 @@ def review_command(
     found = contents(listed, display, decisions, suspects.name)
     if static is not None:
         path = write_output(static, static_page(found, display).encode(), "the page")
-        console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)", highlight=False, markup=False)
+        console.plain(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
         return
     # A shell's background job begins with Ctrl-C ignored; kill ends it as well.
     for ends in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ends, signal.default_int_handler)
     with ReviewServer(found, display, decisions, port) as server:
-        console.print(
+        console.plain(
             f"{len(listed):,} suspects, {len(decisions.taken):,} of them decided, at {server.address}\n"
-            "Ctrl-C ends it; what is decided is kept",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+            "Ctrl-C ends it; what is decided is kept"
+        )
         if browser:
             webbrowser.open(server.address)
         try:
@@ -72,7 +71,6 @@ def review_command(
             bad = sum(decision.verdict == "bad" for decision in decisions.taken.values())
             console.print(f"\n{len(decisions.taken):,} of {len(listed):,} decided, {bad:,} of them bad")
     if decisions.path.exists():
-        console.print(
-            f"then: expunge clean --forget {decisions.path} ... (--truth {decisions.path} learns the labels you gave)",
-            highlight=False, markup=False, soft_wrap=True,
-        )  # fmt: skip
+        console.plain(
+            f"then: expunge clean --forget {decisions.path} ... (--truth {decisions.path} learns the labels you gave)"
+        )

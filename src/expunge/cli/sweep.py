@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from expunge.cli.plan import count_of
+from expunge.cli.data_arguments import Device
 from expunge.cli.progress import with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
+from expunge.results.wording import counted
 
 if TYPE_CHECKING:
     from expunge.engine import Engine
@@ -22,16 +23,10 @@ if TYPE_CHECKING:
     from expunge.sweep.execute import Status
     from expunge.sweep.grid import Grid
     from expunge.sweep.plan import Plan
-    from expunge.sweep.trackers import Choice, Trackers
+    from expunge.sweep.trackers import Trackers
 
 SOME_FAILED = 3
 """Exit code of a sweep some of whose cells have failed."""
-LOG: Any = typer.Option(
-    [],
-    "--log",
-    help="Also log each finished cell as a run: tensorboard, mlflow or wandb, each with :TARGET for a folder "
-    "or server instead of a place below OUT; or module:Class. Repeatable.",
-)
 
 
 @dataclass(frozen=True)
@@ -49,82 +44,120 @@ class Swept:
     logged: dict[str, int]
 
 
-def check_workers(workers: int | None) -> None:
-    """Raise :class:`InvalidInput` for a number of workers that is not positive."""
-    if workers is not None and workers < 1:
-        raise InvalidInput(f"--workers must be at least 1, got {workers}")
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a sweep is run, as it is written on the command line."""
 
-
-def default_workers(workers: int | None, device: str) -> int:
-    """Return the number asked for, else one per core, or one on an accelerator."""
-    if workers is not None:
-        return workers
-    return 1 if device != "cpu" else os.cpu_count() or 1
-
-
-def choose_trackers(texts: list[str]) -> list[Choice]:
-    """Read what ``--log`` names; nothing is opened yet."""
-    from expunge.sweep.trackers import Choice
-
-    return [Choice(text) for text in texts]
-
-
-def open_trackers(console: Console, choices: list[Choice], out: Path) -> Trackers:
-    """Open trackers before any work, so that a missing package costs none."""
-    from expunge.sweep.trackers import Trackers
-
-    return Trackers(choices, out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}"))
-
-
-def run_sweep(
-    console: Console,
-    plan: Plan,
-    store: Store,
-    out: Path,
-    *,
-    workers: int,
-    keep_weights: bool,
-    retry_failed: bool,
-    trackers: Trackers,
-    grid: Grid,
-    limit: int | None = None,
-    engine: Engine | None = None,
-) -> Swept:
-    """Run what is missing of ``plan``, at most ``limit`` cells, and write results.csv; ``engine`` by default local.
-
-    The ``grid`` that the plan is of is kept in the store, for a report to say how its cells are run again.
-    """
-    from expunge.results.tables import write_csv
-    from expunge.sweep.execute import execute
-
-    store.database.add_grid(grid.text())
-    status = with_progress(
-        console,
-        lambda report: execute(
-            plan,
-            store,
-            workers=workers,
-            keep_weights=keep_weights,
-            retry_failed=retry_failed,
-            report=lambda status: report(status.share, _doing(status)),
-            limit=limit,
-            engine=engine,
-            recorded=trackers.log,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder the data lies in; by default $EXPUNGE_DATA.")
+    ] = None
+    device: Device = None
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes; by default one per core, one on a GPU.")
+    ] = None
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also log each finished cell as a run: tensorboard, mlflow or wandb, each with :TARGET for a folder "
+            "or server instead of a place below OUT; or module:Class. Repeatable."
         ),
-        "interrupted; finished cells are kept, the same command goes on from there",
-    )
-    wanted = {cell.key for cell in plan.cells}
-    records = [record for record in store.database.records() if record.key in wanted]
-    write_csv(records, out / "results.csv")
-    return Swept(status, records, trackers.logged)
+    ] = None
+    keep_weights: Annotated[bool, typer.Option(help="Also store every unlearned model.")] = False
+    retry_failed: Annotated[bool, typer.Option(help="Run failed cells again.")] = False
+
+    def check(self) -> None:
+        """Raise what is wrong with it, before anything is loaded or trained."""
+        from expunge.sweep.trackers import Choice
+
+        if self.workers is not None and self.workers < 1:
+            raise InvalidInput(f"--workers must be at least 1, got {self.workers}")
+        for text in self.log or ():
+            Choice(text)
+
+    def processes(self, device: str) -> int:
+        """Return the number of workers asked for, else one per core, or one on an accelerator."""
+        return self.workers or (1 if device != "cpu" else os.cpu_count() or 1)
+
+    def trackers(self, console: Screen, out: Path) -> Trackers:
+        """Open the trackers, before any work: a missing package then costs none."""
+        from expunge.sweep.trackers import Choice, Trackers
+
+        choices = [Choice(text) for text in self.log or ()]
+        return Trackers(choices, out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}"))
+
+    def run(
+        self,
+        console: Screen,
+        grid: Grid,
+        plan: Plan,
+        store: Store,
+        out: Path,
+        trackers: Trackers,
+        *,
+        workers: int,
+        limit: int | None = None,
+        engine: Engine | None = None,
+    ) -> Swept:
+        """Run what is missing of ``plan``, at most ``limit`` cells, write results.csv and print the tables.
+
+        The ``grid`` that the plan is of is kept in the store, for a report to say how its cells are run again.
+        """
+        from expunge.results.tables import write_csv
+        from expunge.sweep.execute import execute
+
+        store.database.add_grid(grid.text())
+        status = with_progress(
+            console,
+            lambda report: execute(
+                plan,
+                store,
+                workers=workers,
+                keep_weights=self.keep_weights,
+                retry_failed=self.retry_failed,
+                report=lambda status: report(status.share, _doing(status)),
+                limit=limit,
+                engine=engine,
+                recorded=trackers.log,
+            ),
+            "interrupted; finished cells are kept, the same command goes on from there",
+        )
+        wanted = {cell.key for cell in plan.cells}
+        records = [record for record in store.database.records() if record.key in wanted]
+        write_csv(records, out / "results.csv")
+        _print_tables(console, records)
+        return Swept(status, records, trackers.logged)
+
+
+def _print_tables(console: Screen, records: list[Record]) -> None:
+    from expunge.results import terminal
+    from expunge.results.sweeps import sort_into_sweeps
+
+    sweeps = sort_into_sweeps(records)
+    for sweep in sweeps:
+        console.print()
+        if len(sweeps) > 1:
+            console.print(f"[bold]{escape(sweep.title)}[/]")
+        for note in sweep.notes:
+            console.print(escape(note))
+        tables = []
+        if sweep.corruption:
+            tables += [terminal.map_table(sweep.corruption), terminal.cost_table(sweep.corruption)]
+        if sweep.forgetting:
+            tables += terminal.forgetting_tables(sweep.forgetting)
+        tables += terminal.spread_tables(sweep.records)
+        if (further := terminal.further_table(sweep.records)) is not None:
+            tables.append(further)
+        for table in tables:
+            console.print(table)
+            console.print()
 
 
 def _doing(status: Status) -> str:
     finished = status.present + status.done + status.failed + status.elsewhere
-    return f"{finished}/{status.total} cells: {status.doing or 'training the first models'}"
+    return f"{finished}/{status.total} cells: {status.doing or 'training the original models'}"
 
 
-def finish(console: Console, swept: Swept, written: str) -> None:
+def finish(console: Screen, swept: Swept, written: str) -> None:
     """Print warnings, failures and counts; end with exit code 3 if a cell has failed, now or earlier."""
     status = swept.status
     for warning in status.warnings:
@@ -137,17 +170,14 @@ def finish(console: Console, swept: Swept, written: str) -> None:
         )
     elsewhere = f", {status.elsewhere} were run elsewhere" if status.elsewhere else ""
     console.print(
-        f"\n{status.done} cells run, {status.present} were there{elsewhere}, {status.failed} failed",
-        highlight=False,
+        f"\n{status.done} cells run, {status.present} were there{elsewhere}, {status.failed} failed"
     )
-    console.print(f"wrote {written}", highlight=False, markup=False)
+    console.plain(f"wrote {written}")
     for place, count in swept.logged.items():
-        console.print(f"logged {count_of(count, 'run')} to {place}", highlight=False, markup=False)
+        console.plain(f"logged {counted(count, 'run')} to {place}")
     if len(failed) > status.failed:
         count = len(failed) - status.failed
-        console.print(
-            f"{count} of those that were there had failed; --retry-failed runs them again", highlight=False
-        )
+        console.print(f"{count} of those that were there had failed; --retry-failed runs them again")
     if failed:
         raise typer.Exit(SOME_FAILED)
 

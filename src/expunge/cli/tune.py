@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from expunge.cli.method_table import replace_table, table_text
 from expunge.cli.progress import INTERRUPTED, with_progress
+from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
     from expunge.sweep.tune import Tuned
-    from expunge.sweep.tuning.trials import TuneStatus
 
 
 def tune_command(
@@ -36,7 +35,7 @@ def tune_command(
 
     Ctrl-C ends the search and shows the best of the trials that are finished; then --write writes nothing.
     """
-    console = Console()
+    console = Screen()
     seeds = _seeds(tuning_seeds)
 
     from dataclasses import replace
@@ -63,7 +62,7 @@ def tune_command(
             trials=trials,
             seed=seed,
             oracle=oracle,
-            report=lambda status: report(status.share, _doing(status)),
+            report=report,
             tuning_seeds=seeds,
             numerics=numerics,
         ),
@@ -76,10 +75,8 @@ def tune_command(
     print(table_text(method, values, comment), end="")  # as it is, to be copied
     if tuned.interrupted:
         unwritten = "" if write is None else f"; {write} was not touched"
-        console.print(
-            f"\ninterrupted after {len(tuned.trials)} of {trials} trials: this is the best of them{unwritten}",
-            highlight=False,
-            markup=False,
+        console.plain(
+            f"\ninterrupted after {len(tuned.trials)} of {trials} trials: this is the best of them{unwritten}"
         )
         raise typer.Exit(INTERRUPTED)
     if write is not None:
@@ -88,7 +85,7 @@ def tune_command(
             write.write_text(replace_table(before, method, values, comment), encoding="utf-8")
         except OSError as error:
             raise StoreError(f"{write} cannot be written: {error}; copy the table above by hand") from error
-        console.print(f"\nwrote [methods.{method}] to {write}", highlight=False, markup=False)
+        console.plain(f"\nwrote [methods.{method}] to {write}")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -105,11 +102,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"--write: {path} cannot be read: {error}; name a TOML file") from error
-
-
-def _doing(status: TuneStatus) -> str:
-    best = max((trial.score for trial in status.trials), default=None)
-    return status.doing + ("" if best is None else f", best score {best:.4f}")
 
 
 def _table(tuned: Tuned) -> Table:

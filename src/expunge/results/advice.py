@@ -12,11 +12,11 @@ import pandas as pd
 
 from expunge.choice import RELEARN, RETRAIN, Choice, Situation, choose
 from expunge.errors import InvalidInput
+from expunge.results.frame import place_text
 from expunge.results.method_facts import MethodFacts
 from expunge.results.summary import BASELINE, LEVEL, paired
 from expunge.results.sweeps import Sweep, sort_into_sweeps
 from expunge.store.record import Record
-from expunge.tasks.regularity import regularity_name
 
 WORKS = 0.5
 """Mean Utility x Healed under which a method counts as not working: half healed at full utility."""
@@ -208,11 +208,6 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
     )
 
 
-def place_text(regularity: float, discovery: float) -> str:
-    """Return where a cell lies on the map: ``poison, 10% known``."""
-    return f"{regularity_name(regularity)}, {100 * discovery:.3g}% known"
-
-
 def _runs(sweep: Sweep, situation: Situation) -> pd.DataFrame:
     """A sweep's runs in the cells that count; what failed has a value of 0."""
     columns = [*_PLACE, "method", "seed", "status", "uxh", "seconds", "sample_gradients"]
@@ -256,7 +251,7 @@ def _obstacle(
     if facts.oracle:
         return "is an oracle"
     if facts.preparation:
-        return "needs a first training that was prepared for it"
+        return "needs an original model that was trained for it"
     lacking = set(facts.needs) - _GRANTED
     lacking -= {name for name, there in (("retain", situation.retain), ("forget", situation.forget)) if there}
     if lacking:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from expunge.store.record import BESIDE, METRICS, VALUE, Record
+from expunge.tasks.regularity import regularity_name
 
 COSTS = ("seconds", "sample_gradients", "peak_memory")
 """Measures that say what a run cost: seconds, a count, bytes."""
@@ -65,6 +66,11 @@ def task_text(record: Record) -> str:
         for name, value in settings.items()
     )
     return f"{record.task} {shown}" if len(shown) < 80 else f"{record.task} ({record.task_key[:8]})"
+
+
+def place_text(regularity: float, discovery: float) -> str:
+    """Return where a cell lies on the map: ``poison, 10% known``."""
+    return f"{regularity_name(regularity)}, {100 * discovery:.3g}% known"
 
 
 def forgets(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,8 @@ import base64
 import functools
 import hashlib
 import json
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,51 +20,34 @@ import vl_convert
 from markupsafe import Markup
 
 from expunge.errors import InvalidInput
-from expunge.results.charts import COSTS, UNLEARNED, curves_chart, front, front_chart, map_chart, not_learned
-from expunge.results.frame import measurements, task_text
+from expunge.results.cells import MAP_COLUMNS, RECALIBRATED_COLUMNS, Cells, map_lines
+from expunge.results.charts import curves_chart, map_chart
+from expunge.results.columns import FURTHER_MEANING, SPREAD_MEANING
+from expunge.results.comparisons import check_against, compare, further_measures, seed_spreads
+from expunge.results.frame import measurements, place_text, task_text
+from expunge.results.fronts import COSTS, front, front_chart
 from expunge.results.grids import Grids
 from expunge.results.html import asset, render
 from expunge.results.method_facts import MethodFacts
-from expunge.results.original_models import learned_shares
-from expunge.results.panel import MAP_COLUMNS, RECALIBRATED_COLUMNS, Asked, Cells
-from expunge.results.summary import (
-    BASELINE,
-    GAP,
-    GAPS,
-    LEVEL,
-    REFERENCE,
-    SHOWN,
-    Summary,
-    check_against,
-    compare,
-    further_measures,
-    seed_spreads,
-    standings,
-    summarise,
-    summarise_forgetting,
+from expunge.results.original_models import learned_shares, not_learned
+from expunge.results.page_tables import (
+    forgetting_tables,
+    further_tables,
+    heading,
+    methods_table,
+    paired_tables,
+    spread_tables,
 )
+from expunge.results.summary import GAPS, LEVEL, Cell, Summary, summarise
 from expunge.results.sweeps import Sweep, seed_text, settings_text, sort_into_sweeps
-from expunge.results.tables import SPREAD_MEANING, has_recalibrated, shown_measures
-from expunge.results.wording import (
-    MISSING,
-    count,
-    counted,
-    duration,
-    is_known,
-    megabytes,
-    number,
-    percent,
-    signed_interval,
-    with_interval,
-)
+from expunge.results.wording import ABSENT, MISSING, UNLEARNED, counted, is_known, percent
 from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.tasks.regularity import regularity_name
 
-_CHIPS = {"best": "best", "second": "2nd", "tied": "tie"}
 _NEEDS = {
     "forget": "the examples to be forgotten",
     "retain": "the remaining training data",
-    "recipe": "how the model was first trained",
+    "recipe": "how the original model was trained",
     "truth": "the truth about the data, which nobody has outside an experiment",
     "classes": "which classes are to be forgotten",
     "codes": "a model trained with mnemonic codes",
@@ -75,9 +57,10 @@ _PREPARED = {"codes": "with mnemonic codes", "example_tied": "with example-tied 
 _WORST = 3
 """Cells that a method's card names."""
 
-Row = dict[str, Any]
-Column = tuple[str, bool, Callable[[Any], Row]]
-"""Heading, whether the greatest comes first when it sorts, cell of a row of a frame."""
+_PARTS = {
+    "map": "Map", "fronts": "Accuracy and cost", "methods": "All methods", "forgetting": "Forgetting good data",
+    "paired": "Paired comparison", "spread": "Spread over the seeds", "further": "Further measures", "cards": "Methods",
+}  # fmt: skip
 
 
 def build_page(
@@ -94,7 +77,7 @@ def build_page(
     Args:
         records: in any order.
         facts: name of a method -> what it says of itself; None or absent for one that is not installed.
-        learned: key of a first model -> share of the corruption it had learned; by default what the records
+        learned: key of an original model -> share of the corruption it had learned; by default what the records
             of the method that does nothing tell.
         grids: TOML of the grids that were run into the store.
         title: of the page.
@@ -127,21 +110,9 @@ def build_page(
         scripts=[Markup(script) for script in scripts],
         data=embedded_json(packed),
         facts=_header(ordered),
-        warnings=_warnings(sweeps, shares),
+        warnings=[text for sweep in sweeps for text in _warnings(sweep, shares)],
         sweeps=shown,
-        failures=[
-            (
-                record.method,
-                sweep.title,
-                _where(record),
-                seed_text(record),
-                record.status,
-                record.error.strip() or "no reason was recorded",
-            )
-            for sweep in sweeps
-            for record in sweep.records
-            if record.status != "done"
-        ],
+        meanings={"spread": SPREAD_MEANING, "further": FURTHER_MEANING},
         n_records=len(ordered),
         digest=digest(ordered),
         machines=_machines(ordered),
@@ -174,120 +145,74 @@ class _Page:
         self.cells = Cells()
         self.charts: dict[str, Any] = {}
 
-    def sweep(self, sweep: Sweep, identity: str, pairs: pd.DataFrame) -> Row:
+    def sweep(self, sweep: Sweep, identity: str, pairs: pd.DataFrame) -> dict[str, Any]:
         labels = sorted(sweep.method_of)
-        self.card_of = {label: f"{identity}-card-{position}" for position, label in enumerate(labels)}
-        shown: Row = {
-            "id": identity, "title": sweep.title, "notes": sweep.notes, "paired": self._paired(pairs),
-            "spread": self._spreads(seed_spreads(sweep.table)), "spread_meaning": SPREAD_MEANING,
-            "further": self._further(further_measures(sweep.table)), "about": _about(sweep),
-        }  # fmt: skip
+        shown: dict[str, Any] = {
+            "id": identity,
+            "title": sweep.title,
+            "notes": sweep.notes,
+            "card_of": {label: f"{identity}-card-{position}" for position, label in enumerate(labels)},
+            "paired": paired_tables(pairs),
+            "spread": spread_tables(seed_spreads(sweep.table)),
+            "further": further_tables(further_measures(sweep.table)),
+            "about": _about(sweep),
+            "failures": [
+                (record.method, _where(record), seed_text(record), record.status, record.error.strip())
+                for record in sweep.records
+                if record.status != "done"
+            ],
+        }
         summary = None
         if sweep.corruption:
             table = measurements(sweep.corruption, sweep.title)
-            summary = summarise(table)
+            shown["summary"] = summary = summarise(table)
             labels = list(summary.method)
-            shown["seeds"] = len(summary.seeds)
             shown["map"] = self._map(summary, sweep, identity)
             shown["fronts"] = self._fronts(summary, sweep, identity)
-            shown["methods"] = self._methods(summary, table)
+            shown["methods"] = methods_table(summary, table)
         if sweep.forgetting:
-            shown["forgetting"] = self._forgetting(sweep)
-            shown["gaps"] = ", ".join(_heading(name) for name in GAPS)
+            shown["forgetting"] = forgetting_tables(
+                sweep.table, lambda *asked: self._runs_of_task(sweep, *asked)
+            )
+            shown["gaps"] = ", ".join(map(heading, GAPS))
         shown["cards"] = [self._card(label, summary, sweep) for label in labels]
-        parts = [
-            ("map", "Map"), ("fronts", "Accuracy and cost"), ("methods", "All methods"),
-            ("forgetting", "Forgetting good data"), ("paired", "Paired comparison"),
-            ("spread", "Spread over the seeds"), ("further", "Further measures"), ("cards", "Methods"),
-        ]  # fmt: skip
-        shown["parts"] = [(name, heading) for name, heading in parts if shown.get(name)]
+        shown["parts"] = [(name, title) for name, title in _PARTS.items() if shown.get(name)]
         return shown
 
-    # ---- map ----
-
-    def _map(self, summary: Summary, sweep: Sweep, identity: str) -> Row:
+    def _map(self, summary: Summary, sweep: Sweep, identity: str) -> dict[str, Any]:
         weak = not_learned(sweep.corruption, self.learned)
-        runs: dict[tuple[str, float, float], list[Record]] = {}
+        runs: dict[Cell, list[Record]] = defaultdict(list)
         for record in sweep.corruption:
-            where = (record.method, float(record.regularity or 0), float(record.discovery or 0))
-            runs.setdefault(where, []).append(record)
-        numbers, lines = {}, {}
+            runs[record.method, float(record.regularity or 0), float(record.discovery or 0)].append(record)
+        columns = MAP_COLUMNS | (RECALIBRATED_COLUMNS if summary.recalibrated else {})
+        tiles: dict[Cell, dict[str, Any]] = {}
         for where, records in runs.items():
-            lines[where] = self._lines(summary, where, weak.get(where))
-            numbers[where] = self.cells.add(
-                Asked(
-                    title=f"{where[0]}: {_place(summary, where)}",
-                    lines=lines[where],
-                    records=records,
-                    columns=MAP_COLUMNS | (RECALIBRATED_COLUMNS if has_recalibrated(summary) else {}),
-                    command=self.grids.command(records, sweep.method_of),
-                )
-            )
+            lines = map_lines(summary, where, weak.get(where))
+            place, command = _place(summary, where), self.grids.command(records, sweep.method_of)
+            number = self.cells.add(f"{where[0]}: {place}", lines, records, columns, command)
+            failed, value = summary.cell[where]["failed"], summary.cell[where]["uxh"]
+            text = percent(value, 0) if is_known(value) else ABSENT if failed else MISSING
+            text += "!" if is_known(value) and failed else ""
+            label = f"{place}: {lines[0]}"
+            if where in weak:
+                text += UNLEARNED
+                label += ", original model had not learned the corruption"
+            tiles[where] = {"cell": number, "text": text, "label": label}
+        numbers = {where: tile["cell"] for where, tile in tiles.items()}
         self.charts[f"{identity}-map"] = map_chart(summary, weak, numbers).to_dict(validate=False)
-        rows = []
-        for method, row in summary.method.items():
-            tiles: list[Row] = []
-            for place in summary.places:
-                where = (method, *place)
-                cell = summary.cell.get(where)
-                if cell is None:
-                    tiles.append({"text": MISSING, "label": "not run"})
-                    continue
-                text = (
-                    percent(cell["uxh"], 0) if is_known(cell["uxh"]) else "×" if cell["failed"] else MISSING
-                )
-                mark = "!" if is_known(cell["uxh"]) and cell["failed"] else ""
-                mark += UNLEARNED if where in weak else ""
-                label = f"{_place(summary, where)}: {lines[where][0]}"
-                label += ", first model had not learned the corruption" if where in weak else ""
-                tiles.append({"text": text + mark, "cell": numbers[where], "label": label})
-            rows.append({"name": self._name(method, row["oracle"]), "tiles": tiles})
-        return {
-            "chart": f"{identity}-map",
-            "regularities": list(summary.regularity_labels.values()),
-            "rates": list(summary.discovery_labels.values()),
-            "rows": rows,
-        }
+        return {"chart": f"{identity}-map", "tiles": tiles}
 
-    def _lines(
-        self, summary: Summary, where: tuple[str, float, float], weak: float | None
-    ) -> tuple[str, ...]:
-        cell = summary.cell[where]
-        lines = []
-        if not is_known(cell["uxh"]):
-            lines.append("failed" if cell["failed"] else "skipped")
-        else:
-            half = cell["uxh_half_width"]
-            spread = f"± {percent(half)} (95 % t-interval, {cell['seeds']} seeds)" if is_known(half) else ""
-            lines.append(
-                f"{percent(cell['uxh'])} % {spread}" if spread else f"{percent(cell['uxh'])} %, one seed"
-            )
-            attack = f", attack succeeds {percent(cell['asr'])}" if is_known(cell["asr"]) else ""
-            lines.append(f"healed {percent(cell['healed'])}, utility {percent(cell['utility'])}{attack}")
-            gradients = cell["sample_gradients"]
-            if is_known(again := cell.get("uxh_recalibrated", math.nan)):
-                attack = cell.get("asr_recalibrated", math.nan)
-                said = f", attack succeeds {percent(attack)}" if is_known(attack) else ""
-                lines.append(f"recalibrated {percent(again)}{said}")
-            cost = f"{duration(cell['seconds'])}, {count(gradients)} sample gradients"
-            whole = summary.cell.get(("retrain", *where[1:]), {}).get("sample_gradients")
-            if where[0] != "retrain" and is_known(whole) and whole and is_known(gradients):
-                share = gradients / whole
-                cost += f" ({'under 1' if 0 < share < 0.01 else percent(share, 0)} % of retrain's)"
-            lines.append(cost)
-            if is_known(cell["rank"]):
-                lines.append(f"place {cell['rank']:.0f} of {cell['ranked']:.0f} here, oracles apart")
-            if cell["failed"]:
-                lines.append(f"{cell['failed']} of {cell['failed'] + cell['seeds']} seeds failed")
-        if weak is not None:
-            lines.append(
-                f"a first model had learned only {percent(weak, 0)} % of the corruption: this cell says little"
-            )
-        return tuple(lines)
+    def _runs_of_task(self, sweep: Sweep, task: str, method: str, names: list[str], line: str) -> int:
+        records = [
+            record for record in sweep.forgetting if (task_text(record), record.method) == (task, method)
+        ]
+        costs = {"seconds": "s", "sample_gradients": "gradients", "peak_memory": "MB"}
+        columns = {name: f"{heading(name)} %" for name in names} | costs
+        command = self.grids.command(records, sweep.method_of)
+        title = f"{method}: {sweep.title}, Forget {task}"
+        return self.cells.add(title, [line] if line else [], records, columns, command)
 
-    # ---- tables ----
-
-    def _fronts(self, summary: Summary, sweep: Sweep, identity: str) -> Row:
+    def _fronts(self, summary: Summary, sweep: Sweep, identity: str) -> dict[str, Any]:
         prepared = {
             label
             for label, method in sweep.method_of.items()
@@ -305,253 +230,57 @@ class _Page:
             charts.append({"chart": name, "axis": axis, "best": best})
         return {"charts": charts, "prepared": bool(prepared)}
 
-    def _methods(self, summary: Summary, table: pd.DataFrame) -> Row:
-        methods = summary.methods.rename_axis("method").reset_index()
-        whole = summary.method.get("retrain", {}).get("sample_gradients") or float("nan")
-        methods["share"] = methods["sample_gradients"] / whole
-        places = len(summary.places)
-
-        def mean(row: Any) -> Row:
-            some = f" ({row.cells}/{places} cells)" if 0 < row.cells < places else ""
-            return _standing(row, some)
-
-        columns: list[Column] = [("mean U × H %", True, mean)]
-        for regularity, label in summary.regularity_labels.items():
-            if len(summary.regularity_labels) > 1:
-                columns.append(_standings(f"{label} %", standings(table[table["regularity"] == regularity])))
-        columns += [
-            _percents("healed known %", "healed_known"),
-            _percents("healed unknown %", "healed_unknown"),
-            _percents("utility %", "utility"),
-            _percents("ASR %", "asr"),
-            *_recalibrated(summary),
-            ("time per run", True, lambda row: _cell(row.seconds, duration(row.seconds))),
-            ("gradients per run", True, lambda row: _cell(row.sample_gradients, count(row.sample_gradients))),
-            ("of retrain %", True, lambda row: _cell(row.share, percent(row.share, 0))),
-            ("MB", True, lambda row: _cell(row.peak_memory, megabytes(row.peak_memory))),
-            _counts("failed"),
-        ]
-        return self._table("Methods of this sweep", methods, columns)
-
-    def _forgetting(self, sweep: Sweep) -> list[Row]:
-        by_row: dict[tuple[str, str], list[Record]] = {}
-        for record in sweep.forgetting:
-            by_row.setdefault((task_text(record), record.method), []).append(record)
-        costs = {"seconds": "s", "sample_gradients": "gradients", "peak_memory": "MB"}
-        tables = []
-        for task, found in summarise_forgetting(sweep.table).items():
-            names = shown_measures(found)
-            measured = {name: f"{_heading(name)} %" for name in names if name != GAP}
-            headings = [(f"{_heading(name)} %", name != GAP) for name in names]
-            rows = []
-            for method, row in found.iterrows():
-                cells = [
-                    _cell(row[name, "mean"], with_interval(row[name, "mean"], row[name, "half_width"]))
-                    for name in names
-                ]
-                lines: tuple[str, ...] = ()
-                if GAP in names and is_known(row[GAP, "mean"]):
-                    gap = cells[names.index(GAP)]
-                    gap["chips"] = _gap_chips(found, method)
-                    lines = (f"average gap {gap['text']}",)
-                cells.append(_cell(row["seconds", "mean"], duration(row["seconds", "mean"])))
-                cells.append(_cell(row["failed", ""], number(row["failed", ""], ".0f")))
-                asked = Asked(
-                    title=f"{method}: {sweep.title}, Forget {task}",
-                    lines=lines,
-                    records=by_row[task, method],
-                    columns={**measured, **costs},
-                    command=self.grids.command(by_row[task, method], sweep.method_of),
-                )
-                name = {**self._name(method), "cell": self.cells.add(asked)}
-                rows.append({"name": name, "cells": cells, "faint": method == REFERENCE})
-            headings += [("time per run", False), ("failed", True)]
-            tables.append({"label": f"Forget {task}", "headings": headings, "rows": rows})
-        return tables
-
-    def _paired(self, pairs: pd.DataFrame) -> list[Row]:
-        def difference(row: Any) -> Row:
-            tie = [("tied", "tie", None)] if row.tied and is_known(row.p) else []
-            return _cell(row.difference, signed_interval(row.difference, row.half_width), tie)
-
-        columns: list[Column] = [
-            ("difference, points", True, difference),
-            ("p", False, lambda row: _cell(row.p, number(row.p, ".2g"))),
-            ("p, Holm", False, lambda row: _cell(row.p_holm, number(row.p_holm, ".2g"))),
-            ("pairs", True, lambda row: _cell(row.pairs, str(row.pairs))),
-            ("not paired", True, lambda row: _cell(row.not_paired, str(row.not_paired))),
-        ]
-        by = ["measure", "against", "chosen_by_mean"]
-        return [
-            self._table(f"{measure} against {against}", found, columns)
-            | {"by_mean": by_mean, "against": against, "better": "more" if measure == "U x H" else "less"}
-            for (measure, against, by_mean), found in pairs.groupby(by, sort=False)
-        ]
-
-    def _spreads(self, spreads: pd.DataFrame) -> list[Row]:
-        def seeds(row: Any) -> Row:
-            text = f"{counted(row.training_seeds, 'training')}, {counted(row.runs, 'run')}"
-            return _cell(row.training_seeds, text)
-
-        columns: list[Column] = [
-            ("mean %", True, lambda row: _cell(row.mean, with_interval(row.mean, row.half_width))),
-            _percents("sd training", "sd_training"),
-            _percents("sd unlearning", "sd_unlearning"),
-            ("seeds", False, seeds),
-            ("in words", False, lambda row: _cell(None, row.in_words)),
-        ]
-        return [
-            self._table(f"{measure}, forget {task}" if task else measure, found, columns)
-            for (task, measure), found in spreads.groupby(["task", "measure"], sort=False)
-        ]
-
-    def _further(self, measures: pd.DataFrame) -> list[Row]:
-        def value(row: Any) -> Row:
-            spread = f" ±{row.half_width:.2g}" if is_known(row.half_width) else ""
-            return _cell(row.mean, f"{row.mean:.3g}{spread}")
-
-        def beside(row: Any, name: str) -> Row:
-            found = getattr(row, name)
-            within = name == "gap" and found <= row.floor  # false where one is NaN
-            # Rounding leaves some 1e-17 where a model is compared with itself.
-            text = "0" if abs(found) < 1e-12 else number(found, ".3g")
-            return _cell(found, text, [("tied", "in the floor", None)] if within else [])
-
-        tables = []
-        for measure, found in measures.groupby("measure"):
-            names = [name for name in ("retrained", "gap", "floor", "oracle") if found[name].notna().any()]
-            columns: list[Column] = [
-                ("value", True, value),
-                *((name, name != "gap", lambda row, name=name: beside(row, name)) for name in names),
-                _counts("runs"),
-            ]
-            tables.append(self._table(measure, found, columns))
-        return tables
-
-    def _table(self, label: str, found: pd.DataFrame, columns: Sequence[Column]) -> Row:
-        """A row for each row of ``found``, whose column ``method`` names it."""
-        rows = [
-            {
-                "name": self._name(row.method, getattr(row, "oracle", False) is True),
-                "cells": [make(row) for _, _, make in columns],
-                "faint": getattr(row, "oracle", False) is True,
-            }
-            for row in found.itertuples()
-        ]
-        return {"label": label, "headings": [column[:2] for column in columns], "rows": rows}
-
-    # ---- cards ----
-
-    def _name(self, method: str, oracle: bool = False) -> Row:
-        return {"text": method, "href": f"#{self.card_of[method]}", "more": " (oracle)" if oracle else ""}
-
-    def _card(self, label: str, summary: Summary | None, sweep: Sweep) -> Row:
+    def _card(self, label: str, summary: Summary | None, sweep: Sweep) -> dict[str, Any]:
         method = sweep.method_of[label]
         facts = self.facts.get(method)
-        entries: list[tuple[str, str]] = []
         if facts is None:
-            entries.append(
-                ("About", f"{method} is not installed here, so nothing is known of its needs and source.")
-            )
+            about = f"{method} is not installed here, so nothing is known of its needs and source."
+            entries = {"About": about}
         else:
-            entries.append(("Needs", "; ".join(_NEEDS.get(need, need) for need in facts.needs) or "nothing"))
-            if facts.preparation:
-                how = _PREPARED.get(facts.preparation, facts.preparation)
-                entries.append(("Prepared", f"the first training must have been done {how}"))
-            entries.append(("Touches", facts.touches))
-            if facts.source:
-                entries.append(("Source", facts.source))
-            share = facts.retraining_share
-            cost = f"{'under 1' if share < 0.01 else percent(share, 0)} % of a retraining's passes at default settings"
-            entries.append(("Expected cost", "none" if facts.name == BASELINE else cost))
+            cost = f"{facts.cost} of a retraining's epochs at default settings"
+            how = facts.preparation and _PREPARED.get(facts.preparation, facts.preparation)
+            entries = {
+                "Needs": "; ".join(_NEEDS.get(need, need) for need in facts.needs) or "nothing",
+                "Prepared": how and f"the original model must have been trained {how}",
+                "Touches": facts.touches,
+                "Source": facts.source,
+                "Expected cost": "none" if facts.cost == "none" else cost,
+            }
         settings = {settings_text(record.settings) for record in sweep.records if record.method == label}
-        entries += [("Settings", text) for text in sorted(settings - {""})]
-        worst = None
-        if summary is not None and label in summary.method:
-            cells = summary.cells.loc[[label]]
-            cells = cells[cells["uxh"].notna() | (cells["failed"] > 0)]
-            cells = cells.assign(order=cells["uxh"].fillna(-1.0)).sort_values("order", kind="stable")
-            worst = [
-                f"{_place(summary, row.Index)}: "
-                + (
-                    f"{percent(row.uxh)} % (healed {percent(row.healed)}, utility {percent(row.utility)})"
-                    if is_known(row.uxh)
-                    else "failed"
-                )
-                for row in cells.head(_WORST).itertuples()
-            ]
-        about = facts.summary if facts else ""
-        return {"id": self.card_of[label], "label": label, "about": about, "entries": entries, "worst": worst}
+        return {
+            "label": label,
+            "about": facts.summary if facts else "",
+            "entries": [
+                *((name, text) for name, text in entries.items() if text),
+                *(("Settings", text) for text in sorted(settings - {""})),
+            ],
+            "worst": None if summary is None or label not in summary.method else _worst(summary, label),
+        }
 
 
-def _cell(value: float | None, text: str = MISSING, chips: Sequence[tuple[str, str, str | None]] = ()) -> Row:
-    """A table's cell, which sorts by ``value``; a chip is (kind, text, title)."""
-    return {"value": f"{value:.6g}" if is_known(value) else None, "text": text, "chips": chips}
+def _worst(summary: Summary, method: str) -> list[str]:
+    """The cells in which a method is worst, those that failed first."""
+    cells = summary.cells.loc[[method]]
+    cells = cells[cells["uxh"].notna() | (cells["failed"] > 0)].fillna({"uxh": -1.0})
+    return [
+        f"{_place(summary, row.Index)}: "
+        + (
+            f"{percent(row.uxh)} % (healed {percent(row.healed)}, utility {percent(row.utility)})"
+            if row.uxh >= 0
+            else "failed"
+        )
+        for row in cells.sort_values("uxh", kind="stable").head(_WORST).itertuples()
+    ]
 
 
-def _standing(row: Any, more: str = "") -> Row:
-    """The cell of a method's standing, see :func:`standings`; None where it has none."""
-    if row is None:
-        return _cell(None)
-    title = f"paired t-test against the best: p = {row.p:.2g}" if is_known(row.p) else None
-    kinds = [kind for kind in (row.mark, "tied" if row.tied else "") if kind in _CHIPS]
-    chips = [(kind, _CHIPS[kind], title) for kind in kinds]
-    return _cell(row.mean, with_interval(row.mean, row.half_width) + more, chips)
-
-
-def _standings(heading: str, found: pd.DataFrame) -> Column:
-    rows = {row.Index: row for row in found.itertuples()}
-    return heading, True, lambda row: _standing(rows.get(row.method))
-
-
-def _percents(heading: str, name: str) -> Column:
-    return heading, True, lambda row: _cell(getattr(row, name), percent(getattr(row, name)))
-
-
-def _recalibrated(summary: Summary) -> list[Column]:
-    """What normalisation statistics hide, where runs were measured with those of the retain set too."""
-    if not has_recalibrated(summary):
-        return []
-    columns = [_percents("U × H recalibrated %", "uxh_recalibrated")]
-    if "asr_recalibrated" in summary.methods:
-        columns.append(_percents("ASR recalibrated %", "asr_recalibrated"))
-
-    def hidden(row: Any) -> Row:
-        lost = row.uxh - row.uxh_recalibrated
-        return _cell(lost, percent(lost))
-
-    return [*columns, ("hidden by normalisation statistics, points", True, hidden)]
-
-
-def _counts(name: str) -> Column:
-    return name, True, lambda row: _cell(getattr(row, name), str(getattr(row, name)))
-
-
-def _gap_chips(found: pd.DataFrame, method: str) -> list[tuple[str, str, str | None]]:
-    """Mark the two smallest gaps, and those whose interval overlaps that of the smallest."""
-    gaps = found[GAP].dropna(subset="mean").sort_values("mean", kind="stable")
-    own, best, ranks = gaps.loc[method], gaps.iloc[0], sorted(gaps["mean"].unique())
-    chips: list[tuple[str, str, str | None]] = []
-    if own["mean"] in ranks[:2]:
-        chips.append(("best", "best", None) if own["mean"] == ranks[0] else ("second", "2nd", None))
-    # A mean without an interval compares as unequal to everything.
-    if own["mean"] > ranks[0] and own["mean"] - best["mean"] <= own["half_width"] + best["half_width"]:
-        chips.append(("tied", "tie", None))
-    return chips
-
-
-def _heading(name: str) -> str:
-    return SHOWN[name].replace("\n", " ")
-
-
-def _place(summary: Summary, where: tuple[str, float, float]) -> str:
+def _place(summary: Summary, where: Cell) -> str:
     return f"{summary.regularity_labels[where[1]]}, {summary.discovery_labels[where[2]]} known"
 
 
 def _where(record: Record) -> str:
     if record.regularity is None or record.discovery is None:
         return task_text(record)
-    return f"{regularity_name(record.regularity)}, {100 * record.discovery:.3g}% known"
+    return place_text(record.regularity, record.discovery)
 
 
 def _header(records: Sequence[Record]) -> str:
@@ -574,52 +303,42 @@ def _header(records: Sequence[Record]) -> str:
     return "; ".join(facts)
 
 
-def _warnings(sweeps: Sequence[Sweep], learned: Mapping[str, float]) -> list[str]:
+def _warnings(sweep: Sweep, learned: Mapping[str, float]) -> Iterator[str]:
     """What a reader has to know before the numbers."""
-    found: list[str] = []
-    for sweep in sweeps:
-        if len({record.seed for record in sweep.records}) == 1:
-            found.append(
-                f"{sweep.title}: one seed. No interval can be given; single cells may move by tens of points."
-            )
-        weak: dict[str, dict[int, float]] = {}
-        for record in sweep.corruption:
-            for share in not_learned([record], learned).values():
-                weak.setdefault(regularity_name(record.regularity or 0.0), {})[record.seed] = share
-        for name, shares in weak.items():
-            listed = ", ".join(
-                f"{percent(share, 0)} % (seed {seed})" for seed, share in sorted(shares.items())
-            )
-            found.append(
-                f"{sweep.title}, {name}: the first model had learned only {listed} of the corruption, under "
-                f"{percent(LEARNED_ENOUGH, 0)} %. There was little to unlearn: cells marked {UNLEARNED} say little."
-            )
-        failed = sum(record.status == "failed" for record in sweep.records)
-        if failed:
-            of_all = counted(len(sweep.records), "run")
-            found.append(f"{sweep.title}: {failed} of {of_all} failed; means are over the others.")
-        for name, what in (
-            ("device", "devices"),
-            ("torch", "versions of torch"),
-            ("expunge", "versions of expunge"),
-        ):
-            values = sorted({record.provenance.get(name, "unknown") for record in sweep.records})
-            if len(values) > 1:
-                found.append(f"{sweep.title}: several {what} ({', '.join(values)}).")
-    return found
+    title = sweep.title
+    if len({record.seed for record in sweep.records}) == 1:
+        yield f"{title}: one seed. No interval can be given; single cells may move by tens of points."
+    weak: dict[str, dict[int, float]] = defaultdict(dict)
+    for record in sweep.corruption:
+        for share in not_learned([record], learned).values():
+            weak[regularity_name(record.regularity or 0.0)][record.seed] = share
+    for name, shares in weak.items():
+        listed = ", ".join(f"{percent(share, 0)} % (seed {seed})" for seed, share in sorted(shares.items()))
+        yield (
+            f"{title}, {name}: the original model had learned only {listed} of the corruption, under "
+            f"{percent(LEARNED_ENOUGH, 0)} %. There was little to unlearn: cells marked {UNLEARNED} say little."
+        )
+    if failed := sum(record.status == "failed" for record in sweep.records):
+        yield f"{title}: {failed} of {counted(len(sweep.records), 'run')} failed; means are over the others."
+    for name, what in (
+        ("device", "devices"),
+        ("torch", "versions of torch"),
+        ("expunge", "versions of expunge"),
+    ):
+        values = sorted({record.provenance.get(name, "unknown") for record in sweep.records})
+        if len(values) > 1:
+            yield f"{title}: several {what} ({', '.join(values)})."
 
 
-def _machines(records: Sequence[Record]) -> Row:
-    names = list(dict.fromkeys(name for record in records for name in record.provenance if name != "created"))
-    found: Counter[tuple[str, ...]] = Counter()
-    dates: dict[tuple[str, ...], list[str]] = {}
-    for record in records:
-        where = tuple(record.provenance.get(name, MISSING) for name in names)
-        found[where] += 1
-        dates.setdefault(where, []).append(record.provenance.get("created", MISSING))
+def _machines(records: Sequence[Record]) -> dict[str, Any]:
+    """A row for each machine and version that records come from: when, and how many."""
+    found = pd.DataFrame([record.provenance for record in records], dtype=object).fillna(MISSING)
+    if "created" not in found:
+        found["created"] = MISSING
+    names = [name for name in found if name != "created"]
+    groups = found.groupby(names)["created"] if names else [((), found["created"])]
     rows = [
-        [*where, " to ".join(dict.fromkeys((min(dates[where]), max(dates[where])))), found[where]]
-        for where in sorted(found)
+        [*where, " to ".join(dict.fromkeys((min(dates), max(dates)))), len(dates)] for where, dates in groups
     ]
     return {"headings": [*names, "created", "records"], "rows": rows}
 
@@ -628,7 +347,10 @@ def _about(sweep: Sweep) -> list[tuple[str, str]]:
     """What all records of a sweep share."""
     first = sweep.records[0]
     recipe = {name: value for name, value in first.recipe.items() if value is not None}
-    entries = [("Records", str(len(sweep.records))), ("First training", settings_text(recipe))]
+    entries = [
+        ("Records", str(len(sweep.records))),
+        ("Training of the original model", settings_text(recipe)),
+    ]
     if sweep.corruption:
         task = sweep.corruption[0].task_settings.items()
         shared = {name: value for name, value in task if name not in ("regularity", "discovery", "seed")}

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from expunge.errors import InvalidInput, near_miss
+from expunge.errors import InvalidInput
 from expunge.results.frame import COSTS, forgets
-from expunge.statistics import half_width, holm, paired_t, variance_components
+from expunge.statistics import half_width, paired_t
 from expunge.store.record import BESIDE, METRICS
 from expunge.tasks.regularity import regularity_name
 
@@ -50,23 +50,14 @@ HIDDEN_MEANING = (
 LEVEL = 0.05
 """Two methods whose paired test has a larger p-value count as tied."""
 
+Cell = tuple[str, float, float]
+"""Method, regularity, discovery."""
+
 _PLACE = ["regularity", "discovery"]
 _CELL = ["method", *_PLACE]
 _COLUMNS = {
-    "oracle",
-    "seeds",
-    "failed",
-    "best",
-    "rank",
-    "ranked",
-    "cells",
-    "mean",
-    "n",
-    "half_width",
-    "mark",
-    "p",
-    "tied",
-}
+    "oracle", "seeds", "failed", "best", "rank", "ranked", "cells", "mean", "n", "half_width", "mark", "p", "tied",
+}  # fmt: skip
 """Columns of a summary that a measure of this name would take the place of; it stands under further measures alone."""
 _TIE = 1e-9
 
@@ -108,9 +99,9 @@ class Summary:
     methods: pd.DataFrame
 
     @functools.cached_property
-    def cell(self) -> dict[tuple[str, float, float], dict[str, Any]]:
+    def cell(self) -> dict[Cell, dict[str, Any]]:
         """The rows of ``cells`` as dictionaries."""
-        found: dict[tuple[str, float, float], dict[str, Any]] = self.cells.to_dict("index")
+        found: dict[Cell, dict[str, Any]] = self.cells.to_dict("index")
         return found
 
     @functools.cached_property
@@ -123,6 +114,11 @@ class Summary:
     def places(self) -> tuple[tuple[float, float], ...]:
         """Every (regularity, discovery) of the map, row by row."""
         return tuple((row, column) for row in self.regularity_labels for column in self.discovery_labels)
+
+    @property
+    def recalibrated(self) -> bool:
+        """Whether any run was measured with normalisation statistics of the retain set too."""
+        return RECALIBRATED[0] in self.methods and bool(self.methods[RECALIBRATED[0]].notna().any())
 
     @functools.cached_property
     def regularity_labels(self) -> dict[float, str]:
@@ -212,7 +208,7 @@ def standings(table: pd.DataFrame) -> pd.DataFrame:
     ``tied``: whether it does not tell the two apart.
 
     The test: d_s = mean over the cells that both methods have for seed s of (method - best), against 0 over the
-    seeds, at least two. Cells of one seed share their first model, so seeds are the unit and cells are not. Oracles
+    seeds, at least two. Cells of one seed share their original model, so seeds are the unit and cells are not. Oracles
     and methods that lack a cell which another one has get no mark.
     """
     rows = table[table["measure"] == "uxh"]
@@ -314,154 +310,9 @@ def summarise_forgetting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def compare(table: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
-    """Compare the methods of one sweep with one of them, on the map, on forgetting tasks, or on both.
-
-    Pairs are (task, training seed): cells that start from one first model are averaged, since they are not
-    independent. Oracles are left out unless one is chosen. A row for each measure ("U x H", of which more is better;
-    "average gap", of which less is) and method, best first: ``against``; ``chosen_by_mean``: whether that method was
-    chosen for its mean, which makes p-values too small; ``difference``, its 95 % ``half_width``, ``p``; ``p_holm``,
-    adjusted for the number of methods; ``tied``: whether that does not tell the two apart; ``pairs``, ``not_paired``.
-
-    Args:
-        table: of one sweep.
-        against: the method to compare with; by default the best by its mean, among those run everywhere. There is no
-            row where it has no finished run.
-    """
-    oracles = set(table.loc[table["is_oracle"], "method"]) - {against}
-    shown = table[~table["method"].isin(oracles)]
-    on_map = shown[(shown["measure"] == "uxh") & shown["regularity"].notna()]
-    gaps = with_gaps(shown)
-    parts = []
-    for measure, rows, task, sign in (
-        ("U x H", on_map, "regularity", 1),
-        ("average gap", gaps[gaps["measure"] == GAP], "task", -1),
-    ):
-        by = [task, "seed", *(["discovery"] if sign > 0 else []), "method"]
-        values = rows.groupby(by)["value"].mean().unstack("method")
-        if len(values.columns) > 1 and (against is None or against in values):
-            found = _against(values, against, [task, "seed"], sign)
-            parts.append(found.assign(measure=measure))
-    columns = [
-        "measure", "against", "method", "difference", "half_width", "p", "p_holm", "tied", "pairs", "not_paired",
-        "chosen_by_mean",
-    ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _against(values: pd.DataFrame, against: str | None, unit: Sequence[str], sign: int) -> pd.DataFrame:
-    means, coverage = sign * values.mean(), values.count()
-    chosen = against
-    if chosen is None:
-        candidates = means.drop(BASELINE, errors="ignore")
-        candidates = candidates if len(candidates) else means
-        whole = coverage[candidates.index]
-        chosen = candidates[whole == whole.max()].sort_index().idxmax()
-    others = means.drop(chosen).sort_values(ascending=False, kind="stable").index
-    found = paired(values, chosen, unit).loc[others]
-    made = found["p"].dropna()
-    found["p_holm"] = pd.Series(holm(made.to_list()), made.index, dtype=float)
-    return found.assign(
-        against=chosen, chosen_by_mean=against is None, method=others, tied=found["p_holm"] >= LEVEL
-    )
-
-
-def check_against(found: Sequence[pd.DataFrame], against: str | None, methods: Sequence[str]) -> None:
-    """Raise :class:`InvalidInput` if none of the comparisons ``found`` has a row for ``against``."""
-    if against is not None and not any(map(len, found)):
-        names = sorted(set(methods))
-        raise InvalidInput(
-            f"nothing can be compared with {against!r}{near_miss(against, names)}: it has no finished run beside "
-            f"another method's (methods: {', '.join(names)})"
-        )
-
-
-def unlearning_varies(table: pd.DataFrame) -> bool:
-    """Whether some training seed has several unlearning seeds."""
-    return bool(len(table[["seed", "unlearning_seed"]].drop_duplicates()) > table["seed"].nunique())
-
-
-def seed_spreads(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how much a method's result varies between trainings and between unlearnings of one training.
-
-    On the map a method's value for a pair of seeds is the mean Utility x Healed over its cells; pairs that lack a
-    cell which another pair has are left out. Of a forgetting task it is the average gap. A row for each method and
-    task; ``mean`` with ``half_width`` over the training seeds; ``sd_training``, ``sd_unlearning``, see
-    :func:`expunge.statistics.variance_components`; ``training_seeds`` and ``runs``: numbers; ``in_words``: which
-    spread is larger. No row unless unlearning seeds vary within a training seed.
-    """
-    columns = [
-        "task", "measure", "method", "mean", "half_width", "sd_training", "sd_unlearning", "training_seeds", "runs",
-        "in_words",
-    ]  # fmt: skip
-    if not unlearning_varies(table):
-        return pd.DataFrame(columns=columns)
-    pair = ["task", "method", "seed", "unlearning_seed"]
-    cells = table[(table["measure"] == "uxh") & table["regularity"].notna()].groupby(pair)["value"]
-    cells = cells.agg(value="mean", size="count")
-    whole = cells["size"] == cells["size"].groupby(level=["task", "method"]).transform("max")
-    gaps = with_gaps(table)
-    rows: list[dict[str, Any]] = []
-    for measure, values, sign in (
-        ("U x H, mean of the map", cells.loc[whole, ["value"]].reset_index(), -1),
-        ("average gap", gaps[gaps["measure"] == GAP], 1),
-    ):
-        means = over_seeds(values, ["task", "method"]).reset_index()
-        for row in means.sort_values("mean", key=lambda mean, sign=sign: sign * mean, kind="stable").to_dict(
-            "records"
-        ):
-            own = values[(values["task"] == row["task"]) & (values["method"] == row["method"])]
-            training, unlearning = variance_components(own.groupby("seed")["value"].apply(list).to_dict())
-            rows.append(
-                {
-                    **row,
-                    "task": "" if sign < 0 else row["task"],
-                    "measure": measure,
-                    "sd_training": training,
-                    "sd_unlearning": unlearning,
-                    "training_seeds": row["n"],
-                    "runs": len(own),
-                    "in_words": larger_spread(training, unlearning),
-                }
-            )
-    found = pd.DataFrame(rows, columns=columns).astype({"sd_training": float, "sd_unlearning": float})
-    return found.sort_values("task", kind="stable", ignore_index=True)
-
-
-def larger_spread(training: float | None, unlearning: float | None) -> str:
-    """Return in words which of two standard deviations is larger; ``None``: not known."""
-    if unlearning is None:
-        return "one unlearning seed for each training: its spread is not known"
-    if training is None:
-        return "one training seed: the spread between trainings is not known"
-    if max(training, unlearning) < 5e-4:
-        return "neither seed matters"
-    if unlearning < 5e-4:
-        return "unlearning is repeatable: all spread comes from training"
-    if training < 5e-4:
-        return "unlearning noise explains all of it"
-    larger, smaller = ("training", "unlearning") if training >= unlearning else ("unlearning", "training")
-    times = max(training, unlearning) / min(training, unlearning)
-    if times < 1.25:
-        return "both seeds matter as much"
-    return f"the {larger} seed matters {times:.1f} times as much as the {smaller} seed"
-
-
-def further_measures(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for each method and measure that neither map nor forgetting tables show: by name, then rising gap.
-
-    ``mean`` with ``half_width`` over the training seeds; the means of ``retrained``, ``floor`` and ``oracle``, NaN
-    where there are none; ``gap``: mean of |value - retrained|, run by run; ``runs``: how many have the number.
-    """
-    on_map = table["regularity"].notna()
-    shown = (table["measure"].isin(SHOWN) & ~on_map) | (table["measure"].isin(RECALIBRATED) & on_map)
-    rows = table[~table["measure"].isin(["", *METRICS, *COSTS]) & ~shown]
-    by = rows.assign(gap=(rows["value"] - rows["retrained"]).abs()).groupby(["measure", "method"])
-    found = over_seeds(rows, ["measure", "method"])[["mean", "half_width"]].join(
-        by[["retrained", "gap", "floor", "oracle"]].mean()
-    )
-    found["runs"] = by.size()
-    return found.reset_index().sort_values(["measure", "gap", "method"], ignore_index=True)
+def shown_measures(found: pd.DataFrame) -> list[str]:
+    """Return those of :data:`SHOWN` that some method of a forgetting task has."""
+    return [name for name in SHOWN if (name, "mean") in found and found[name, "mean"].notna().any()]
 
 
 def _check(runs: pd.DataFrame) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 MISSING = "–"
+ABSENT, UNLEARNED = "×", "°"
+"""For a value that is missing from the map, and behind one whose original model had not learned the corruption."""
 
 
 def is_known(value: float | None) -> bool:
@@ -54,8 +56,8 @@ def count(number: float | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return ``1 run``, ``2 runs``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return ``1 run``, ``2,000 runs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def megabytes(size: float | None) -> str:

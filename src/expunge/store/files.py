@@ -7,23 +7,26 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from expunge.errors import StoreError
 from expunge.store.atomic import write_atomically
 
 
-class Files(Protocol):
-    """Files by name; each is whole or not there."""
+class Files:
+    """Files by name in a folder of this machine, which is made with the first file; each is whole or not there."""
 
-    folder: Path | str
-    """Opens the same place again, also in another process."""
+    def __init__(self, folder: Path) -> None:
+        self.folder: Path | str = folder.expanduser().absolute()
+        """Opens the same place again, also in another process."""
 
     def where(self, name: str) -> Path | str:
         """Full path of ``name``."""
+        return Path(self.folder) / name
 
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
+        return Path(self.where(name)).is_file()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
         """Return its bytes from ``start`` to ``stop``.
@@ -32,9 +35,13 @@ class Files(Protocol):
             FileNotFoundError: there is none.
             OSError: it cannot be read.
         """
+        with Path(self.where(name)).open("rb") as file:
+            file.seek(start)
+            return file.read(-1 if stop is None else stop - start)
 
     def size(self, name: str) -> int:
         """Its length in bytes; raises like :meth:`read`."""
+        return Path(self.where(name)).stat().st_size
 
     def write(self, name: str, content: bytes) -> None:
         """Store it.
@@ -42,72 +49,18 @@ class Files(Protocol):
         Raises:
             OSError: it cannot be written; nothing is left behind where that can be helped.
         """
+        write_atomically(Path(self.where(name)), content)
 
 
-def open_files(folder: str | Path) -> Files:
-    """Return the files at a local path or an fsspec URL, which is told from a path by its ``://``.
-
-    Raises:
-        StoreError: a URL that fsspec does not know, or whose package is not installed.
-    """
-    if isinstance(folder, Path) or "://" not in folder:
-        return LocalFiles(Path(folder))
-
-    # Only who stores elsewhere waits for the import.
-    from fsspec.core import url_to_fs
-    from fsspec.implementations.local import LocalFileSystem
-
-    try:
-        # Others write there too: a remembered listing would hide their files.
-        system, root = url_to_fs(folder, use_listings_cache=False)
-    except (ImportError, ValueError, OSError) as error:
-        raise StoreError(
-            f"the place {folder!r} for weights cannot be used: {error}; install the package that fsspec "
-            "names for it, or give a local folder"
-        ) from error
-    if isinstance(system, LocalFileSystem):
-        return LocalFiles(Path(root))  # fsspec does not flush what it writes to the disk
-    return RemoteFiles(folder, system, str(root))
-
-
-class LocalFiles:
-    """Files in a folder of this machine; made with the first file."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder: Path | str = folder.expanduser().absolute()
-
-    def where(self, name: str) -> Path:
-        """See :class:`Files`."""
-        return Path(self.folder) / name
-
-    def has(self, name: str) -> bool:
-        """See :class:`Files`."""
-        return self.where(name).is_file()
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """See :class:`Files`."""
-        with self.where(name).open("rb") as file:
-            file.seek(start)
-            return file.read(-1 if stop is None else stop - start)
-
-    def size(self, name: str) -> int:
-        """See :class:`Files`."""
-        return self.where(name).stat().st_size
-
-    def write(self, name: str, content: bytes) -> None:
-        """See :class:`Files`."""
-        write_atomically(self.where(name), content)
-
-
-class RemoteFiles:
+class RemoteFiles(Files):
     """Files at an fsspec URL, with credentials as its package finds them (environment, configuration)."""
 
     def __init__(self, url: str, system: Any, root: str) -> None:
-        self.folder: Path | str = url.rstrip("/")
+        self.folder = url.rstrip("/")
         self._system, self._root = system, root.rstrip("/")
 
     def where(self, name: str) -> str:
-        """See :class:`Files`."""
+        """Full URL of ``name``."""
         return f"{self.folder}/{name}"
 
     def has(self, name: str) -> bool:
@@ -155,3 +108,29 @@ class RemoteFiles:
             raise
         except Exception as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def open_files(folder: str | Path) -> Files:
+    """Return the files at a local path or an fsspec URL, which is told from a path by its ``://``.
+
+    Raises:
+        StoreError: a URL that fsspec does not know, or whose package is not installed.
+    """
+    if isinstance(folder, Path) or "://" not in folder:
+        return Files(Path(folder))
+
+    # Only who stores elsewhere waits for the import.
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        # Others write there too: a remembered listing would hide their files.
+        system, root = url_to_fs(folder, use_listings_cache=False)
+    except (ImportError, ValueError, OSError) as error:
+        raise StoreError(
+            f"the place {folder!r} for weights cannot be used: {error}; install the package that fsspec "
+            "names for it, or give a local folder"
+        ) from error
+    if isinstance(system, LocalFileSystem):
+        return Files(Path(root))  # fsspec does not flush what it writes to the disk
+    return RemoteFiles(folder, system, str(root))

@@ -15,7 +15,7 @@ SCHEMA_VERSION: int = 4
 """1 demanded a place on the map of every record; 3 has claims, which an older expunge would not heed; 4 holds a
 measurement and what stands beside it in one entry, where 3 had an entry NAME_retrained beside NAME."""
 LEARNED_ENOUGH = 0.95
-"""Share of the corrupted labels a first model must have learned for its cells to mean something."""
+"""Share of the corrupted labels an original model must have learned for its cells to mean something."""
 STATUSES = ("done", "failed", "skipped")
 METRICS = ("healed", "healed_known", "healed_unknown", "utility", "uxh", "asr", "corruption_learned")
 

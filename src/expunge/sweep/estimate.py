@@ -1,4 +1,4 @@
-"""How long a plan will take, from a few timed steps of its first models on this machine."""
+"""How long a plan will take, from a few timed steps of its original models on this machine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CPU_BATCH = 128
 def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads: int) -> float:
     """Return the estimated wall time of all cells of ``plan`` and those of its shared models not in ``trained``.
 
-    seconds = max(sum of work, longest first model with its longest cell) * seconds per epoch / workers, with the
-    work in epochs of the first training and the seconds per epoch timed for each recipe. What methods do on the
-    forget set alone, reading data and starting workers is not counted.
+    seconds = max(sum of work, longest original model with its longest cell) * seconds per epoch / workers, with the
+    work in epochs of the original model's training and the seconds per epoch timed for each recipe. What methods do
+    on the forget set alone, reading data and starting workers is not counted.
 
     Args:
         plan: what is to be run.
-        trained: keys of the first models and references that exist.
+        trained: keys of the original models and references that exist.
         workers: processes that share the work.
         threads: of each process.
     """

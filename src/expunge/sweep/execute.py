@@ -39,7 +39,7 @@ class Status:
         elsewhere: cells that another coordinator finished during this run.
         share: share of this run's work that is done, in [0, 1].
         doing: what was finished last.
-        warnings: first models that have not learned the corruption.
+        warnings: original models that have not learned the corruption.
     """
 
     total: int
@@ -119,7 +119,7 @@ def _local_engine(plan: Plan, workers: int) -> LocalEngine:
 
 
 def _unlearned(plan: Plan, store: Store) -> list[str]:
-    """Name the first models, of this run or an earlier one, that have not learned their corruption."""
+    """Name the original models, of this run or an earlier one, that have not learned their corruption."""
     warnings = []
     for training in plan.trainings:
         # Example-tied dropout keeps corruption out of the path that is measured: that is its purpose.
@@ -128,7 +128,7 @@ def _unlearned(plan: Plan, store: Store) -> list[str]:
         learned = learned_corruption(store.weights, training.key)
         if learned is not None and learned < LEARNED_ENOUGH:
             warnings.append(
-                f"first model, {_where(training.task)}, seed {training.seed}: has learned "
+                f"original model, {_where(training.task)}, seed {training.seed}: has learned "
                 f"only {learned:.0%} of the corruption"
             )
     return warnings
@@ -140,7 +140,7 @@ def _where(task: Task) -> str:
 
 
 def _role(job: Training | Reference) -> str:
-    return "first" if isinstance(job, Training) else job.role.replace("_", " ")
+    return "original" if isinstance(job, Training) else job.role.replace("_", " ")
 
 
 _Job = Training | Reference | Cell
@@ -244,19 +244,19 @@ class _Run:
             self._trained(job, future)
 
     def _trained(self, job: _Shared, future: Future[Any]) -> None:
-        what = "first training" if isinstance(job, Training) else f"training of the {_role(job)} model"
         try:
             future.result()
         except (CannotWrite, EngineError):
             raise
         except Exception as error:
-            self._fail(self._cells_of(job), f"the {what} failed: {type(error).__name__}: {error}")
+            told = f"the training of the {_role(job)} model failed: {type(error).__name__}: {error}"
+            self._fail(self._cells_of(job), told)
         self._settled(job)
         self.claims.release(job.key)
         self._tell(f"{_role(job)} model, {_where(job.task)}, seed {job.task.seed}")
 
     def _settled(self, job: _Shared) -> None:
-        """Note that a first model or a reference is through, and free what waits for nothing else."""
+        """Note that an original model or a reference is through, and free what waits for nothing else."""
         self.finished.add(job.key)
         self.work_done += self.shared_work[job.key]
         self._unblock()

@@ -40,10 +40,10 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Setup:
-    """How first models are trained, and the methods as they are set for them.
+    """How original models are trained, and the methods as they are set for them.
 
     Args:
-        recipe: of the first models.
+        recipe: of the original models.
         methods: with their settings.
     """
 
@@ -60,7 +60,7 @@ class Grid:
         tasks: what is to be forgotten.
         setups: at least one.
         seeds: of data and training, and of unlearning unless there are ``unlearning_seeds``.
-        unlearning_seeds: each method is run with each of them on each first model.
+        unlearning_seeds: each method is run with each of them on each original model.
         metrics: names of metrics beside those of every record.
         population: models of each population, for the metrics that need some ("ulira", "klom", ...).
     """
@@ -87,7 +87,7 @@ class Grid:
         return self.setups[0]
 
     def plans(self, numerics: Numerics) -> tuple[Plan, ...]:
-        """Lay out the cells of each setup; setups of one recipe share first models.
+        """Lay out the cells of each setup; setups of one recipe share original models.
 
         Raises:
             InvalidInput: see :func:`make_plan`.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,50 @@ _MOST_METRICS = 1000
 """What MLflow takes in one request."""
 
 
-class TensorBoard:
-    """Event files below ``<folder>/tensorboard``, one folder for each run.
+class LightningTracker:
+    """A run of a Lightning ``Logger`` for each record: what was run, what came out, its learning curve.
 
-    Read them with ``tensorboard --logdir``; its HPARAMS tab is the table of the cells.
+    A tracker of one's own derives from it, sets ``place`` and makes the logger; ``--log module:Class`` names it.
 
     Args:
-        target: another folder.
+        target: what follows the name in ``--log``; None if nothing does.
         folder: folder of the sweep.
+    """
+
+    place: str
+
+    def __init__(self, target: str | None, folder: Path) -> None: ...
+
+    def logger(self, record: Record) -> Any:
+        """Return the logger of one run."""
+        raise NotImplementedError
+
+    def log(self, record: Record) -> None:
+        """Log one record as one run."""
+        logger = self.logger(record)
+        self.log_results(logger, record)
+        self.log_curve(logger, record)
+        self.end(logger, record)
+
+    def log_results(self, logger: Any, record: Record) -> None:
+        """Log what was run and what came out."""
+        logger.log_hyperparams(parameters(record))
+        logger.log_metrics(results(record))
+
+    def log_curve(self, logger: Any, record: Record) -> None:
+        """Log the learning curve as ``curve/NAME``; a row's step is its place, as rows name epochs differently."""
+        for step, row in enumerate(record.log):
+            logger.log_metrics({f"curve/{name}": value for name, value in row.items()}, step=step)
+
+    def end(self, logger: Any, record: Record) -> None:
+        """End the run."""
+        logger.finalize("success" if record.status == "done" else "failed")
+
+
+class TensorBoard(LightningTracker):
+    """Event files below ``<folder>/tensorboard`` or in the folder ``target``, one folder for each run.
+
+    Read them with ``tensorboard --logdir``; its HPARAMS tab is the table of the cells.
 
     Raises:
         InvalidInput: pytorch-lightning or tensorboard is not installed.
@@ -41,28 +78,24 @@ class TensorBoard:
         self._root.mkdir(parents=True, exist_ok=True)
         self.place = str(self._root)
 
-    def log(self, record: Record) -> None:
-        """Log one record as one run."""
-        logger = self._make(self._root, name="", version=self._free(run_name(record)))
+    def logger(self, record: Record) -> Any:
+        """Return one with a folder of its own: two attempts at one cell are two runs."""
+        name = re.sub(r"[^\w.=-]+", "-", run_name(record))
+        taken = {path.name for path in self._root.glob(f"{name}*")}
+        names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
+        return self._make(self._root, name="", version=next(new for new in names if new not in taken))
+
+    def log_results(self, logger: Any, record: Record) -> None:
+        """Log both together, as the table of the cells needs them."""
         logger.log_hyperparams(parameters(record), results(record), step=0)
-        _log_curve(logger, record)
         if record.error:
             logger.experiment.add_text("error", textwrap.indent(record.error, "    "))
-        logger.finalize(_outcome(record))
-
-    def _free(self, name: str) -> str:
-        """Return a folder name of its own: two attempts at one cell are two runs."""
-        made = re.sub(r"[^\w.=-]+", "-", name)
-        taken = {path.name for path in self._root.glob(f"{made}*")}
-        return next(new for new in _numbered(made) if new not in taken)
 
 
-class MLflow:
+class MLflow(LightningTracker):
     """Runs of the experiment "expunge", by default in the SQLite file ``<folder>/mlflow.db``.
 
-    Args:
-        target: another folder, or a tracking URI; by default $MLFLOW_TRACKING_URI if it is set.
-        folder: folder of the sweep.
+    ``target``: another folder, or a tracking URI; by default $MLFLOW_TRACKING_URI if it is set.
 
     Raises:
         InvalidInput: pytorch-lightning or mlflow is not installed, or the experiment cannot be opened.
@@ -100,13 +133,13 @@ class MLflow:
                 if found is not None or client.get_experiment_by_name(PROJECT) is None:
                     raise
 
-    def log(self, record: Record) -> None:
-        """Log one record as one run."""
+    def logger(self, record: Record) -> Any:
+        """Return one with the record's key and error as tags."""
         tags = {"expunge.key": record.key} | ({"error": record.error[-4000:]} if record.error else {})
-        logger = self._make(PROJECT, run_name=run_name(record), tracking_uri=self._uri, tags=tags)
-        logger.log_hyperparams(parameters(record))
-        logger.log_metrics(results(record))
-        # One transaction for the whole curve: row by row it takes a second in SQLite.
+        return self._make(PROJECT, run_name=run_name(record), tracking_uri=self._uri, tags=tags)
+
+    def log_curve(self, logger: Any, record: Record) -> None:
+        """Log it in one transaction: row by row it takes a second in SQLite."""
         now = int(1000 * time.time())
         points = [
             self._metric(f"curve/{name}", value, now, step)
@@ -115,17 +148,13 @@ class MLflow:
         ]
         for start in range(0, len(points), _MOST_METRICS):
             logger.experiment.log_batch(logger.run_id, metrics=points[start : start + _MOST_METRICS])
-        logger.finalize(_outcome(record))
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(LightningTracker):
     """Runs of the project "expunge" ($WANDB_PROJECT): on the server if $WANDB_API_KEY is set, else offline.
 
-    Offline runs lie in ``<folder>/wandb``; ``wandb sync`` uploads them.
-
-    Args:
-        target: another folder, or the URL of a server of one's own.
-        folder: folder of the sweep.
+    Offline runs lie in ``<folder>/wandb``; ``wandb sync`` uploads them. ``target``: another folder, or the URL of a
+    server of one's own.
 
     Raises:
         InvalidInput: pytorch-lightning or wandb is not installed, or there is a server's URL but no key.
@@ -145,17 +174,10 @@ class WeightsAndBiases:
         # The sweep's own output and machine are no property of a cell. A lost server ends in an error
         # within a minute; by default wandb tries on for ever.
         settings = {
-            "silent": True,
-            "console": "off",
-            "disable_git": True,
-            "x_disable_meta": True,
-            "x_disable_stats": True,
-            "init_timeout": 30.0,
-            "finish_timeout": 60.0,
-            "finish_timeout_raises": True,
-            **({"base_url": url} if url else {}),
-            **({} if online else {"mode": "offline"}),
-        }
+            "silent": True, "console": "off", "disable_git": True, "x_disable_meta": True, "x_disable_stats": True,
+            "init_timeout": 30.0, "finish_timeout": 60.0, "finish_timeout_raises": True,
+            **({"base_url": url} if url else {}), **({} if online else {"mode": "offline"}),
+        }  # fmt: skip
         self._options = {"offline": not online, "settings": wandb.Settings(**settings)}
         wandb.setup(settings=self._options["settings"])  # what is said before a run begins is silenced too
         self._project = os.environ.get("WANDB_PROJECT") or PROJECT
@@ -163,39 +185,16 @@ class WeightsAndBiases:
         if not online:
             self.place = f"{self._root / 'wandb'}; 'wandb sync' of the folders there uploads them"
 
-    def log(self, record: Record) -> None:
-        """Log one record as one run."""
-        logger = self._make(
-            run_name(record),
-            save_dir=self._root,
-            project=self._project,
-            tags=[record.method],
-            **self._options,
-        )
-        logger.log_hyperparams(parameters(record))
-        _log_curve(logger, record)
-        logger.log_metrics(results(record))
+    def logger(self, record: Record) -> Any:
+        """Return one that tags the run with its method."""
+        own = {"save_dir": self._root, "project": self._project, "tags": [record.method]}
+        return self._make(run_name(record), **own, **self._options)
+
+    def end(self, logger: Any, record: Record) -> None:
+        """End the run, with its error if it failed."""
         if record.error:
             logger.experiment.summary["error"] = record.error
         logger.experiment.finish(exit_code=0 if record.status == "done" else 1)
-
-
-def _log_curve(logger: Any, record: Record) -> None:
-    """Log the learning curve as ``curve/NAME``; a row's step is its place, as rows name epochs differently."""
-    for step, row in enumerate(record.log):
-        logger.log_metrics({f"curve/{name}": value for name, value in row.items()}, step=step)
-
-
-def _outcome(record: Record) -> str:
-    return "success" if record.status == "done" else "failed"
-
-
-def _numbered(name: str) -> Iterator[str]:
-    yield name
-    number = 2
-    while True:
-        yield f"{name}-{number}"
-        number += 1
 
 
 def _needs(module: str, extra: str) -> Any:

@@ -1,4 +1,4 @@
-"""The first training: the model that every method starts from, and what is recorded on the way."""
+"""Trains the original model, which every method starts from, and records what is needed of that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from expunge.training.team import current_team
 
 @dataclass(frozen=True)
 class FirstModel:
-    """A first model.
+    """An original model.
 
     Args:
         model: as it was trained.
@@ -36,7 +36,7 @@ class FirstModel:
 def train_first(
     recipe: Recipe, problem: Problem, seed: int, numerics: Numerics, progress: Progress = silent
 ) -> FirstModel:
-    """Train a fresh model on the training set of ``problem``, stored labels and corruption included.
+    """Train a fresh model on the training set of ``problem``, given labels and corruption included.
 
     Several devices share it, in a process for each and without progress.
 

@@ -1,4 +1,4 @@
-"""A grid laid out as jobs: first trainings, each shared by many cells, then the cells."""
+"""A grid laid out as jobs: trainings, each shared by many cells, then the cells."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY_VERSION = 2
 DIFFICULTY, CODES = "expunge.difficulty", "expunge.codes"
 POPULATION = 64
 """Models of each population, as is customary."""
-"""Names under which a first model's file holds the mean training losses and the mnemonic codes."""
+"""Names under which an original model's file holds the mean training losses and the mnemonic codes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _load(choice: DataChoice, device: str) -> ImageData:
 
 @dataclass(frozen=True)
 class Training:
-    """A first model: one for every method and discovery rate of a task."""
+    """An original model: one for every method and discovery rate of a task."""
 
     key: str
     data: DataChoice
@@ -93,7 +93,7 @@ class Reference:
     Args:
         key: content hash.
         role: "retrained", "second_retrained" (the same by another seed, for the noise floor) or "oracle".
-        training: the first model of these cells; gives the data, and the task its hardest examples.
+        training: the original model of these cells; gives the data, and the task its hardest examples.
         task: whose forget set it is trained without.
         recipe: of the grid, without any method's preparation.
         seed: of initialisation and order.
@@ -120,13 +120,13 @@ class Cell:
 
     Args:
         key: content hash, under which the record is stored.
-        training: the first model it starts from.
+        training: the original model it starts from.
         task: what is to be forgotten.
         task_key: content hash of the task carried out.
         method: with its settings.
-        seed: of the data and the first training.
+        seed: of the data and the original model.
         unlearning_seed: of the unlearning.
-        work: in epochs of the first training.
+        work: in epochs of the original model's training.
         metrics: names of metrics beside those of every record.
         references: the models that these compare with.
         population: models of each population, where one of the metrics needs some; else 0.
@@ -160,7 +160,7 @@ class Plan:
 
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> Plan:
-        """Return the plan of some cells, each key once, with the first models and references they need."""
+        """Return the plan of some cells, each key once, with the original models and references they need."""
         taken = {cell.key: cell for cell in cells}
         trainings = {cell.training.key: cell.training for cell in taken.values()}
         references = {found.key: found for cell in taken.values() for found in cell.references}
@@ -181,17 +181,17 @@ def make_plan(
 ) -> Plan:
     """Lay out every combination, each with the content hash under which its record is stored.
 
-    A seed is the seed of the data and of the first training, and without ``unlearning_seeds`` of the unlearning
+    A seed is the seed of the data and of the original model, and without ``unlearning_seeds`` of the unlearning
     too; each derives its own draws from it.
 
     Args:
         data: which data.
         tasks: what is to be forgotten.
-        recipe: of the first models and of the references.
+        recipe: of the original models and of the references.
         methods: with their settings.
         seeds: of data and training.
         numerics: where to compute.
-        unlearning_seeds: every method is run with each of them on each first model.
+        unlearning_seeds: every method is run with each of them on each original model.
         metrics: names of metrics beside those of every record; the models they compare with join the plan.
         population: models of each population, for the metrics that need some.
 
@@ -232,7 +232,7 @@ def make_plan(
                 training = trainings.setdefault(
                     model_key, Training(model_key, data, task, own, seed, numerics, float(own.epochs))
                 )
-                # The hardest samples are those of one first model.
+                # The hardest samples are those of one original model.
                 own_task = fingerprint(task_key, model_key) if task.needs_difficulty else task_key
                 needed = []
                 for role in roles:
@@ -292,7 +292,7 @@ def _keys(data: DataChoice, task: Task, device: str) -> tuple[str, str]:
 
 
 def training_problem(data: DataChoice, task: Task, device: str) -> Problem:
-    """Carry out a task as far as it is known before the first training: its training set and its keys."""
+    """Carry out a task as far as it is known before any training: its training set and its keys."""
     return _build(data, task, device)
 
 
@@ -303,7 +303,7 @@ def build_before_training(task: Task, images: ImageData) -> Problem:
 
 
 def build_problem(training: Training, task: Task, folder: Path | str) -> Problem:
-    """Carry out a task on the data of a first model, which is in ``folder`` if the task depends on it."""
+    """Carry out a task on the data of an original model, which is in ``folder`` if the task depends on it."""
     device = training.numerics.device
     if not task.needs_difficulty:
         return training_problem(training.data, task, device)

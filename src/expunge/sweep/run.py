@@ -25,7 +25,7 @@ from expunge.sweep.reference_run import measure_chosen
 
 
 def run_training(job: Training, folder: Path | str) -> float | None:
-    """Train a first model and store it under its key, unless it is there.
+    """Train an original model and store it under its key, unless it is there.
 
     Its file also holds the mean training loss of every example and the mnemonic codes, if there are any.
     Returns the share of the corruption that it has learned, ``None`` where nothing is corrupted.
@@ -54,7 +54,7 @@ def run_training(job: Training, folder: Path | str) -> float | None:
 
 
 def learned_corruption(weights: WeightStore, key: str) -> float | None:
-    """Share of the corruption that a stored first model has learned; ``None`` where nothing is corrupted."""
+    """Share of the corruption that a stored original model has learned; ``None`` where nothing is corrupted."""
     text = weights.metadata(key)["corruption_learned"]
     return None if text == "None" else float(text)
 
@@ -98,7 +98,7 @@ def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
 
 
 def load_trained(training: Training, folder: Path | str) -> tuple[nn.Module, Tensor | None]:
-    """Return the stored first model, and the mnemonic codes it was trained with if it was."""
+    """Return the stored original model, and the mnemonic codes it was trained with if it was."""
     images = training.data.load(training.numerics.device)
     model = training.recipe.build(images.shape, len(images.classes), torch.Generator())
     tensors = WeightStore(folder).load(training.key, training.numerics.device)

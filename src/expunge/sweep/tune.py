@@ -12,9 +12,8 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Search
 from expunge.registry import METHODS
 from expunge.sweep.grid import Grid, Setup
-from expunge.sweep.tuning.cases import prepare, run_trial
 from expunge.sweep.tuning.search import Study, load_optuna
-from expunge.sweep.tuning.trials import Clock, Trial, TuneStatus
+from expunge.sweep.tuning.trials import Clock, Trial, Trials
 from expunge.training.numerics import Numerics
 
 RULE = "validation accuracy x forgetting quality"
@@ -31,7 +30,7 @@ class Tuned:
         best: the trial of the highest score; of equal ones the first.
         trials: all of them, in the order they were run.
         rule: how a trial was scored.
-        tuning_seeds: of data, first training and unlearning.
+        tuning_seeds: of data, training and unlearning.
         seed: of the sampler.
         oracle: whether the score knew the retrained model.
         interrupted: whether the search was ended by hand before its last trial.
@@ -59,7 +58,7 @@ class Tuned:
 
     @property
     def budget(self) -> dict[str, float]:
-        """Trials, seconds and sample gradients that the search took, first trainings apart."""
+        """Trials, seconds and sample gradients that the search took, trainings of original models apart."""
         return {
             "trials": len(self.trials),
             "seconds": sum(trial.seconds for trial in self.trials),
@@ -74,7 +73,7 @@ def tune(
     trials: int = 20,
     seed: int = 0,
     oracle: bool = False,
-    report: Callable[[TuneStatus], None] = lambda _: None,
+    report: Callable[[float, str], None] = lambda _share, _doing: None,
     tuning_seeds: Sequence[int] = (100, 101),
     numerics: Numerics | None = None,
 ) -> Tuned:
@@ -85,7 +84,7 @@ def tune(
 
         accuracy on validation images outside the forgotten concept  x  forgetting quality,
 
-    where the quality, with a_f the accuracy on the stored labels of the forget set, is
+    where the quality, with a_f the accuracy on the given labels of the forget set, is
 
     * classes and corruption: 1 - max(0, a_f - chance) / (1 - chance);
     * samples: 1 - |a_f - a_val|, since forgotten samples are to look like unseen ones;
@@ -105,8 +104,8 @@ def tune(
         trials: how many choices are tried, the first one included.
         seed: of the sampler.
         oracle: score by the distance to the retrained model, which nobody has outside an experiment.
-        report: called as the work goes on.
-        tuning_seeds: of data, first training and unlearning; none of the grid's own.
+        report: called with the share of the work that is done and what is being done.
+        tuning_seeds: of data, training and unlearning; none of the grid's own.
         numerics: where to compute; by default the fastest setting that is safe here.
 
     Raises:
@@ -114,7 +113,7 @@ def tune(
         InvalidInput: a method without searched settings or one that needs the truth, fewer than one trial,
             a grid of several recipes, tuning seeds that are none, repeated or the grid's own, no optuna, or
             no trial that worked.
-        Diverged: a first training led to NaN.
+        Diverged: a training led to NaN.
     """
     setup = grid.single()
     start, space = _start(method_name, setup)
@@ -126,16 +125,15 @@ def tune(
     recipe = setup.recipe.prepared(start.preparation)
     each = start.typical_epochs(recipe) + 0.2
     clock = Clock(report, cases_total * (recipe.epochs * (2 if oracle else 1) + trials * each))
-    cases = prepare(start, grid, recipe, seeds, numerics, oracle, clock)
+    cases = Trials(start, grid, recipe, seeds, numerics, oracle=oracle, clock=clock)
     study = Study(optuna, space, seed)
     done: list[Trial] = []
     interrupted = False
     for number in range(trials):
         proposed = study.ask() if number else None
         settings = study.settings(proposed) if number else {name: getattr(start, name) for name in space}
-        clock.trials = tuple(done)
         try:
-            trial = run_trial(number, start, settings, cases, numerics, oracle, clock, each, trials)
+            trial = cases.run(number, settings, each, trials)
         except KeyboardInterrupt:
             if not any(trial.status == "done" for trial in done):
                 raise
@@ -143,7 +141,7 @@ def tune(
             break
         study.tell(proposed, settings, trial.score)
         done.append(trial)
-    clock.trials = tuple(done)
+        clock.best = max(trial.score for trial in done)
     clock.say("")
     worked = [trial for trial in done if trial.status == "done"]
     if not worked:

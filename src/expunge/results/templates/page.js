@@ -211,7 +211,7 @@
     const from = Object.entries(shared(run.from));
     return definitions([
       ["record", make("code", run.key)],
-      ["first model", make("code", shared(run.model) || "–")],
+      ["original model", make("code", shared(run.model) || "–")],
       ["task", make("code", shared(run.task) || "–")],
       ["created", run.created || "–"],
       ...from.map(([name, text]) => [name, text || "–"]),

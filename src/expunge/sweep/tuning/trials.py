@@ -1,12 +1,26 @@
-"""The trials of a study and how far it is."""
+"""What the trials of a study are run on, and how each is scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expunge.training.loop import Progress
+from torch import Tensor, nn
+
+from expunge.api import load_method
+from expunge.errors import Diverged, InvalidInput
+from expunge.methods.base import Method, Request
+from expunge.sweep.grid import Grid
+from expunge.sweep.original_model import FirstModel, train_first
+from expunge.sweep.plan import build_before_training
+from expunge.sweep.tuning.held_out import Validation, hold_out, validation_for
+from expunge.tasks.base import Split, Task
+from expunge.training.loop import Progress, accuracy, silent
+from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -32,25 +46,17 @@ class Trial:
     sample_gradients: int
 
 
-@dataclass(frozen=True)
-class TuneStatus:
-    """How far a study is: share of the work, what is being done, the trials so far."""
-
-    share: float
-    doing: str
-    trials: tuple[Trial, ...] = ()
-
-
 class Clock:
-    """Adds up the work done and reports it."""
+    """Adds up the work done and reports its share of the whole, and what is being done."""
 
-    def __init__(self, report: Callable[[TuneStatus], None], total: float) -> None:
+    def __init__(self, report: Callable[[float, str], None], total: float) -> None:
         self._report, self._total, self._done = report, total, 0.0
-        self.trials: tuple[Trial, ...] = ()
+        self.best: float | None = None
 
     def say(self, doing: str, part: float = 0.0) -> None:
         """Report ``doing`` with ``part`` of work beyond what is finished."""
-        self._report(TuneStatus(min(1.0, (self._done + part) / self._total), doing, self.trials))
+        best = "" if self.best is None or not doing else f", best score {self.best:.4f}"
+        self._report(min(1.0, (self._done + part) / self._total), doing + best)
 
     def finish(self, work: float) -> None:
         """Count ``work`` as done."""
@@ -59,3 +65,136 @@ class Clock:
     def within(self, doing: str, work: float) -> Progress:
         """Return a listener for one job of ``work``."""
         return lambda share: self.say(doing, share * work)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task with one tuning seed: the original model, what a method may see, what it is scored on."""
+
+    task: Task
+    seed: int
+    model: nn.Module
+    split: Split
+    codes: Tensor | None
+    validation: Validation
+    target: tuple[float, float, float] | None
+
+
+class Trials:
+    """The cases of a study, and its trials on them.
+
+    Original models are trained once for all tasks of a seed that share their training set.
+
+    Args:
+        method: with the untuned settings.
+        grid: data and tasks.
+        recipe: of the original models.
+        seeds: of data, training and unlearning.
+        numerics: where to compute.
+        oracle: score by the distance to the retrained model.
+        clock: told of all work.
+
+    Raises:
+        InvalidInput: a task the data cannot carry, or something the method needs that cannot be given.
+        Diverged: a training led to NaN.
+    """
+
+    def __init__(
+        self, method: Method, grid: Grid, recipe: Recipe, seeds: Sequence[int], numerics: Numerics, *, oracle: bool,
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._method, self._recipe, self._numerics = method, recipe, numerics
+        self._oracle, self._clock = oracle, clock
+        self._images, self._kept, self._unseen_fine = hold_out(grid, numerics.device)
+        self._trained: dict[tuple[str, int], FirstModel] = {}
+        self._cases = [
+            self._case(dataclasses.replace(task, seed=seed), seed) for seed in seeds for task in grid.tasks
+        ]
+
+    def _case(self, task: Task, seed: int) -> Case:
+        recipe, clock, numerics = self._recipe, self._clock, self._numerics
+        task = task if self._kept is None else task.renumbered(self._kept)
+        if task.needs_difficulty and recipe.example_tied is not None:
+            raise InvalidInput(
+                f"task {task.kind!r} needs every example's training loss, which example-tied dropout does "
+                "not record; leave that task out of the grid"
+            )
+        problem = build_before_training(task, self._images)
+        validation = validation_for(self._method, task, self._images, self._unseen_fine)
+        split = dataclasses.replace(problem.split, unseen=validation.given)
+        codes = recipe.draw_codes(seed, problem.shape, problem.n_classes)
+        # What the method cannot be given is found before anything is trained.
+        self._request(split, seed, codes, silent).grant(self._method.name, self._method.needs)
+        key = (problem.training_key, seed)
+        if key not in self._trained:
+            listener = clock.within(f"original model, seed {seed}", recipe.epochs)
+            self._trained[key] = train_first(recipe, problem, seed, numerics, listener)
+        clock.finish(recipe.epochs)
+        first = self._trained[key]
+        if task.needs_difficulty:
+            hardest = task.build(self._images, first.difficulty).split
+            split = dataclasses.replace(hardest, unseen=validation.given)
+        target = None
+        if self._oracle:
+            listener = clock.within(f"retrained model, {task.kind}, seed {seed}", recipe.epochs)
+            request = self._request(split, seed, codes, listener)
+            target = self._accuracies(load_method("retrain")(first.model, request).model, split, validation)
+            clock.finish(recipe.epochs)
+        return Case(task, seed, first.model, split, codes, validation, target)
+
+    def _request(self, split: Split, seed: int, codes: Tensor | None, listener: Progress) -> Request:
+        return Request(
+            split, seed=seed, numerics=self._numerics, recipe=self._recipe, codes=codes, progress=listener
+        )
+
+    def run(self, number: int, settings: dict[str, Any], each: float, total: int) -> Trial:
+        """Run the method with ``settings`` on every case; a run that fails ends the trial with the lowest score.
+
+        Args:
+            number: of the trial.
+            settings: the searched ones.
+            each: work of one run, in epochs.
+            total: number of trials.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted.
+        """
+        scores: list[float] = []
+        gradients, error, began = 0, "", time.perf_counter()
+        for position, case in enumerate(self._cases):
+            doing = f"trial {number + 1} of {total}, {case.task.kind}, seed {case.seed}"
+            self._clock.say(doing)
+            request = self._request(case.split, case.seed, case.codes, self._clock.within(doing, each))
+            try:
+                unlearned = dataclasses.replace(self._method, **settings)(case.model, request)
+            except (Diverged, InvalidInput) as failure:
+                error = f"{type(failure).__name__}: {failure}"
+                self._clock.finish(each * (len(self._cases) - position))
+                break
+            gradients += unlearned.cost.sample_gradients
+            scores.append(self._score(case, unlearned.model))
+            self._clock.finish(each)
+        # Minus one is the largest gap there is: zero would be the best score of an oracle.
+        score = (-1.0 if self._oracle else 0.0) if error else sum(scores) / len(scores)
+        seconds = time.perf_counter() - began
+        return Trial(number, settings, score, "failed" if error else "done", error, seconds, gradients)
+
+    def _score(self, case: Case, model: nn.Module) -> float:
+        if case.target is not None:
+            found = self._accuracies(model, case.split, case.validation)
+            gaps = [abs(ours - theirs) for ours, theirs in zip(found, case.target, strict=True)]
+            return -sum(gaps) / len(gaps)
+        forget = accuracy(model, case.split.forget, self._numerics)
+        validation = accuracy(model, case.validation.kept, self._numerics)
+        siblings = case.validation.siblings
+        beside = None if siblings is None else accuracy(model, siblings, self._numerics)
+        return case.task.tuning_score(forget, validation, beside, 1 / case.split.train.n_classes)
+
+    def _accuracies(
+        self, model: nn.Module, split: Split, validation: Validation
+    ) -> tuple[float, float, float]:
+        """Accuracy on the given labels of retain and forget set, and on the validation images."""
+        retain, forget = (
+            accuracy(model, examples, self._numerics) for examples in (split.retain, split.forget)
+        )
+        return retain, forget, accuracy(model, validation.kept, self._numerics)
