@@ -26,13 +26,15 @@ from expunge.training.recipe import Optimiser, Recipe
         ({"recipe": True, "price": 1.1, "budget": 0.5}, "delete", "npo"),
         ({"forget": False, "recipe": True}, "retrain", "l1_sparse"),
         ({"forget": False, "recipe": True, "budget": 0.5}, "l1_sparse", ""),
-        ({"purpose": "forget"}, "natmu", "amnesiac"),
-        ({"purpose": "forget", "recipe": True, "price": 0.9}, "natmu", "amnesiac"),
+        ({"purpose": "forget"}, "relearn", "natmu"),
+        ({"purpose": "forget", "recipe": True, "price": 0.9}, "relearn", "natmu"),
         ({"purpose": "forget", "recipe": True, "price": 1.2}, "retrain", "natmu"),
-        ({"purpose": "forget", "price": 1.2}, "natmu", "amnesiac"),
-        ({"purpose": "forget", "recipe": True, "price": 1.2, "budget": 0.5}, "natmu", "amnesiac"),
-        ({"purpose": "forget", "floating": False, "images": False}, "amnesiac", "npo"),
-        ({"purpose": "forget", "images": False}, "amnesiac", "npo"),
+        ({"purpose": "forget", "price": 1.2}, "relearn", "natmu"),
+        ({"purpose": "forget", "recipe": True, "price": 1.2, "budget": 0.5}, "relearn", "natmu"),
+        ({"purpose": "forget", "images": False}, "relearn", "amnesiac"),
+        ({"purpose": "forget", "whole_classes": True}, "natmu", "amnesiac"),
+        ({"purpose": "forget", "loosens": False}, "natmu", "amnesiac"),
+        ({"purpose": "forget", "loosens": False, "floating": False, "images": False}, "amnesiac", "npo"),
         (
             {"purpose": "forget", "retain": False, "whole_classes": True, "codes": True},
             "mnemonic_code",
@@ -100,6 +102,13 @@ def test_nothing_to_work_with() -> None:
 def test_bad_situations(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         Situation(**given)
+
+
+def test_good_rows_are_left_out_not_unlearned() -> None:
+    assert starting_settings(METHODS.get("relearn"), 30_000, "heal", None) == {}
+    assert starting_settings(METHODS.get("relearn"), 30_000, "forget", None) == {
+        "early_learning": 0.0, "not_label": 0.0, "own_label": 0.0, "least_learned": 0.0, "neighbours": False,
+    }  # fmt: skip
 
 
 def test_settings_follow_the_size_of_the_data() -> None:

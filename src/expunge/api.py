@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.choice import Purpose, Situation, choose, starting_settings
+from expunge.choice import Purpose, Situation, choose, loosened, starting_settings
 from expunge.data.examples import (
     Examples,
     MappedSource,
@@ -23,6 +23,7 @@ from expunge.data.examples import (
 from expunge.errors import InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.relearn import Relearn
+from expunge.methods.relearning import usual_share
 from expunge.registry import METHODS
 from expunge.result import Result, result_of
 from expunge.tasks.base import Split, check_forget
@@ -137,7 +138,7 @@ def unlearn(
     if chosen is None:
         situation = situation_of(
             split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes,
-            pretrained=base is not None,
+            pretrained=base is not None, loosens=start is not None or usual_share(model) < 1,
         )  # fmt: skip
         chosen = _chosen(situation, model, split, request, settings)
     else:
@@ -198,6 +199,7 @@ def situation_of(
     recipe: Recipe | None,
     codes: torch.Tensor | None,
     pretrained: bool,
+    loosens: bool,
 ) -> Situation:
     """Return what is known of a case, for the choice of a method.
 
@@ -209,24 +211,26 @@ def situation_of(
         recipe: of the first training, if it is known.
         codes: mnemonic codes the model was trained with.
         pretrained: whether that training began from pretrained weights.
+        loosens: as in :class:`Situation`.
     """
-    price = None
-    if recipe is not None:
-        heals = Relearn().epochs_of(len(split.train), recipe.batch_size)
-        forgets = load_method(
-            "natmu" if x.ndim == 4 and x.is_floating_point() else "amnesiac"
-        ).typical_epochs(recipe)
-        price = (heals if purpose == "heal" else forgets) / recipe.epochs
-    return Situation(
+    situation = Situation(
         purpose=purpose,
         discovery=discovery,
         whole_classes=bool(split.forget_classes),
         codes=codes is not None,
         images=x.ndim == 4,
         floating=x.is_floating_point(),
+        loosens=loosens,
         recipe=recipe is not None and not pretrained,
-        price=price,
     )
+    if recipe is None:
+        return situation
+    if purpose == "heal" or loosened(situation):
+        epochs = Relearn().epochs_of(len(split.train), recipe.batch_size)
+    else:
+        usual = "natmu" if situation.images and situation.floating else "amnesiac"
+        epochs = load_method(usual).typical_epochs(recipe)
+    return replace(situation, price=epochs / recipe.epochs)
 
 
 def start_weights(

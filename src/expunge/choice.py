@@ -35,6 +35,8 @@ class Situation:
         images: whether an input is (C, H, W).
         floating: whether inputs are floating-point numbers, not token ids.
         attachable: whether dedicated neurons can stand beside some layer of the network.
+        loosens: whether what the network memorised can be shaken loose: it has no layer norms, or the weights that its
+            training began from are at hand.
         recipe: whether the network can be retrained: it began from a fresh initialisation, and it is known how.
         price: what the usual method for the purpose costs, as a share of the first training; ``None`` where that is not
             known.
@@ -54,6 +56,7 @@ class Situation:
     images: bool = True
     floating: bool = True
     attachable: bool = True
+    loosens: bool = True
     recipe: bool = False
     price: float | None = None
     budget: float | None = None
@@ -161,16 +164,24 @@ def _why_relearn(case: Situation) -> str:
 
 def _to_forget(case: Situation) -> Choice:
     affordable = case.budget is None or case.budget >= 1
+    trained_on = "natmu" if case.images and case.floating else "amnesiac"
     if case.retain and case.recipe and affordable and case.price is not None and case.price >= 1:
         return Choice(
             RETRAIN,
             f"it forgets by not having seen the rows, and costs less: unlearning would cost {case.price:.0%} of it",
-            "natmu" if case.images and case.floating else "amnesiac",
+            trained_on,
+        )
+    if loosened(case):
+        return Choice(
+            RELEARN,
+            "it shakes loose what the network memorised and learns the rows that stay again, so that the forgotten "
+            "ones are answered as unseen ones are",
+            trained_on,
         )
     if case.retain and case.images and case.floating:
         return Choice(
             "natmu",
-            "of the methods measured here it came nearest to a retrained model on classes and on samples of images",
+            "of the methods that fine-tune the network as it is, it came nearest to a retrained model on images",
             "amnesiac",
         )
     if case.retain:
@@ -199,14 +210,20 @@ def _to_forget(case: Situation) -> Choice:
     )
 
 
+def loosened(case: Situation) -> bool:
+    """Return whether good rows are best forgotten by relearning the others: samples do, whole classes are unlearned."""
+    return case.purpose == "forget" and case.retain and case.loosens and not case.whole_classes
+
+
 def starting_settings(kind: Any, n_train: int, purpose: Purpose, recipe: Recipe | None) -> dict[str, Any]:
     """Return the settings of ``kind`` that differ from its defaults here.
 
     The published settings are for 50,000 images. Under 20,000 rows a batch is cut so that a pass has about
     twelve steps, but never made larger. REM's learning rate and open share are those that kept the accuracy
     of six small networks on digits (800 rows, 40 bad, 20 listed); twice the rate lost whole classes. Where bad
-    rows are healed every stored label of the list is wrong: no share of them is to be kept, and a list that is
-    short against the data is not to drown in it. Other methods that train on take optimiser and learning rate
+    rows are healed every given label of the list is wrong: no share of them is to be kept, and a list that is
+    short against the data is not to drown in it. Where good rows are forgotten ``relearn`` learns the others again,
+    and leaves these out. Other methods that train on take optimiser and learning rate
     of the first training.
 
     Args:
@@ -222,6 +239,10 @@ def starting_settings(kind: Any, n_train: int, purpose: Purpose, recipe: Recipe 
         wanted["batch_size"] = min(own["batch_size"], 2 ** max(3, round(math.log2(max(1, n_train / _PASS)))))
     if small and rem:
         wanted |= {"lr": 0.01, "open_share": 0.3}
+    if purpose == "forget" and "least_learned" in own:
+        # Good rows: nothing is wrong with their labels, nor with those of rows like them.
+        wanted |= dict.fromkeys(("early_learning", "not_label", "own_label", "least_learned"), 0.0)
+        wanted |= {"neighbours": False}
     if purpose == "heal" and rem:
         wanted |= {"score_floor": 0.0, "erase_mean": True}
     # Where the default is to follow the first training (None), the method does so by itself.

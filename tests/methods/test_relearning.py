@@ -322,7 +322,7 @@ AUGMENTED = replace(HOW, augment=True)
     ("known", "how", "expected", "factor"),
     [
         (1.0, HOW, (0.4, 0.4, 1.0), 1.0),
-        (0.9, HOW, (0.4, 0.4, 1.0), 1.0),
+        (0.96, HOW, (0.85, 0.85, 1.0), 1.0),
         (0.97, AUGMENTED, (0.4, 0.4, 1.0), 1.0),
         (0.96, AUGMENTED, (0.85, 0.85, 1.0), 0.25),  # it has memorised little
     ],

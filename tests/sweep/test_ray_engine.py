@@ -27,6 +27,9 @@ from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 from postgresql_server import Server
 
+# Seconds after which a worker counts as stuck; on a busy machine one takes minutes to start.
+PATIENCE = 600
+
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 
@@ -111,15 +114,15 @@ def test_engine(cluster: str) -> None:
     engine = RayEngine(cluster)
     try:
         assert engine.slots == 2 + 1
-        assert engine.submit(os.getpid).result(120) != os.getpid()
+        assert engine.submit(os.getpid).result(PATIENCE) != os.getpid()
 
         def diverge() -> None:
             raise Diverged("the loss")
 
         with pytest.raises(Diverged, match=r"^the loss$"):
-            engine.submit(diverge).result(120)
+            engine.submit(diverge).result(PATIENCE)
         with pytest.raises(WorkerLost, match="WorkerCrashedError"):
-            engine.submit(lambda: os._exit(1)).result(120)
+            engine.submit(lambda: os._exit(1)).result(PATIENCE)
         with pytest.raises(
             InvalidInput, match=r"of the Ray cluster at .* has 2 CPU, 1 GPU for a job; ask for"
         ):

@@ -42,7 +42,7 @@ _FEW = 10
 _MEMORISED = 0.97
 """Accuracy on retained examples from which a network has memorised them."""
 _KEPT_UNMEMORISED = 0.85
-"""Share of the weights that is kept where it has not, at least; and the factor on the learning rate."""
+"""Share of the weights that is kept where it has not, at least; and, with augmentation, the factor on the rate."""
 _RATE_UNMEMORISED = 0.25
 _CLAMP = 1e-4
 """Keeps log(1 - <p, t>) finite, as in the published code."""
@@ -154,15 +154,16 @@ class Run:
     def _choose(self, before: float) -> float:
         """Set the share of the weights that is kept; return the factor on the learning rate.
 
-        A network that does not know all of its training set has memorised little that would have to be shaken loose, and
-        comes back slowly. One with layer norms is not shrunk anyway, and keeps its rate unless it was augmented.
+        A network that does not know all of its training set has memorised little that would have to be shaken
+        loose, and comes back slowly.
         """
         method = self.method
-        keep, rate = _usual_share(self.model), 1.0
+        keep, rate = usual_share(self.model), 1.0
         if self.request.start is not None:
             keep = 0.0
-        elif before < _MEMORISED and (self.how.augment or keep < 1):
-            keep, rate = max(keep, _KEPT_UNMEMORISED), _RATE_UNMEMORISED
+        elif before < _MEMORISED:
+            keep = max(keep, _KEPT_UNMEMORISED)
+            rate = _RATE_UNMEMORISED if self.how.augment else 1.0
         self.keep = 1 - 0.5**self.attempt * (1 - (keep if method.keep is None else method.keep))
         return 0.5**self.attempt * (rate if method.lr is None else 1.0)
 
@@ -312,7 +313,8 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
     return best[1].to(place)
 
 
-def _usual_share(model: nn.Module) -> float:
+def usual_share(model: nn.Module) -> float:
+    """Return the share of the weights that is kept where those the training began from are not known."""
     return 1.0 if any(isinstance(module, nn.LayerNorm) for module in model.modules()) else 0.4
 
 

@@ -24,6 +24,7 @@ from expunge.inputs.preflight import Preflight
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request
+from expunge.methods.relearning import usual_share
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
 from expunge.registry import METHODS
@@ -189,6 +190,7 @@ def _method(
         situation_of(
             split, next(split.train.batches(1)).x, purpose=job.purpose, discovery=job.discovery,
             recipe=first.recipe, codes=codes, pretrained=not first.scratch,
+            loosens=first.start is not None or usual_share(model) < 1,
         ),
         retain=job.retain,
         attachable=_attachable(model, next(split.train.batches(3)).x),
