@@ -94,7 +94,7 @@ def section(method: str, measured: Sequence[Measured], limits: Sequence[str] = (
     cells = found.cells[method] if found else ()
     said = list(limits)
     if found:
-        said += failures(cells, found.cells.get(UNTOUCHED, ()))
+        said += failures(cells, _untouched([found, *measured]))
         if found.day and method in CHANGED:
             said.append(
                 f"Its defaults have changed since these figures ({found.day}); they are kept until it is run again."
@@ -105,6 +105,11 @@ def section(method: str, measured: Sequence[Measured], limits: Sequence[str] = (
         said += hidden_elsewhere(method, page)
     text = "\n".join(["## Where it fails", "", *(f"- {sentence}" for sentence in said), ""])
     return f"{text}\n{map_table(cells)}\n\n{_caption(cells, found)}\n" if found else text
+
+
+def _untouched(measured: Sequence[Measured]) -> Sequence[Cell]:
+    """Return the cells of the model as it was; a file without them has the original models of the next."""
+    return next((each.cells[UNTOUCHED] for each in measured if UNTOUCHED in each.cells), ())
 
 
 def hidden_elsewhere(method: str, page: str) -> list[str]:
