@@ -121,6 +121,21 @@ def test_colours_lie_between_their_neighbours() -> None:
     assert low < middle < high
 
 
+def test_a_map_without_a_low_cell_is_called_too_easy() -> None:
+    (measured,) = table("rem,0,0.1,7,1,1,0.97,,,,done", "rem,1,0.1,7,1,1,0.95,0,,,done")
+    assert method_results.failures(measured.cells["rem"], ()) == [
+        "Its lowest cell is poison, 10 % known: Utility x Healed 95 %.",
+        "So this map is too easy to show where it fails.",
+    ]
+
+
+def test_figures_from_other_pages_stand_there() -> None:
+    page = (DOCS / "results" / "relearn.md").read_text(encoding="utf-8")
+    for figure in ("**32.1**", "about 45 to 52"):
+        assert figure in page
+    assert "32.1" in method_results.ELSEWHERE["relearn"]
+
+
 def test_the_tables_of_the_repository_are_read() -> None:
     measured = method_results.read(DOCS / "results")
     assert measured
