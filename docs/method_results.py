@@ -19,8 +19,8 @@ CHANGED = ("delete", "sfron")
 CORRUPTION = {0.0: "random labels", 0.5: "two classes exchanged", 1.0: "poison"}
 UNTOUCHED = "none"
 ELSEWHERE = {
-    "relearn": "On 10,000 CIFAR-10 images it heals exchanged classes least: Utility x Healed 32.1 with 10 % known, where "
-    "a network that never saw the corruption has 45 to 52 ([relearn](../results/relearn.md), three seeds)."
+    "relearn": "On 10,000 CIFAR-10 images it heals exchanged classes least: Utility x Healed 32.1 with 10 % known, "
+    "where a network that never saw the corruption has 45 to 52 ([relearn](../results/relearn.md), three seeds)."
 }
 """What other pages show of a method for which the map is too easy."""
 
@@ -248,19 +248,30 @@ def colour(percent: float) -> str:
 def _tile(cell: Cell | None) -> str:
     if cell is None or cell.uxh is None:
         return '<td class="empty">×</td>'
-    ink = "black" if cell.uxh >= _DARK_TEXT_FROM else "white"
-    again = ""
-    if cell.uxh_recalibrated is not None and abs(cell.uxh_recalibrated - cell.uxh) >= _POINTS:
+    shown, again = cell.uxh, ""
+    if _differs(cell):
+        shown = min(cell.uxh, cell.uxh_recalibrated)
         again = f"<br><small>{cell.uxh_recalibrated:.0f} recalibrated</small>"
-    return f'<td style="background:{colour(cell.uxh)};color:{ink}">{cell.uxh:.0f}{again}</td>'
+    ink = "black" if shown >= _DARK_TEXT_FROM else "white"
+    return f'<td style="background:{colour(shown)};color:{ink}">{cell.uxh:.0f}{again}</td>'
+
+
+def _differs(cell: Cell) -> bool:
+    """Return whether the normalisation statistics of the retain set change the cell."""
+    return cell.uxh_recalibrated is not None and abs(cell.uxh_recalibrated - cell.uxh) >= _POINTS
 
 
 def _caption(cells: Sequence[Cell], found: Measured) -> str:
     seeds = max(cell.seeds for cell in cells)
     mean = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
+    both = (
+        " A cell that the normalisation statistics of the retain set change shows both figures, in the colour of the lower."
+        if any(_differs(cell) for cell in cells)
+        else ""
+    )
     return (
         f"*1,437 handwritten digits, 100 of them corrupted; a small convolutional network; {mean}. 100 is a model "
-        f"that was never damaged. Every run: `docs/results/{found.source}`. Other data give other figures.*"
+        f"that was never damaged.{both} Every run: `docs/results/{found.source}`. Other data give other figures.*"
     )
 
 

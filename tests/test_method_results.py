@@ -113,6 +113,13 @@ def test_the_map_has_poison_on_top_and_an_empty_tile_where_nothing_was_run() -> 
     assert 'style="background:#440154;color:white">0<' in bottom
 
 
+def test_a_hidden_trigger_has_the_colour_of_what_is_left() -> None:
+    (measured,) = table("delete,1,0.1,7,0.8,1,0.82,0.06,0,1,done")
+    tile = method_results.map_table(measured.cells["delete"])
+    assert 'style="background:#440154;color:white">82<br><small>0 recalibrated</small>' in tile
+    assert "in the colour of the lower" in method_results.section("delete", [measured])
+
+
 def test_colours_lie_between_their_neighbours() -> None:
     assert method_results.colour(50) == "#21918c"
     assert method_results.colour(-3) == method_results.colour(0)
