@@ -265,7 +265,8 @@ def _caption(cells: Sequence[Cell], found: Measured) -> str:
     seeds = max(cell.seeds for cell in cells)
     mean = f"mean of {seeds} seeds" if seeds > 1 else "one seed"
     both = (
-        " A cell that the normalisation statistics of the retain set change shows both figures, in the colour of the lower."
+        " A cell that the normalisation statistics of the retain set change shows both figures, "
+        "in the colour of the lower."
         if any(_differs(cell) for cell in cells)
         else ""
     )
