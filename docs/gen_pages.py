@@ -84,9 +84,9 @@ def method_page(name: str) -> str:
         (ROOT / "docs" / "recalibration.md").read_text(encoding="utf-8"),
     )
     return (
-        f"# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n## What it does\n\n{body}\n\n{fails}\n"
-        f"{_settings(kind)}\n## Use\n\n```python\n{_use(name, found.needs)}\n```\n\n"
-        f"```sh\nexpunge describe {name}\n```\n"
+        f"---\nhide: [toc]\n---\n# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"## What it does\n\n{body}\n\n{fails}\n{_settings(kind)}\n"
+        f"## Use\n\n```python\n{_use(name, found.needs)}\n```\n\n```sh\nexpunge describe {name}\n```\n"
     )
 
 
