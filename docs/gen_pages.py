@@ -54,7 +54,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Lead from the table of methods to their pages, and from the documentation to nowhere outside it."""
+    """Lead from the table of methods to their pages, and from the documentation to nowhere outside it.
+
+    The three lines of a page of results become three paragraphs.
+    """
+    markdown = re.sub(r"\n(?=\*\*(?:Answer|How sure)\.\*\*)", "\n\n", markdown)
     if page.file.src_uri == "methods.md":
         markdown = re.sub(r"^\| `(\w+)`", r"| [`\1`](methods/\1.md)", markdown, flags=re.MULTILINE)
     return _OUTSIDE.sub(lambda link: f"{link[1]} (`{link[2].lstrip('./')}`)", markdown)
@@ -80,9 +84,9 @@ def method_page(name: str) -> str:
         (ROOT / "docs" / "recalibration.md").read_text(encoding="utf-8"),
     )
     return (
-        f"# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n## What it does\n\n{body}\n\n{fails}\n"
-        f"{_settings(kind)}\n## Use\n\n```python\n{_use(name, found.needs)}\n```\n\n"
-        f"```sh\nexpunge describe {name}\n```\n"
+        f"---\nhide: [toc]\n---\n# {name}\n\n{summary}\n\n| | |\n|---|---|\n{rows}\n\n"
+        f"## What it does\n\n{body}\n\n{fails}\n{_settings(kind)}\n"
+        f"## Use\n\n```python\n{_use(name, found.needs)}\n```\n\n```sh\nexpunge describe {name}\n```\n"
     )
 
 

@@ -115,6 +115,8 @@ def test_settings_are_those_of_a_grid(path: Path, text: str) -> None:
         return
     file = {"settings", "run", "task", "tasks", "recipe", "recipes", "methods", "data"}
     assert set(content) <= file | {entry.name for entry in fields(Grid)}
+    if "run" in content:  # a whole file, as `expunge bench` reads it
+        assert Grid.parse(text, path.name).tasks
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -137,3 +139,18 @@ def test_every_page_is_reached() -> None:
     index = (ROOT / "docs" / "results" / "index.md").read_text(encoding="utf-8")
     assert [path.name for path in NOTES.glob("*.md") if f"notes/{path.name}" not in index] == []
     assert "results/notes/" not in navigation.partition("\nnav:")[2]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in (ROOT / "docs" / "results").rglob("*.md") if path.name != "index.md"],
+    ids=lambda path: path.stem,
+)
+def test_a_page_of_results_begins_with_three_lines(path: Path) -> None:
+    """Question, answer, how sure: before any figure, picture or command."""
+    text = path.read_text(encoding="utf-8")
+    start = re.search(r"\*\*Question[.:]\*\*.*?\*\*Answer[.:]\*\*.*?\*\*How sure[.:]\*\*", text, re.DOTALL)
+    assert start
+    before = text[: start.start()]
+    assert before.startswith("# ")
+    assert len(before.splitlines()) <= 3

@@ -113,12 +113,34 @@ def test_the_map_has_poison_on_top_and_an_empty_tile_where_nothing_was_run() -> 
     assert 'style="background:#440154;color:white">0<' in bottom
 
 
+def test_a_hidden_trigger_has_the_colour_of_what_is_left() -> None:
+    (measured,) = table("delete,1,0.1,7,0.8,1,0.82,0.06,0,1,done")
+    tile = method_results.map_table(measured.cells["delete"])
+    assert 'style="background:#440154;color:white">82<br><small>0 recalibrated</small>' in tile
+    assert "in the colour of the lower" in method_results.section("delete", [measured])
+
+
 def test_colours_lie_between_their_neighbours() -> None:
     assert method_results.colour(50) == "#21918c"
     assert method_results.colour(-3) == method_results.colour(0)
     assert method_results.colour(103) == method_results.colour(100)
     low, middle, high = (int(method_results.colour(value)[1:3], 16) for value in (90, 95, 100))
     assert low < middle < high
+
+
+def test_a_map_without_a_low_cell_is_called_too_easy() -> None:
+    (measured,) = table("rem,0,0.1,7,1,1,0.97,,,,done", "rem,1,0.1,7,1,1,0.95,0,,,done")
+    assert method_results.failures(measured.cells["rem"], ()) == [
+        "Its lowest cell is poison, 10 % known: Utility x Healed 95 %.",
+        "So this map is too easy to show where it fails.",
+    ]
+
+
+def test_figures_from_other_pages_stand_there() -> None:
+    page = (DOCS / "results" / "relearn.md").read_text(encoding="utf-8")
+    for figure in ("**32.1**", "about 45 to 52"):
+        assert figure in page
+    assert "32.1" in method_results.ELSEWHERE["relearn"]
 
 
 def test_the_tables_of_the_repository_are_read() -> None:

@@ -78,7 +78,7 @@ def audit_command(
         str | None,
         typer.Option(
             help="What the list is of: bad rows (heal), whose labels count as wrong, or good ones (forget). By default "
-            "--truth says, else it is not known."
+            "report.json beside the unlearned model says, or --truth; else it is not known."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json, with every number.")] = None,

@@ -53,6 +53,8 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
     path = Path(target).expanduser()
     if is_path(target) and not path.exists():
         raise DataError(f"{target}: no such file or folder; check the path")
+    quiet = library.are_progress_bars_disabled()
+    library.disable_progress_bars()
     try:
         if path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             found = library.load_from_disk(str(path))
@@ -72,6 +74,9 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
         raise DataError(
             f"{target}: the datasets library cannot load it ({type(cause).__name__}: {said}); check the path or name"
         ) from error
+    finally:
+        if not quiet:
+            library.enable_progress_bars()
     if not hasattr(found, "keys"):
         return found
     wanted = (

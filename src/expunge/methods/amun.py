@@ -137,8 +137,8 @@ class AMUN(GradientMethod):
         augment: train on augmented inputs; adversarial inputs are never augmented.
         epochs: passes over what is fine-tuned on.
         schedule: of the learning rate.
-        data: what joins D_A: "retain" (D_r), "retain+forget" (D_r and D_f with its stored labels) or
-            "forget" (D_f with its stored labels: the paper's setting in which D_r cannot be had).
+        data: what joins D_A: "retain" (D_r), "retain+forget" (D_r and D_f with its given labels) or
+            "forget" (D_f with its given labels: the paper's setting in which D_r cannot be had).
         epsilon: first radius, L2, in units of the model's inputs. 0.4 is 0.1 in pixels in [0, 1] where
             inputs were divided by a standard deviation of 0.25, which is about that of CIFAR-10.
         step_share: length of a PGD step as a share of the radius.

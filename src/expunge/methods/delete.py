@@ -48,7 +48,7 @@ class Delete(GradientMethod):
     """Distil the original model on the forget set with the logit of the label masked out (DELETE).
 
     min_theta  mean over D_f of KL(softmax(Mask(z)) || q), Mask(z)_k = -inf if k = u else z_k.
-    z are the logits of the frozen original, q = softmax of the model's, u is the stored label. The target
+    z are the logits of the frozen original, q = softmax of the model's, u is the given label. The target
     has no mass at u, which forgets; its other masses keep their proportions, which retains.
 
     Symbols: none is a setting.
@@ -70,7 +70,7 @@ class Delete(GradientMethod):
     name 1e-4 for that network where a script names none, and 5e-5 for a ViT.
 
     Departures: a forget set of one example is normalised by running statistics. The paper forgets whole classes; here
-    u is each example's own stored label.
+    u is each example's own given label.
     """
 
     name = "delete"

@@ -25,7 +25,7 @@ class GradientAscent(GradientMethod):
         weight_decay: L2 on every parameter.
         augment: train on augmented inputs.
         passes: at most this many passes over the forget set.
-        threshold: accuracy on the stored labels at which to stop; by default twice chance.
+        threshold: accuracy on the given labels at which to stop; by default twice chance.
 
     Departures: the number of passes is bounded (the published loop is not), and the model at the stop is returned
     (published: the pass that scores best on retain data, which this method then would need).

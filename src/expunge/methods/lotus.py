@@ -109,7 +109,7 @@ class LoTUS(GradientMethod):
     weight decay, stop and value for whole classes are the defaults here; alpha and epochs are those the authors
     list for ResNet-18 on CIFAR-10.
 
-    Departures: accuracies are taken on stored labels and without augmentation. One draw of noise serves a batch
+    Departures: accuracies are taken on given labels and without augmentation. One draw of noise serves a batch
     (published: one for the forgotten and one for the retained examples), and the retained examples' target is soft at
     a temperature near 0 (published: rounded to one class). The loss is this divergence (published: the
     cross-entropy, which has the same gradient).

@@ -16,7 +16,7 @@ class NPO(GradientMethod):
     """Raise the loss on the forget set above a reference's, with a force that fades once it is.
 
     min_theta  mean over D_f of -(2 / beta) log sigmoid(beta (ce_theta - ce_ref)), one pass at a time, while
-    accuracy on D_f > threshold. ce is the cross-entropy of the stored label; ref is the model at the start.
+    accuracy on D_f > threshold. ce is the cross-entropy of the given label; ref is the model at the start.
 
     Symbols: beta -> ``beta``.
 
@@ -29,7 +29,7 @@ class NPO(GradientMethod):
         augment: train on augmented inputs.
         beta: inverse temperature.
         passes: at most this many passes over the forget set.
-        threshold: accuracy on the stored labels at which to stop; by default twice chance.
+        threshold: accuracy on the given labels at which to stop; by default twice chance.
 
     Departures: the reference is cached without augmentation and normalises by running statistics (published:
     by those of the batch); no selection on retain data.

@@ -73,7 +73,7 @@ def wrong_labels(forget: Examples, retain: Examples, labels: str, draw: torch.Ge
     """Return one wrong label int64 (F,) for each forgotten example, on the CPU.
 
     Args:
-        forget: the forget set with its stored labels.
+        forget: the forget set with its given labels.
         retain: the remaining data; read only by "remaining".
         labels: "uniform" over the other classes, or "remaining": that of a random remaining example of
             another class, each example used at most once as long as they last.

@@ -23,18 +23,18 @@ from expunge.training.recipe import Recipe
 class REM(GradientMethod):
     """Redirect corrupted data into dedicated neurons that are added for the purpose and then discarded.
 
-    With z = ce - ce_ref (cross-entropy of the stored label, minus that of the model at the start):
+    With z = ce - ce_ref (cross-entropy of the given label, minus that of the model at the start):
 
     1. Add capacity theta_2 to the network theta_1.
     2. Flush: on D_f, base path f_D (theta_1 alone), minimise the mean of -(2 / beta) log sigmoid(beta z)
-       until at most ``threshold`` of D_f keeps its stored label.
+       until at most ``threshold`` of D_f keeps its given label.
     3. Repair and redirect, one pass over D_tr: minimise the mean over the batch of
        (2 / beta) log sigmoid(beta z_S) + 1[i in D_f] * (-(2 / beta) log sigmoid(beta z_D)),
        z_S on the routed path f_S (theta_1 and the units of theta_2 that are open for the example: one
        shared set for all of D_f, a set of its own for everyone else), z_D on the base path.
        Repeat from 2, ``rounds`` times.
     4. Discard theta_2; return the round with the highest
-       (accuracy on D_r) * (1 - max(``score_floor``, accuracy on D_f)), stored labels.
+       (accuracy on D_r) * (1 - max(``score_floor``, accuracy on D_f)), given labels.
 
     Symbols: beta -> ``beta``, p_mem -> ``open_share``, theta_2 / theta_1 -> ``spare``.
 
@@ -66,7 +66,7 @@ class REM(GradientMethod):
         own_masks: if false, every example shares the one mask of D_f.
         score_examples: retained examples on which a round is scored (published: all, augmented *).
         score_floor: accuracy on D_f below which a round is not rewarded for less of it; by default
-            ``threshold``, the paper's. Where every stored label of D_f is wrong, 0 is right, and a lower one
+            ``threshold``, the paper's. Where every given label of D_f is wrong, 0 is right, and a lower one
             tells apart rounds that differ by noise otherwise.
         compat: "official" for the behaviour of the published code, see below.
 

@@ -90,7 +90,7 @@ def remove(
     max_passes: int,
     augmentation: torch.Generator | None = None,
 ) -> int:
-    """Pass over ``forget`` until its accuracy on the stored labels is at most ``threshold``.
+    """Pass over ``forget`` until its accuracy on the given labels is at most ``threshold``.
 
     With ``augmentation``, a CPU generator, that accuracy is measured on inputs augmented by its draws.
 

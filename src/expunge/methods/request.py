@@ -25,8 +25,8 @@ class Needs(Flag):
     """What a method reads; a request refuses everything else.
 
     Attributes:
-        FORGET: the examples to be forgotten, with their stored labels.
-        RETAIN: all other training examples, with their stored labels.
+        FORGET: the examples to be forgotten, with their given labels.
+        RETAIN: all other training examples, with their given labels.
         RECIPE: how the model was first trained.
         TRUTH: what really happened to the data; oracles only.
         CLASSES: which classes are to be forgotten, and no example of them.
@@ -164,19 +164,19 @@ class Request:
 
     @property
     def forget(self) -> Examples:
-        """The forget set with its stored labels."""
+        """The forget set with its given labels."""
         self._require(Needs.FORGET)
         return self._split.forget
 
     @property
     def retain(self) -> Examples:
-        """All that was not named, with its stored labels."""
+        """All that was not named, with its given labels."""
         self._require(Needs.RETAIN)
         return self._split.retain
 
     @property
     def train(self) -> Examples:
-        """The whole training set with its stored labels."""
+        """The whole training set with its given labels."""
         self._require(Needs.FORGET | Needs.RETAIN)
         return self._split.train
 

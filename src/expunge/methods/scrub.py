@@ -197,7 +197,7 @@ class SCRUBRewind(SCRUB):
     Source: Kurmanji et al., NeurIPS 2023, section 3, "SCRUB and Rewind".
 
     Departures: the distribution of D_f is met by weighting the errors of the classes, so that every unseen example
-    of them counts (published: a validation set is drawn); stored labels stand for the classes, as the true ones
+    of them counts (published: a validation set is drawn); given labels stand for the classes, as the true ones
     of a corrupted forget set are not known. Those of :class:`SCRUB`.
     """
 

@@ -82,7 +82,7 @@ class SFRon(GradientMethod):
         theta_r = theta' after T_in steps on batches of D_r
         theta_{t+1} = theta_t - alpha (theta_t - theta_r)
     with eps_i = B l_i^-lambda / sum_j l_j^-lambda held constant, beta_t = beta (1 + cos(pi t / T)) / 2,
-    M = [F_f / F_r >= gamma] made once at the start, l the cross-entropy of the stored label and F_f, F_r the
+    M = [F_f / F_r >= gamma] made once at the start, l the cross-entropy of the given label and F_f, F_r the
     diagonals of the Fisher information on D_f and D_r; clip scales a gradient down to the norm c.
 
     Symbols: T -> ``steps``, T_in -> ``inner_steps``, alpha -> ``slow_rate``, beta -> ``forget_weight``, c -> ``clip``,

@@ -20,7 +20,7 @@ class SSD(Dampening):
     w <- w * min(lambda I_D / I_F, 1)  where  I_F > alpha I_D, else w stays.
 
     I_D, I_F: mean over the mini-batches of the training set and of the forget set of
-    (gradient of the batch's mean cross-entropy, stored labels)^2, evaluation mode. No step of training is
+    (gradient of the batch's mean cross-entropy, given labels)^2, evaluation mode. No step of training is
     made and nothing is random.
 
     Symbols: alpha -> ``alpha``, lambda -> ``dampening``.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -56,7 +56,7 @@ class AuditJob:
         recipe: of the original's training, for ``train_reference``; by default a short training by AdamW.
         references: folder that keeps trained references; by default "references" beside the original.
         purpose: "heal" where the given labels of the list count as wrong, "forget" where they are right; by default
-            ``truth`` says, else it is not known.
+            ``report.json`` beside ``unlearned`` says, or ``truth``; else it is not known.
         population: train so many models three times, for what only many show; 0 for none.
         method: by which they unlearn; by default the one that ``report.json`` beside ``unlearned`` names.
         settings: of the method, name -> value.
@@ -193,7 +193,7 @@ def audit_files(
         second_retrained=models.get("second_retrained"),
         oracle=models.get("oracle"),
         true_labels=true_labels,
-        labels=_LABELS[job.purpose],
+        labels=_LABELS[job.purpose or _purpose_of(job.unlearned)],
         classes=loaded.data.classes,
         numerics=replace(loaded.numerics, dtype="float32"),
         quick=job.quick,
@@ -272,3 +272,12 @@ def _about(
         if plan is None
         else {"models": job.population, "method": plan.method.name, "settings": plan.method.settings()},
     }
+
+
+def _purpose_of(unlearned: Path) -> Purpose | None:
+    """Return what "expunge clean" was asked for when it wrote this file, if it did."""
+    try:
+        said = json.loads(unlearned.with_name("report.json").read_text(encoding="utf-8"))["asked"]["purpose"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return cast("Purpose", said) if said in ("heal", "forget") else None
