@@ -272,13 +272,10 @@ def _data(content: Any) -> DataChoice:
 
 
 def _setup(entry: Mapping[str, Any], preset: Preset, names: list[str], faults: _Faults, where: str) -> Setup:
-    content = {**preset.recipe, **entry}
-    if "model" in entry and entry["model"] != preset.recipe.get("model", Recipe.model):
-        content["model_settings"] = entry.get("model_settings", {})
-    methods = content.pop("methods", {})
-    settings = {"recipe": content, "methods": methods}
+    content = dict(entry)
+    settings = {"methods": content.pop("methods", {}), "recipe": content}
     own = faults.unless(where, lambda: Preset.of_content(settings, "its settings")) or Preset()
-    recipe = faults.unless(where or "[recipe]", own.make_recipe)
+    recipe = faults.unless(where or "[recipe]", lambda: preset.with_deviations(own).make_recipe())
     prefix = f"{where}, " if where else ""
     made = [faults.unless(f"{prefix}method {name}", partial(_method, preset, own, name)) for name in names]
     return Setup(recipe or Recipe(), tuple(method for method in made if method is not None))
