@@ -93,7 +93,7 @@ def bench(
     if unlearning_seeds is not None:
         chosen = replace(chosen, unlearning_seeds=numbers("--unlearning-seeds", unlearning_seeds))
     numerics = replace(Numerics.choose(running.device, chosen.data.load("cpu").shape[1]), devices=shared)
-    whole = Plan.of(cell for plan in chosen.plans(numerics) for cell in plan.cells)
+    whole = chosen.plan(numerics)
     wanted = select(whole, selection) if selection else whole
     workers = 1 if shared.several else running.processes(numerics.device)
     engine = None if dry_run else _ray_engine(ray, cpus, gpus)

@@ -92,7 +92,7 @@ def map_command(
     images = choice.load("cpu")
     numerics = Numerics.choose(running.device, images.shape[1])
     grid = Grid(choice, tuple(tasks), (Setup(recipe, tuple(built)),), chosen_seeds)
-    (plan,) = grid.plans(numerics)
+    plan = grid.plan(numerics)
     workers = running.processes(numerics.device)
     console.print(
         f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {recipe.model}, "

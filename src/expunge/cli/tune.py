@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from expunge.cli.exit_codes import INTERRUPTED
 from expunge.cli.method_table import replace_table, table_text
 from expunge.cli.options import numbers
-from expunge.cli.progress import INTERRUPTED, with_progress
+from expunge.cli.progress import with_progress
 from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput, StoreError
 

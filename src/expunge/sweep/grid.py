@@ -86,26 +86,20 @@ class Grid:
             )
         return self.setups[0]
 
-    def plans(self, numerics: Numerics) -> tuple[Plan, ...]:
-        """Lay out the cells of each setup; setups of one recipe share original models.
+    def plan(self, numerics: Numerics) -> Plan:
+        """Lay out all cells; setups of one recipe share original models.
 
         Raises:
             InvalidInput: see :func:`make_plan`.
         """
-        return tuple(
-            make_plan(
-                self.data,
-                self.tasks,
-                setup.recipe,
-                setup.methods,
-                self.seeds,
-                numerics,
-                unlearning_seeds=self.unlearning_seeds,
-                metrics=self.metrics,
-                population=self.population,
-            )
+        more: dict[str, Any] = {
+            "unlearning_seeds": self.unlearning_seeds, "metrics": self.metrics, "population": self.population,
+        }  # fmt: skip
+        plans = [
+            make_plan(self.data, self.tasks, setup.recipe, setup.methods, self.seeds, numerics, **more)
             for setup in self.setups
-        )
+        ]
+        return Plan.of(cell for plan in plans for cell in plan.cells)
 
     def text(self) -> str:
         """Return TOML that :meth:`parse` reads as this grid, whatever packaged settings come to be.
