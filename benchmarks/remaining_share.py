@@ -15,7 +15,7 @@ import torch
 from expunge.data.loading import load_data
 from expunge.evaluation.evaluate import evaluate
 from expunge.methods.base import Request
-from expunge.sweep.original_model import train_first
+from expunge.sweep.original_model import train_original
 from expunge.sweep.preset import Preset
 from expunge.tasks.base import Split
 from expunge.training.numerics import Numerics
@@ -42,7 +42,7 @@ def main() -> None:
         preset.make_task(regularity=name, discovery=options.discovery, seed=options.seed).build(data)
         for name in regularities
     ]
-    models = [train_first(recipe, problem, options.seed, numerics).model for problem in problems]
+    models = [train_original(recipe, problem, options.seed, numerics).model for problem in problems]
     print(f"{options.method}, {options.discovery:.0%} known, seed {options.seed}; U x H (utility), %\n")
     print("| share | " + " | ".join(regularities) + " | passes over all of it |\n|---|---|---|---|---|")
     for share in (float(text) for text in options.shares.split(",")):

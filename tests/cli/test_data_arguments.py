@@ -31,5 +31,5 @@ def test_what_is_left_open_comes_from_the_models_own_pipeline(tmp_path: Path) ->
 
 
 def test_numbers_that_are_none() -> None:
-    with pytest.raises(InvalidInput, match=r"--std takes numbers separated by commas, .* got 'x'"):
+    with pytest.raises(InvalidInput, match=r"--std takes numbers separated by commas; got 'x'"):
         Reading(mean="0.5", std="x").options("expunge:mlp", "cpu")

@@ -162,7 +162,7 @@ def test_a_grid_of_several_recipes(grid: Path) -> None:
     [
         (("natmuu",), UnknownName, "did you mean 'natmu'"),
         (("none",), InvalidInput, "no searched settings"),
-        (("natmu", "--tuning-seeds", "a"), InvalidInput, "separated by commas, such as 100,101; got 'a'"),
+        (("natmu", "--tuning-seeds", "a"), InvalidInput, "separated by commas; got 'a'"),
         (("natmu", "--tuning-seeds", "0"), InvalidInput, "also a seed of the grid"),
         (("natmu", "--grid", "nowhere.toml"), InvalidInput, "neither packaged"),
     ],

@@ -59,7 +59,7 @@ def grid(data: str) -> Grid:
 @pytest.fixture
 def records(grid: Grid) -> list[Record]:
     """What a store holds after the grid, outcomes apart."""
-    (plan,) = grid.plans(Numerics(device="cpu"))
+    plan = grid.plan(Numerics(device="cpu"))
     return [failed_record(cell, "not run") for cell in plan.cells]
 
 

@@ -17,7 +17,7 @@ import sqlalchemy.exc
 from expunge.errors import InvalidInput, StoreError
 from expunge.results.tables import write_csv
 from expunge.store import database as module
-from expunge.store import failures, layout, sqlite
+from expunge.store import failures, schema, sqlite
 from expunge.store.claims import Claims
 from expunge.store.database import Database
 from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION, Record
@@ -412,14 +412,14 @@ def test_cut_within_the_last_page_is_seen_on_opening(tmp_path: Path, whole: byte
 def test_interrupted_creation_leaves_no_half_made_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade = layout.upgrade
+    upgrade = schema.upgrade
 
     def stop(connection: Any, database: str) -> None:
         upgrade(connection, database)
         raise OSError("stopped")
 
     with monkeypatch.context() as patched:
-        patched.setattr(layout, "upgrade", stop)
+        patched.setattr(schema, "upgrade", stop)
         with pytest.raises(StoreError, match=r"a\.sqlite cannot be opened: stopped; check"):
             Database(tmp_path / "a.sqlite")
     connection = sqlite3.connect(tmp_path / "a.sqlite")

@@ -103,6 +103,6 @@ def test_grid_faults() -> None:
 
 def test_grid_plans_carry_both() -> None:
     grid = Grid.parse('unlearning_seeds = [0, 7]\nmetrics = ["tow"]\n' + TEXT, "g")
-    (plan,) = grid.plans(Numerics(channels_last=False))
+    plan = grid.plan(Numerics(channels_last=False))
     assert [cell.unlearning_seed for cell in plan.cells] == [0, 7]
     assert [reference.role for reference in plan.references] == ["retrained", "second_retrained"]

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
+from expunge.results.wording import MISSING, percent
 
 if TYPE_CHECKING:
     from expunge.results.advice import Advice, Candidate
@@ -88,7 +89,7 @@ def _verdict(console: Screen, advice: Advice, facts: MethodFacts | None) -> None
         console.print(f"In these records it reaches {_standing(figures)}. {_cost(figures)}")
         if not advice.works:
             console.print(
-                f"[yellow]caution:[/] That is under the {_percent(WORKS)} % that count as working; retrain if you can."
+                f"[yellow]caution:[/] That is under the {percent(WORKS)} % that count as working; retrain if you can."
             )
     if advice.retrain is not None and advice.retrain is not figures:
         console.print(f"Retraining without the known part reaches {_standing(advice.retrain)}.")
@@ -97,15 +98,13 @@ def _verdict(console: Screen, advice: Advice, facts: MethodFacts | None) -> None
             f"Best of the others: [bold]{escape(other.method)}[/], {_standing(other)}. {_cost(other)}"
         )
     if figures is not None and other is not None:
-        console.print(
-            {
-                True: f"Over the seeds it and {escape(other.method)} are not told apart",
-                False: f"Over the seeds the difference to {escape(other.method)} holds",
-                None: f"With these records no test can say whether the difference to {escape(other.method)} is more "
-                "than chance.",
-            }[advice.tied]
-            + ("" if advice.p is None else f" (paired t-test, p = {advice.p:.2g}).")
-        )
+        name = escape(other.method)
+        if advice.p is None:
+            said = f"With these records no test can say whether the difference to {name} is more than chance."
+        else:
+            told = f"it and {name} are not told apart" if advice.tied else f"the difference to {name} holds"
+            said = f"Over the seeds {told} (paired t-test, p = {advice.p:.2g})."
+        console.print(said)
     if advice.cheaper is not None:
         console.print(
             f"Nearly as good and cheaper: [bold]{escape(advice.cheaper.method)}[/], "
@@ -138,10 +137,10 @@ def _cells(console: Screen, advice: Advice) -> None:
     several = len(shown[0].cells.index.unique("sweep")) > 1
     for sweep, regularity, discovery in shown[0].cells.index:
         name = place_text(regularity, discovery)
-        values = (_percent(candidate.cells[sweep, regularity, discovery]) for candidate in shown)
+        values = (percent(candidate.cells[sweep, regularity, discovery]) for candidate in shown)
         table.add_row(escape(f"{sweep}: {name}" if several else name), *values)
     table.add_section()
-    table.add_row("mean", *(_percent(candidate.mean) for candidate in shown))
+    table.add_row("mean", *(percent(candidate.mean) for candidate in shown))
     table.add_row("cost, % of retrain", *(_cost_number(candidate) for candidate in shown))
     console.print(table)
 
@@ -158,29 +157,22 @@ def _excluded(console: Screen, advice: Advice) -> None:
 
 def _standing(candidate: Candidate) -> str:
     if len(candidate.cells) == 1:
-        return f"{_percent(candidate.mean)} % Utility x Healed at {escape(candidate.worst_place)}"
+        return f"{percent(candidate.mean)} % Utility x Healed at {escape(candidate.worst_place)}"
     return (
-        f"{_percent(candidate.mean)} % Utility x Healed on average over {len(candidate.cells)} cells, at worst "
-        f"{_percent(candidate.worst)} % ({escape(candidate.worst_place)})"
+        f"{percent(candidate.mean)} % Utility x Healed on average over {len(candidate.cells)} cells, at worst "
+        f"{percent(candidate.worst)} % ({escape(candidate.worst_place)})"
     )
 
 
 def _cost(candidate: Candidate) -> str:
     if candidate.cost is None:
         return "Its cost is not known."
-    how = (
-        "the larger of its shares of seconds and sample gradients"
-        if candidate.measured
-        else "declared by the method"
-    )
+    measured = "the larger of its shares of seconds and sample gradients"
+    how = measured if candidate.measured else "declared by the method"
     return f"Cost: {_cost_number(candidate)} % of a retraining ({how})."
 
 
 def _cost_number(candidate: Candidate) -> str:
     if candidate.cost is None:
-        return "–"
-    return "under 1" if candidate.cost < 0.01 else f"{100 * candidate.cost:.0f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+        return MISSING
+    return "under 1" if candidate.cost < 0.01 else percent(candidate.cost, 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from expunge.cli.options import takes
+from expunge.cli.options import numbers, takes
 from expunge.cli.plan import Outlook, split_items
 from expunge.cli.screen import Screen
 from expunge.cli.sweep import Running, finish
@@ -91,9 +91,9 @@ def bench(
     if running.data_root:
         chosen = replace(chosen, data=replace(chosen.data, root=str(running.data_root)))
     if unlearning_seeds is not None:
-        chosen = replace(chosen, unlearning_seeds=_whole_numbers(unlearning_seeds))
+        chosen = replace(chosen, unlearning_seeds=numbers("--unlearning-seeds", unlearning_seeds))
     numerics = replace(Numerics.choose(running.device, chosen.data.load("cpu").shape[1]), devices=shared)
-    whole = Plan.of(cell for plan in chosen.plans(numerics) for cell in plan.cells)
+    whole = chosen.plan(numerics)
     wanted = select(whole, selection) if selection else whole
     workers = 1 if shared.several else running.processes(numerics.device)
     engine = None if dry_run else _ray_engine(ray, cpus, gpus)
@@ -118,15 +118,6 @@ def bench(
     if left:
         console.print(f"{counted(left, 'cell')} still missing; the same command goes on with them")
     finish(console, swept, f"{out / 'results.csv'} and the store beside it")
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(item) for item in text.split(","))
-    except ValueError as error:
-        raise InvalidInput(
-            f"--unlearning-seeds must be whole numbers separated by commas, as 0,1,2, got {text!r}"
-        ) from error
 
 
 def _ray_engine(address: str | None, cpus: float, gpus: float) -> Engine | None:

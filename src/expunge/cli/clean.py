@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from expunge.cli import data_arguments as args
-from expunge.cli.exit_codes import code_of
+from expunge.cli.exit_codes import INTERRUPTED, code_of
 from expunge.cli.options import takes
-from expunge.cli.progress import INTERRUPTED, with_progress
+from expunge.cli.progress import with_progress
 from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
 

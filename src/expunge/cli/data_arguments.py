@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from expunge.errors import InvalidInput
+from expunge.cli.options import numbers
 
 if TYPE_CHECKING:
     from expunge.inputs.training_data import DataOptions
@@ -75,7 +75,8 @@ class Reading:
 
         own, given = preprocessing_of(arch), dict(vars(self))
         given["root"] = given.pop("data_root")
-        given |= {"mean": _numbers("--mean", self.mean), "std": _numbers("--std", self.std)}
+        for name in ("mean", "std"):
+            given[name] = numbers(f"--{name}", given[name], float) if given[name] is not None else None
         given |= {"classes": _names(self.classes), "inputs": _names(self.inputs)}
         defaults = ["size"] if self.size is None else []
         if self.mean is None and self.std is None and self.normalise is None:
@@ -91,14 +92,3 @@ def _names(texts: list[str] | None) -> tuple[str, ...]:
     if texts and len(texts) > 1:
         return tuple(texts)
     return tuple(part for text in texts or () for part in text.split(","))
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InvalidInput(
-            f"{option} takes numbers separated by commas, such as 0.5,0.5,0.5; got {text!r}"
-        ) from error

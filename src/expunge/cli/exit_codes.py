@@ -1,4 +1,4 @@
-"""Exit codes of the commands that judge a model."""
+"""Exit codes of the commands."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from expunge.evaluation.verdict import Verdict
 
-DID_NOT_WORK = 3
-"""It did not work, or there was nothing to do."""
-
+DID_NOT_WORK = SOME_FAILED = NO_LIST = 3
+"""A repair did not work, or there was nothing to do; some cell of a sweep failed; no usable list could be made."""
 UNDECIDED = 4
 """Nothing that was measured decides it."""
+INTERRUPTED = 130
+"""Ctrl-C ended the command, as shells have it."""
 
 
 def code_of(verdict: Verdict) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from expunge.cli import data_arguments as args
+from expunge.cli.exit_codes import NO_LIST
 from expunge.cli.options import takes
 from expunge.cli.progress import with_progress
 from expunge.cli.screen import Screen
@@ -17,8 +18,6 @@ from expunge.errors import InvalidInput, UnknownName, near_miss
 if TYPE_CHECKING:
     from expunge.repair.find import FindJob
 
-NO_LIST = 3
-"""Exit code where no usable list could be made."""
 DETECTORS = {
     "labels": "wrong labels, and rows with the features of known ones",
     "activation": "poison (two clusters in a class's features)",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.markup import escape
 
-from expunge.cli.options import takes
+from expunge.cli.options import items, numbers, takes
 from expunge.cli.screen import Screen
 from expunge.cli.sweep import Running, finish
 from expunge.errors import InvalidInput
@@ -59,9 +58,9 @@ def map_command(
     console = Screen()
     overrides = _overrides(settings)
     # Names and numbers are checked before anything is loaded or trained.
-    names = _items(methods, "methods")
-    rates = [_number(item, float, "discovery") for item in _items(discovery, "discovery")]
-    numbers = [_number(item, int, "seeds") for item in _items(seeds, "seeds")]
+    names = items("--methods", methods)
+    rates = numbers("--discovery", discovery, float)
+    chosen_seeds = numbers("--seeds", seeds)
     running.check()
 
     from expunge.results.figures import write_map
@@ -76,7 +75,7 @@ def map_command(
     task_settings: dict[str, Any] = {} if n_corrupted is None else {"n_corrupted": n_corrupted}
     tasks = [
         chosen.make_task(regularity=item, discovery=rate, **task_settings)
-        for item in _items(regularity, "regularity")
+        for item in items("--regularity", regularity)
         for rate in rates
     ]
     recipe = chosen.make_recipe(model)
@@ -92,8 +91,8 @@ def map_command(
     )
     images = choice.load("cpu")
     numerics = Numerics.choose(running.device, images.shape[1])
-    grid = Grid(choice, tuple(tasks), (Setup(recipe, tuple(built)),), tuple(numbers))
-    (plan,) = grid.plans(numerics)
+    grid = Grid(choice, tuple(tasks), (Setup(recipe, tuple(built)),), chosen_seeds)
+    plan = grid.plan(numerics)
     workers = running.processes(numerics.device)
     console.print(
         f"[bold]{escape(images.name)}[/]: {len(images.train_labels)} training images, {recipe.model}, "
@@ -107,34 +106,17 @@ def map_command(
     finish(console, swept, f"{out / 'map.svg'}, {out / 'results.csv'} and the store beside them")
 
 
-def _items(text: str, option: str) -> list[str]:
-    items = [item.strip() for item in text.split(",") if item.strip()]
-    if not items:
-        raise InvalidInput(f"--{option} is empty; give at least one value")
-    return items
-
-
-def _number(text: str, kind: type[float] | type[int], option: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise InvalidInput(f"--{option} takes {what}, got {text!r}") from None
-
-
 def _overrides(settings: list[str]) -> dict[str, dict[str, Any]]:
     """Read ``OWNER.FIELD=VALUE``; values are TOML, anything else is text."""
+    from expunge.inputs.specification import plain_value
+
     found: dict[str, dict[str, Any]] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         owner, dot, field = path.rpartition(".")  # a method's own path has dots too
         if not (equals and dot and owner and field):
             raise InvalidInput(f"--set takes METHOD.FIELD=VALUE, got {setting!r}")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        found.setdefault(owner.strip(), {})[field.strip()] = value
+        found.setdefault(owner.strip(), {})[field.strip()] = plain_value(text)
     return found
 
 

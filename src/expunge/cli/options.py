@@ -1,4 +1,4 @@
-"""Options that several commands have, declared once as a dataclass."""
+"""Options that several commands have, declared once as a dataclass; and what is read from lists between commas."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+from expunge.errors import InvalidInput
 
 
 def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -39,3 +41,29 @@ def takes(**groups: type) -> Callable[[Callable[..., None]], Callable[..., None]
         return called
 
     return with_groups
+
+
+def items(option: str, text: str) -> list[str]:
+    """Return the parts between commas.
+
+    Raises:
+        InvalidInput: there are none.
+    """
+    found = [item.strip() for item in text.split(",") if item.strip()]
+    if not found:
+        raise InvalidInput(f"{option} is empty; give at least one value")
+    return found
+
+
+def numbers(option: str, text: str, kind: type[Any] = int) -> tuple[Any, ...]:
+    """Return the numbers between commas.
+
+    Raises:
+        InvalidInput: there are none, or something else is among them.
+    """
+    found = items(option, text)
+    try:
+        return tuple(kind(item) for item in found)
+    except ValueError as error:
+        what = "whole numbers" if kind is int else "numbers"
+        raise InvalidInput(f"{option} takes {what} separated by commas; got {text!r}") from error

@@ -17,15 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from expunge.cli.exit_codes import INTERRUPTED
 from expunge.cli.screen import Screen
 
 _SILENCE = 30.0
 """Seconds after which something is said where no bar is drawn."""
 
 Result = TypeVar("Result")
-
-INTERRUPTED = 130
-"""Exit code of a command that Ctrl-C ended, as shells have it."""
 
 
 def with_progress(

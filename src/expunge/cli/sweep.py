@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from expunge.cli.data_arguments import Device
+from expunge.cli.exit_codes import SOME_FAILED
 from expunge.cli.progress import with_progress
 from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from expunge.sweep.grid import Grid
     from expunge.sweep.plan import Plan
     from expunge.sweep.trackers import Trackers
-
-SOME_FAILED = 3
-"""Exit code of a sweep some of whose cells have failed."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from expunge.cli.exit_codes import INTERRUPTED
 from expunge.cli.method_table import replace_table, table_text
-from expunge.cli.progress import INTERRUPTED, with_progress
+from expunge.cli.options import numbers
+from expunge.cli.progress import with_progress
 from expunge.cli.screen import Screen
 from expunge.errors import InvalidInput, StoreError
 
@@ -36,7 +38,7 @@ def tune_command(
     Ctrl-C ends the search and shows the best of the trials that are finished; then --write writes nothing.
     """
     console = Screen()
-    seeds = _seeds(tuning_seeds)
+    seeds = numbers("--tuning-seeds", tuning_seeds)
 
     from dataclasses import replace
 
@@ -86,15 +88,6 @@ def tune_command(
         except OSError as error:
             raise StoreError(f"{write} cannot be written: {error}; copy the table above by hand") from error
         console.plain(f"\nwrote [methods.{method}] to {write}")
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise InvalidInput(
-            f"--tuning-seeds takes whole numbers separated by commas, such as 100,101; got {text!r}"
-        ) from error
 
 
 def _read(path: Path) -> str:

@@ -164,23 +164,7 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
     ran = runs[runs["status"] != "skipped"]
     means = ran.groupby([*_PLACE, "method"])["uxh"].mean().unstack("method")
     means = means.reindex(pd.MultiIndex.from_frame(runs[_PLACE].drop_duplicates().sort_values(_PLACE)))
-    costs = _costs(ran)
-    candidates: dict[str, Candidate] = {}
-    excluded: dict[str, str] = {}
-    method_of = {label: method for sweep in sweeps for label, method in sweep.method_of.items()}
-    for label, method in sorted(method_of.items()):
-        known, cost = facts(method), costs.get(label, float("nan"))
-        if label in means and means[label].notna().all():
-            measured = not math.isnan(cost)
-            declared = known.retraining_share if known else None
-            candidates[label] = Candidate(
-                method=label,
-                cells=means[label],
-                cost=float(cost) if measured else declared,
-                measured=measured,
-            )
-        if reason := _obstacle(known, method, situation, candidates.get(label)):
-            excluded[label] = reason
+    candidates, excluded = _candidates(sweeps, means, _costs(ran), situation, facts)
     relearn, declares = candidates.get(RELEARN), facts(RELEARN)
     price = declares.retraining_share if declares else None
     if relearn is not None and relearn.cost is not None:
@@ -206,6 +190,33 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
         excluded=excluded,
         thin=_thin(sweeps, runs, situation),
     )
+
+
+def _candidates(
+    sweeps: Sequence[Sweep],
+    means: pd.DataFrame,
+    costs: pd.Series[float],
+    situation: Situation,
+    facts: Callable[[str], MethodFacts | None],
+) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """The methods that were run in every cell that counts, and why others, or some of them, cannot be used."""
+    candidates: dict[str, Candidate] = {}
+    excluded: dict[str, str] = {}
+    method_of = {label: method for sweep in sweeps for label, method in sweep.method_of.items()}
+    for label, method in sorted(method_of.items()):
+        known, cost = facts(method), costs.get(label, float("nan"))
+        if label in means and means[label].notna().all():
+            measured = not math.isnan(cost)
+            declared = known.retraining_share if known else None
+            candidates[label] = Candidate(
+                method=label,
+                cells=means[label],
+                cost=float(cost) if measured else declared,
+                measured=measured,
+            )
+        if reason := _obstacle(known, method, situation, candidates.get(label)):
+            excluded[label] = reason
+    return candidates, excluded
 
 
 def _runs(sweep: Sweep, situation: Situation) -> pd.DataFrame:

@@ -55,22 +55,19 @@ def front_chart(summary: Summary, cost: str) -> alt.LayerChart:
     """
     points = front(summary, cost)
     scale, ticks, middle = _axis(points["cost"].to_list())
-    values = []
-    for method, point in points.iterrows():
-        # In the right half a name would run out of the chart.
-        side = "left" if point["cost"] > middle else "right"
-        name = printable(method)
-        values.append(
-            {
-                "method": name,
-                "cost": float(f"{point['cost']:.4g}"),
-                "percent": round(100 * point["uxh"], 2),
-                "kind": point["kind"],
-                "left": "",
-                "right": "",
-                side: "" if point["kind"] == "beaten" else name,
-            }
-        )
+    values = [
+        {
+            "method": printable(row.Index),
+            "cost": float(f"{row.cost:.4g}"),
+            "percent": round(100 * row.uxh, 2),
+            "kind": row.kind,
+            "left": "",
+            "right": "",
+            # In the right half a name to its right would run out of the chart.
+            "left" if row.cost > middle else "right": "" if row.kind == "beaten" else printable(row.Index),
+        }
+        for row in points.itertuples()
+    ]
     base = alt.Chart(alt.InlineData(values=values)).encode(
         x=alt.X(
             "cost:Q",

@@ -95,8 +95,7 @@ def build_page(
     check_against(compared, against, [record.method for record in ordered])
     page = _Page(facts, shares, Grids(grids))
     shown = [
-        page.sweep(sweep, f"s{position}", pairs)
-        for position, (sweep, pairs) in enumerate(zip(sweeps, compared, strict=True), 1)
+        page.sweep(*pair, f"s{place}") for place, pair in enumerate(zip(sweeps, compared, strict=True), 1)
     ]
     packed, thinned = page.cells.pack()
     packed |= {"charts": page.charts, "curves": curves_chart().to_dict(validate=False)}
@@ -145,7 +144,7 @@ class _Page:
         self.cells = Cells()
         self.charts: dict[str, Any] = {}
 
-    def sweep(self, sweep: Sweep, identity: str, pairs: pd.DataFrame) -> dict[str, Any]:
+    def sweep(self, sweep: Sweep, pairs: pd.DataFrame, identity: str) -> dict[str, Any]:
         labels = sorted(sweep.method_of)
         shown: dict[str, Any] = {
             "id": identity,

@@ -118,9 +118,7 @@ def _titles(shared: Mapping[str, Mapping[str, Any]], on_map: Mapping[str, bool])
             and on_map[key] == on_map[name]
             and (other["data"], other["model"]) == (settings["data"], settings["model"])
         ]
-        differing = sorted(
-            {key for twin in twins for key in {*twin, *settings} if twin.get(key) != settings.get(key)}
-        )
+        differing = _differing([settings, *twins]) if twins else []
         if differing:
             told = settings_text({key.removeprefix("recipe."): settings.get(key) for key in differing})
             title += f" ({told})"
@@ -180,10 +178,7 @@ def _settings_key(record: Record) -> str:
 def _labels(method: str, variants: Sequence[str]) -> dict[str, str]:
     """Name each variant by what differs; by number where that is long."""
     parsed = {variant: {**json.loads(variant)[0], **json.loads(variant)[1]} for variant in variants}
-    names = sorted({name for settings in parsed.values() for name in settings})
-    differing = [
-        name for name in names if len({_value(settings.get(name)) for settings in parsed.values()}) > 1
-    ]
+    differing = _differing(list(parsed.values()))
     labels = {
         variant: f"{method} {settings_text({name: settings.get(name) for name in differing})}"
         for variant, settings in parsed.items()
@@ -195,3 +190,9 @@ def _labels(method: str, variants: Sequence[str]) -> dict[str, str]:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The names of the settings that are not the same in all."""
+    names = sorted({name for settings in several for name in settings})
+    return [name for name in names if len({_value(settings.get(name)) for settings in several}) > 1]

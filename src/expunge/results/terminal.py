@@ -192,11 +192,13 @@ def spread_tables(records: Sequence[Record]) -> list[Table]:
         table = plain_table(f"Spread over the seeds: {measure}{place}, %", SPREAD_MEANING)
         table.title_justify = "left"
         table.add_column("method", overflow="fold")
-        for column in SPREADS[:-1]:
+        # Eighty columns have no room for the numbers of seeds.
+        columns = [column for column in SPREADS if column.heading != "seeds"]
+        for column in columns[:-1]:
             table.add_column(column.heading, justify="right")
-        table.add_column(SPREADS[-1].heading, ratio=1)
+        table.add_column(columns[-1].heading, ratio=1)
         for row in found.itertuples():
-            table.add_row(Text(printable(row.method)), *(column.cell(row).text for column in SPREADS))
+            table.add_row(Text(printable(row.method)), *(column.cell(row).text for column in columns))
         tables.append(table)
     return tables
 

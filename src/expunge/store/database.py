@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from expunge.errors import InvalidInput, StoreError, near_miss
-from expunge.store import layout, sqlite
+from expunge.store import schema, sqlite
 from expunge.store.failures import advice, is_damage, is_locked, is_lost
 from expunge.store.record import KINDS, STATUSES, Record
 from expunge.store.schema import CLAIMS, GRID, META, RECORDS
@@ -309,7 +309,7 @@ class Database:
             with self._transaction("opened") as connection:
                 if connection.dialect.name == "sqlite":
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
-                layout.upgrade(connection, self.name)
+                schema.upgrade(connection, self.name)
         except StoreError:
             # Two processes may make the tables at once: the slower one finds them made.
             if not self._is_current():
@@ -317,7 +317,7 @@ class Database:
 
     def _is_current(self) -> bool:
         with self._transaction("opened") as connection:
-            return layout.is_current(connection, self.name)
+            return schema.is_current(connection, self.name)
 
     def _failure(self, doing: str, error: Exception) -> StoreError:
         text = " ".join(str(getattr(error, "orig", None) or error).split())

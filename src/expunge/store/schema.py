@@ -1,13 +1,30 @@
-"""The tables of a store."""
+"""The tables of a store: making them, and bringing those of an older expunge up to date."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, MetaData, String, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    MetaData,
+    String,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+    update,
+)  # fmt: skip
+from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeEngine
 
-from expunge.store.record import KINDS, REQUIRED
+from expunge.errors import StoreError
+from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION
 
 _TYPES: dict[str, type[TypeEngine[Any]]] = {
     "str": Text,
@@ -42,3 +59,84 @@ CLAIMS = Table(
     Column("expires", Double, nullable=False),
 )
 """Who is doing what: ``owner`` as text, ``expires`` in seconds since 1970."""
+_VERSION = "schema_version"
+
+
+def is_current(connection: Connection, database: str) -> bool:
+    """Whether every table and column is there; ``database`` is its name in messages.
+
+    Raises:
+        StoreError: tables of a newer expunge, or of another program.
+    """
+    return (
+        _version(connection, database) == SCHEMA_VERSION
+        and _missing(connection, database) == []
+        and set(TABLES.tables) <= set(inspect(connection).get_table_names())
+    )
+
+
+def upgrade(connection: Connection, database: str) -> None:
+    """Make what is missing.
+
+    Raises:
+        StoreError: tables of a newer expunge, or of another program.
+    """
+    version, missing = _version(connection, database), _missing(connection, database)
+    TABLES.create_all(connection)
+    for name in missing or ():
+        column = CreateColumn(RECORDS.c[name]).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE records ADD COLUMN {column}")
+    if version == 1:
+        _loosen(connection)
+    if version is None:
+        connection.execute(insert(META).values(name=_VERSION, value=str(SCHEMA_VERSION)))
+    else:
+        connection.execute(update(META).where(META.c.name == _VERSION).values(value=str(SCHEMA_VERSION)))
+
+
+def _version(connection: Connection, database: str) -> int | None:
+    """Schema version in ``meta``, None if there is none yet."""
+    if not inspect(connection).has_table(META.name):
+        return None
+    text = connection.scalar(select(META.c.value).where(META.c.name == _VERSION))
+    if text is None:
+        return None
+    if not str(text).isdecimal():
+        raise StoreError(
+            f"the database {database} names schema {text!r} where a number was expected; "
+            "restore a copy or choose another place"
+        )
+    if int(text) > SCHEMA_VERSION:
+        raise StoreError(
+            f"the database {database} has schema {text}, this expunge reads up to {SCHEMA_VERSION}; "
+            "upgrade expunge"
+        )
+    return int(text)
+
+
+def _missing(connection: Connection, database: str) -> list[str] | None:
+    """Columns that ``records`` lacks; None if there is no such table."""
+    looking = inspect(connection)
+    if not looking.has_table(RECORDS.name):
+        return None
+    present = {column["name"] for column in looking.get_columns(RECORDS.name)}
+    lacking = [name for name in REQUIRED if name not in present]
+    if lacking:
+        raise StoreError(
+            f"the database {database} has a table 'records' without {', '.join(lacking)}: "
+            "it is not one of expunge's; choose another place"
+        )
+    return [name for name in KINDS if name not in present]
+
+
+def _loosen(connection: Connection) -> None:
+    """Let a place on the map be absent: schema 1 demanded one of every record."""
+    if connection.dialect.name == "sqlite":  # it cannot change a column
+        connection.exec_driver_sql("ALTER TABLE records RENAME TO records_1")
+        RECORDS.create(connection)
+        names = ", ".join(f'"{name}"' for name in KINDS)
+        connection.exec_driver_sql(f"INSERT INTO records ({names}) SELECT {names} FROM records_1")
+        connection.exec_driver_sql("DROP TABLE records_1")
+        return
+    for name in ("regularity", "discovery"):
+        connection.exec_driver_sql(f"ALTER TABLE records ALTER COLUMN {name} DROP NOT NULL")

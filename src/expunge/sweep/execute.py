@@ -101,7 +101,8 @@ def execute(
     report(status)
     cells = missing[:limit]
     if cells:
-        used = _local_engine(plan, min(workers, len(cells))) if engine is None else engine
+        processes = max(1, min(workers, len(cells)))
+        used = LocalEngine(processes, worker_threads(plan, processes)) if engine is None else engine
         try:
             with Claims(store.database) as claims:
                 before = {record.key: record for record in failed}
@@ -111,11 +112,6 @@ def execute(
                 used.close()
     status.warnings.extend(_unlearned(plan, store))
     return status
-
-
-def _local_engine(plan: Plan, workers: int) -> LocalEngine:
-    workers = max(1, workers)
-    return LocalEngine(workers, worker_threads(plan, workers))
 
 
 def _unlearned(plan: Plan, store: Store) -> list[str]:

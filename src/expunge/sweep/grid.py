@@ -86,26 +86,20 @@ class Grid:
             )
         return self.setups[0]
 
-    def plans(self, numerics: Numerics) -> tuple[Plan, ...]:
-        """Lay out the cells of each setup; setups of one recipe share original models.
+    def plan(self, numerics: Numerics) -> Plan:
+        """Lay out all cells; setups of one recipe share original models.
 
         Raises:
             InvalidInput: see :func:`make_plan`.
         """
-        return tuple(
-            make_plan(
-                self.data,
-                self.tasks,
-                setup.recipe,
-                setup.methods,
-                self.seeds,
-                numerics,
-                unlearning_seeds=self.unlearning_seeds,
-                metrics=self.metrics,
-                population=self.population,
-            )
+        more: dict[str, Any] = {
+            "unlearning_seeds": self.unlearning_seeds, "metrics": self.metrics, "population": self.population,
+        }  # fmt: skip
+        plans = [
+            make_plan(self.data, self.tasks, setup.recipe, setup.methods, self.seeds, numerics, **more)
             for setup in self.setups
-        )
+        ]
+        return Plan.of(cell for plan in plans for cell in plan.cells)
 
     def text(self) -> str:
         """Return TOML that :meth:`parse` reads as this grid, whatever packaged settings come to be.
@@ -272,13 +266,10 @@ def _data(content: Any) -> DataChoice:
 
 
 def _setup(entry: Mapping[str, Any], preset: Preset, names: list[str], faults: _Faults, where: str) -> Setup:
-    content = {**preset.recipe, **entry}
-    if "model" in entry and entry["model"] != preset.recipe.get("model", Recipe.model):
-        content["model_settings"] = entry.get("model_settings", {})
-    methods = content.pop("methods", {})
-    settings = {"recipe": content, "methods": methods}
+    content = dict(entry)
+    settings = {"methods": content.pop("methods", {}), "recipe": content}
     own = faults.unless(where, lambda: Preset.of_content(settings, "its settings")) or Preset()
-    recipe = faults.unless(where or "[recipe]", own.make_recipe)
+    recipe = faults.unless(where or "[recipe]", lambda: preset.with_deviations(own).make_recipe())
     prefix = f"{where}, " if where else ""
     made = [faults.unless(f"{prefix}method {name}", partial(_method, preset, own, name)) for name in names]
     return Setup(recipe or Recipe(), tuple(method for method in made if method is not None))

@@ -18,7 +18,7 @@ from expunge.training.team import current_team
 
 
 @dataclass(frozen=True)
-class FirstModel:
+class OriginalModel:
     """An original model.
 
     Args:
@@ -33,9 +33,9 @@ class FirstModel:
     seconds: float
 
 
-def train_first(
+def train_original(
     recipe: Recipe, problem: Problem, seed: int, numerics: Numerics, progress: Progress = silent
-) -> FirstModel:
+) -> OriginalModel:
     """Train a fresh model on the training set of ``problem``, given labels and corruption included.
 
     Several devices share it, in a process for each and without progress.
@@ -44,7 +44,7 @@ def train_first(
         Diverged: the training led to NaN.
     """
     if numerics.devices.several and current_team() is None:
-        return launch(numerics, train_first, recipe, problem, seed, numerics)
+        return launch(numerics, train_original, recipe, problem, seed, numerics)
     train = problem.split.train
     model = recipe.build(problem.shape, problem.n_classes, generator(seed, "initialisation"))
     recorder = LossRecorder(len(train), numerics.device) if recipe.example_tied is None else None
@@ -52,4 +52,4 @@ def train_first(
         recipe.train(
             model, train, seed, numerics, meter, progress=progress, objective=recorder or cross_entropy
         )
-    return FirstModel(model, recorder.means() if recorder else None, meter.seconds)
+    return OriginalModel(model, recorder.means() if recorder else None, meter.seconds)

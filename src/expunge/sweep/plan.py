@@ -24,9 +24,9 @@ from expunge.training.recipe import Recipe
 
 KEY_VERSION = 2
 """Enters the key of every cell; raised when the same settings come to mean something else."""
-DIFFICULTY, CODES = "expunge.difficulty", "expunge.codes"
 POPULATION = 64
 """Models of each population, as is customary."""
+DIFFICULTY, CODES = "expunge.difficulty", "expunge.codes"
 """Names under which an original model's file holds the mean training losses and the mnemonic codes."""
 
 
@@ -224,7 +224,9 @@ def make_plan(
     for seed in seeds:
         for settings in tasks:
             task = dataclasses.replace(settings, seed=seed)
-            training_key, task_key = _keys(data, task, numerics.device)
+            # Neither key depends on how hard an example was to learn.
+            problem = training_problem(data, task, numerics.device)
+            training_key, task_key = problem.training_key, problem.key
             roles = references_of(measured, corrupted=task.corrupts)
             for method in methods:
                 own = recipe.prepared(method.preparation)
@@ -285,15 +287,10 @@ def _check(images: ImageData, tasks: Sequence[Task], recipe: Recipe) -> None:
         )
 
 
-def _keys(data: DataChoice, task: Task, device: str) -> tuple[str, str]:
-    """Return a task's training key and key; neither depends on how hard an example was to learn."""
-    problem = training_problem(data, task, device)
-    return problem.training_key, problem.key
-
-
+@lru_cache(maxsize=32)
 def training_problem(data: DataChoice, task: Task, device: str) -> Problem:
     """Carry out a task as far as it is known before any training: its training set and its keys."""
-    return _build(data, task, device)
+    return build_before_training(task, data.load(device))
 
 
 def build_before_training(task: Task, images: ImageData) -> Problem:
@@ -309,8 +306,3 @@ def build_problem(training: Training, task: Task, folder: Path | str) -> Problem
         return training_problem(training.data, task, device)
     difficulty = WeightStore(folder).load(training.key, device)[DIFFICULTY]
     return task.build(training.data.load(device), difficulty)
-
-
-@lru_cache(maxsize=32)
-def _build(data: DataChoice, task: Task, device: str) -> Problem:
-    return build_before_training(task, data.load(device))

@@ -126,7 +126,7 @@ class Preset:
     def with_deviations(self, own: Preset) -> Preset:
         """Return these settings with those of ``own`` in their place; another model drops its settings."""
         recipe = {**self.recipe, **own.recipe}
-        if recipe.get("model") != self.recipe.get("model"):
+        if recipe.get("model", Recipe.model) != self.recipe.get("model", Recipe.model):
             recipe["model_settings"] = own.recipe.get("model_settings", {})
         # A pattern keeps its place in the order, which decides who wins.
         methods = {

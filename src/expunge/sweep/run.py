@@ -19,7 +19,7 @@ from expunge.methods.base import Request, Unlearned
 from expunge.metrics.base import Evaluated
 from expunge.store.record import Record
 from expunge.store.weights import CannotWrite, WeightStore
-from expunge.sweep.original_model import train_first
+from expunge.sweep.original_model import train_original
 from expunge.sweep.plan import CODES, DIFFICULTY, Cell, Training, build_problem, training_problem
 from expunge.sweep.reference_run import measure_chosen
 
@@ -37,7 +37,7 @@ def run_training(job: Training, folder: Path | str) -> float | None:
     if weights.has(job.key):
         return learned_corruption(weights, job.key)
     problem = training_problem(job.data, job.task, job.numerics.device)
-    first = train_first(job.recipe, problem, job.seed, job.numerics)
+    first = train_original(job.recipe, problem, job.seed, job.numerics)
     extra: dict[str, Tensor] = {}
     if first.difficulty is not None:
         extra[DIFFICULTY] = first.difficulty

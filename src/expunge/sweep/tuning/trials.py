@@ -14,7 +14,7 @@ from expunge.api import load_method
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Method, Request
 from expunge.sweep.grid import Grid
-from expunge.sweep.original_model import FirstModel, train_first
+from expunge.sweep.original_model import OriginalModel, train_original
 from expunge.sweep.plan import build_before_training
 from expunge.sweep.tuning.held_out import Validation, hold_out, validation_for
 from expunge.tasks.base import Split, Task
@@ -106,7 +106,7 @@ class Trials:
         self._method, self._recipe, self._numerics = method, recipe, numerics
         self._oracle, self._clock = oracle, clock
         self._images, self._kept, self._unseen_fine = hold_out(grid, numerics.device)
-        self._trained: dict[tuple[str, int], FirstModel] = {}
+        self._trained: dict[tuple[str, int], OriginalModel] = {}
         self._cases = [
             self._case(dataclasses.replace(task, seed=seed), seed) for seed in seeds for task in grid.tasks
         ]
@@ -128,7 +128,7 @@ class Trials:
         key = (problem.training_key, seed)
         if key not in self._trained:
             listener = clock.within(f"original model, seed {seed}", recipe.epochs)
-            self._trained[key] = train_first(recipe, problem, seed, numerics, listener)
+            self._trained[key] = train_original(recipe, problem, seed, numerics, listener)
         clock.finish(recipe.epochs)
         first = self._trained[key]
         if task.needs_difficulty:
