@@ -26,11 +26,10 @@ from expunge.methods.relearn import Relearn
 from expunge.registry import METHODS
 from expunge.result import Result, result_of
 from expunge.tasks.base import Split, check_forget
-from expunge.training.devices import Devices
 from expunge.training.initialisation import matching
 from expunge.training.logits import check_logits
 from expunge.training.loop import Progress, silent
-from expunge.training.numerics import Numerics
+from expunge.training.numerics import Devices, Numerics
 from expunge.training.recipe import Recipe
 
 
@@ -81,7 +80,7 @@ def unlearn(
         device: torch device; by default that of ``train_set`` if it is :class:`Examples`, else an
             accelerator where there is one.
         devices: how many devices share the method's training steps, by default one; see
-            :class:`expunge.training.devices.Devices`. A script then begins its work below
+            :class:`expunge.training.numerics.Devices`. A script then begins its work below
             ``if __name__ == "__main__":``, and ``progress`` is not called.
         dtype: "float32", or "bfloat16" for convolutions and matrix products; by default float32 for tables, tokens
             and images below 16 pixels, and bfloat16 for larger ones where the hardware multiplies it.

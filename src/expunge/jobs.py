@@ -44,10 +44,10 @@ def clean(
     """
     from expunge.repair.clean import clean as repair
     from expunge.repair.clean_files import write_files
+    from expunge.repair.in_words import one_sentence
     from expunge.repair.job import Job
     from expunge.repair.output_folder import output_folder
     from expunge.repair.prepare import prepare
-    from expunge.repair.sentence import one_sentence
 
     reading, more = _split_options(options, Job)
     job = Job(

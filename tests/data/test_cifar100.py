@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from expunge.data import cifar_files
-from expunge.data.cifar100 import load_cifar20, load_cifar100
+from expunge.data.cifar import load_cifar20, load_cifar100
 from expunge.errors import DataError
 from expunge.tasks.forgetting import ForgetSubclass
 

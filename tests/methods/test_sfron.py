@@ -14,8 +14,7 @@ from expunge.methods.base import Request
 from expunge.methods.sfron import SFRon, _Phases, annealed, coefficients, drawn, salient
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import MethodContract
-from expunge.training.devices import Devices
-from expunge.training.numerics import Numerics
+from expunge.training.numerics import Devices, Numerics
 
 CPU = Numerics(channels_last=False)
 

@@ -74,8 +74,7 @@ def print_result(
 ) -> None:
     """Print the measurements, the verdict, the cost and what was written."""
     from expunge.evaluation.verdict import CAVEAT
-    from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
-    from expunge.repair.sentence import fall_explained, one_sentence
+    from expunge.repair.in_words import REJECTED, cost_sentence, fall_explained, one_sentence, result_rows
 
     verdict = cleaned.audit.verdict
     grade = verdict.grade

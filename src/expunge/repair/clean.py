@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from expunge.api import unlearn
 from expunge.evaluation.before_after import Damage, Measured, damages, measure
 from expunge.evaluation.evidence import Audit, audit
-from expunge.evaluation.judgements import Finding
+from expunge.evaluation.facts import Finding
 from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights, state_to_write
 from expunge.inputs.provenance import Provenance, file_hash, provenance
 from expunge.methods.base import Needs, Unlearned
 from expunge.repair.job import Report
-from expunge.repair.memory import enough_memory, smaller
+from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import checkpoint_name
 from expunge.training.cost import Meter

@@ -16,9 +16,9 @@ from expunge.evaluation.before_after import Damage, Measured, Share
 from expunge.evaluation.document import as_document
 from expunge.repair.clean import Cleaned
 from expunge.repair.clean_page import clean_page
+from expunge.repair.in_words import one_sentence
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import pretrained_files
-from expunge.repair.sentence import one_sentence
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 

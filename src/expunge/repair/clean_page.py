@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 
-from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, undefined
+from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, reading, undefined
 from expunge.evaluation.before_after import Share
 from expunge.evaluation.evidence import Audit
-from expunge.evaluation.reading import reading
 from expunge.evaluation.rows import ROLES
 from expunge.evaluation.verdict import CAVEAT
 from expunge.repair.clean import Cleaned
+from expunge.repair.in_words import REJECTED, cost_sentence, fall_explained, one_sentence, result_rows
 from expunge.repair.prepare import Prepared
-from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
-from expunge.repair.sentence import fall_explained, one_sentence
 from expunge.repair.thumbnails import thumbnails
 from expunge.results.html import render
 from expunge.results.wording import MISSING

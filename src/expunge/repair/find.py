@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.detection.folds import in_large_classes
 from expunge.detection.nearest import nearest
-from expunge.detection.out_of_sample import out_of_sample, short_training
+from expunge.detection.out_of_sample import in_large_classes, out_of_sample, short_training
 from expunge.detection.poison import activation_clustering, spectral_signatures
 from expunge.detection.relearned import relearned
 from expunge.detection.result import Detection
