@@ -98,7 +98,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
     origin = provenance(
         job.checkpoint, data, prepared.forget.positions, job.arch, prepared.method.name,
         prepared.method.settings(), job.options, job.purpose, job.seed, job.learn_truth,
-        [] if prepared.true_labels is None else prepared.true_labels.tolist(),
+        [] if on.true_labels is None else on.true_labels.tolist(),
         "" if prepared.first.start_file is None else file_hash(prepared.first.start_file),
     )  # fmt: skip
     original = prepared.model
@@ -122,7 +122,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
             cleaned,
             data.examples,
             prepared.forget.positions,
-            prepared.validation,
+            on.validation,
             retrained=reference,
             true_labels=on.true_labels,
             # The user's word; a true label that says otherwise is stronger.
@@ -178,14 +178,14 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
     with enough_memory(f"unlearning with {method.name}", smaller(method)):
         result = unlearn(
             prepared.model,
-            prepared.train,
+            prepared.split.train,
             forget=prepared.forget.positions,
             method=method,
             seed=job.seed,
             device=prepared.numerics.device,
             recipe=job.recipe if Needs.RECIPE in method.needs else prepared.first.recipe,
             base=prepared.first.start,
-            unseen=prepared.unseen,
+            unseen=prepared.split.unseen,
             codes=prepared.codes,
             progress=step,
         )

@@ -60,7 +60,7 @@ def _results(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
 
 
 def _classes(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
-    measured = prepared.validation is not None
+    measured = prepared.on.validation is not None
     return {
         "where": "validation set" if measured else "rows that stay, by their given labels",
         "rows": [
@@ -147,7 +147,7 @@ def _pictures(prepared: Prepared, cleaned: Cleaned) -> list[tuple[str, list[dict
 
 
 def _listed(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
-    data, truth = prepared.data, prepared.true_labels
+    data, truth = prepared.data, prepared.on.true_labels
     labels = data.examples.labels.cpu()
     return {
         "count": len(prepared.forget.positions),

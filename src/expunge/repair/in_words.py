@@ -39,8 +39,10 @@ def fall_explained(prepared: Prepared, cleaned: Cleaned) -> str:
     known = torch.zeros(len(prepared.data), dtype=torch.bool)
     if found is not None:
         known[found.positions] = True
-    if prepared.true_labels is not None:
-        known |= (prepared.true_labels >= 0) & (prepared.true_labels != prepared.data.examples.labels.cpu())
+    if prepared.on.true_labels is not None:
+        known |= (prepared.on.true_labels >= 0) & (
+            prepared.on.true_labels != prepared.data.examples.labels.cpu()
+        )
     bad = int(known[turned].sum())
     if bad * 2 < len(turned):
         return ""
