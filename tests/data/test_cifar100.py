@@ -77,7 +77,7 @@ def test_original_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     }
     for name in contents:
         (folder / name).touch()
-    monkeypatch.setattr(cifar, "read_inert", lambda path: contents[path.name])
+    monkeypatch.setattr("expunge.data.cifar.read_inert", lambda path: contents[path.name])
     data = load_cifar20(tmp_path)
     np.testing.assert_array_equal(data.train_images.numpy(), pixels.reshape(6, 3, 32, 32))
     assert data.train_fine is not None
