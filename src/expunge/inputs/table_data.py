@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from expunge.data.examples import Examples
 from expunge.data.joined import TensorSource
 from expunge.errors import DataError, InvalidInput, near_miss
 from expunge.inputs.arrays import Part, pad_tokens, read_inputs
@@ -128,16 +127,7 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     left_out = f"; left out: {first_few(left, 8)}" if left else ""
     taken = first_few(list(map(repr, inputs)), 8)
     notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
-    return TrainingData(
-        Examples.all_of(read.source, labels, len(classes)),
-        classes,
-        read.names,
-        columns,
-        named,
-        read.mean,
-        read.std,
-        notes,
-    )
+    return replace(read, notes=notes).with_labels(labels, classes, read.names, columns, named)
 
 
 class _Columns(Mapping[str, Sequence[Any]]):
