@@ -26,7 +26,7 @@ _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
 
 @dataclass(frozen=True)
-class FoundRows:
+class NamedRows:
     """Rows outside the list that a method named as bad.
 
     Args:
@@ -46,7 +46,6 @@ class Cleaned:
 
     Args:
         checkpoint: name of the file that was written.
-        rejected: whether the result is worse than the model as it came, by the rules of the verdict.
         notes: what happened on the way, in sentences, by the method.
         before: the model as it came.
         after: the model as it was written.
@@ -62,18 +61,22 @@ class Cleaned:
     """
 
     checkpoint: str
-    rejected: bool
     notes: tuple[str, ...]
     before: Measured
     after: Measured
     reference: Measured | None
     audit: Audit
     damages: list[Damage]
-    found: FoundRows | None
+    found: NamedRows | None
     disagreeing: Tensor
     cost: Meter
     cost_share: float | None
     origin: Provenance
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the result is worse than the model as it came, by the rules of the verdict."""
+        return "damaged utility" in self.audit.verdict.outcomes
 
 
 def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
@@ -133,26 +136,16 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
             quick=True,
             progress=lambda share: report(_AUDITED + share * (1 - _AUDITED), "auditing"),
         )
-    rejected = "damaged utility" in found.verdict.outcomes
-    if rejected:
-        # Nobody is to take it for the repaired model by its name.
-        out = out.rename(folder / f"rejected{job.checkpoint.suffix}")
     report(1.0, "")
-    return Cleaned(
-        out.name,
-        rejected,
-        result.notes,
-        before,
-        after,
-        compared,
-        found,
-        damages(before, after, data.classes, on.forgotten_classes),
-        _found(result, prepared),
-        _disagreeing(before, after, prepared),
-        result.cost,
-        _cost_share(prepared, result.cost),
-        origin,
-    )
+    done = Cleaned(
+        out.name, result.notes, before, after, compared, found,
+        damages(before, after, data.classes, on.forgotten_classes), _found(result, prepared),
+        _disagreeing(before, after, prepared), result.cost, _cost_share(prepared, result.cost), origin,
+    )  # fmt: skip
+    if done.rejected:
+        # Nobody is to take it for the repaired model by its name.
+        done = replace(done, checkpoint=out.rename(folder / f"rejected{job.checkpoint.suffix}").name)
+    return done
 
 
 def _known(prepared: Prepared) -> list[Finding]:
@@ -194,7 +187,7 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
     return result
 
 
-def _found(result: Unlearned, prepared: Prepared) -> FoundRows | None:
+def _found(result: Unlearned, prepared: Prepared) -> NamedRows | None:
     if result.found is None:
         return None
     positions, scores = result.found.positions.cpu(), result.found.scores.cpu().double()
@@ -202,7 +195,7 @@ def _found(result: Unlearned, prepared: Prepared) -> FoundRows | None:
     positions = positions[positions < len(prepared.data)]
     positions = positions[~prepared.on.forget[positions]]
     order = scores[positions].argsort(descending=True, stable=True)
-    return FoundRows(positions[order], scores[positions][order], result.found.false_discovery)
+    return NamedRows(positions[order], scores[positions][order], result.found.false_discovery)
 
 
 def _disagreeing(before: Measured, after: Measured, prepared: Prepared) -> Tensor:

@@ -96,7 +96,7 @@ REJECTED = "The result is worse than the model was, so it is called {file}: go o
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One measurement of the model before, after and of the reference; ``wanted`` says where it should go."""
 
     name: str
@@ -106,7 +106,7 @@ class Row:
     wanted: str
 
 
-def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[Row]:
+def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[ResultRow]:
     """Return what could be measured, the most important first."""
     heal = prepared.job.purpose == "heal"
     classes = bool(prepared.on.forgotten_classes)
@@ -128,18 +128,18 @@ def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[Row]:
         if before == after == MISSING:
             continue
         reference = MISSING if cleaned.reference is None else text(cleaned.reference)
-        shown.append(Row(name, before, after, reference, wanted))
+        shown.append(ResultRow(name, before, after, reference, wanted))
     # Of bad rows an attack says little; the audit's table has it.
     return shown if heal else shown + _attack(cleaned)
 
 
-def _attack(cleaned: Cleaned) -> list[Row]:
+def _attack(cleaned: Cleaned) -> list[ResultRow]:
     row = next((row for row in cleaned.audit.rows if row.name == "confidence_attack"), None)
     if row is None or row.because:
         return []
     values = (row.value(role) for role in ("original", "unlearned", "retrained"))
     texts = [MISSING if value is None else f"{value:.2f}" for value in values]
-    return [Row("told from unseen rows, AUC", texts[0], texts[1], texts[2], "near 0.50")]
+    return [ResultRow("told from unseen rows, AUC", texts[0], texts[1], texts[2], "near 0.50")]
 
 
 def cost_sentence(cleaned: Cleaned) -> str:

@@ -13,7 +13,7 @@ from expunge.errors import ExpungeError, InvalidInput
 from expunge.inputs.architecture import build_architecture
 from expunge.inputs.checkpoint import Checkpoint, read_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights
-from expunge.inputs.findings import Finding
+from expunge.inputs.findings import Remark
 from expunge.inputs.forget_list import ForgetList, read_forget_list
 from expunge.inputs.preflight import Preflight, preflight
 from expunge.inputs.sources import load_training_data
@@ -25,7 +25,7 @@ from expunge.training.numerics import Numerics
 class CheckFailed(InvalidInput):
     """The pre-flight check found errors; ``findings`` are those and the rest."""
 
-    def __init__(self, checkpoint: Path, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, checkpoint: Path, findings: tuple[Remark, ...]) -> None:
         errors = [finding for finding in findings if finding.level == "error"]
         lines = [f"{finding.where} {finding.what}. {finding.remedy}" for finding in errors]
         count = "an error" if len(errors) == 1 else f"{len(errors)} errors"

@@ -16,7 +16,7 @@ from expunge.data.joined import join
 from expunge.errors import InvalidInput
 from expunge.evaluation.before_after import Yardstick
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Finding
+from expunge.inputs.findings import Remark
 from expunge.inputs.first_training import FirstTraining, first_training, trained_on
 from expunge.inputs.forget_list import ForgetList
 from expunge.inputs.known_truth import UNKNOWN, read_true_labels
@@ -114,7 +114,7 @@ def prepare(job: Job) -> Prepared:
         changed |= found
         method = replace(method, **found)
     if first.start is not None and Needs.START not in method.uses and not untouched:
-        unused = Finding(
+        unused = Remark(
             "warning",
             "--earlier" if job.base is None else "--base",
             f"is not used: {method.name} does not go back to given weights",
