@@ -59,13 +59,13 @@ def clean(
         prepared = prepare(job)
         cleaned = repair(prepared, aside, lambda share, doing: None)
         write_files(prepared, cleaned, aside)
-    data, found = prepared.data, cleaned.found
+    read, found = prepared.data, cleaned.found
 
     def names(labels: Tensor) -> list[str | None]:  # none for a model that gave NaN
-        return [data.classes[label] if label >= 0 else None for label in labels.tolist()]
+        return [read.classes[label] if label >= 0 else None for label in labels.tolist()]
 
     table = frame_of_rows(
-        ({"name": list(data.names)} if data.names else {}) | {"given_label": names(data.examples.labels)},
+        ({"name": list(read.names)} if read.names else {}) | {"given_label": names(read.examples.labels)},
         prepared.forget.positions,
         None if found is None else (found.positions, found.scores),
         names(cleaned.before.predictions),
