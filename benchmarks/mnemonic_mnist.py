@@ -33,10 +33,10 @@ from expunge.methods.mnemonic_code import MnemonicCode
 from expunge.metrics.probes import class_mean_probe
 from expunge.seeding import generator
 from expunge.tasks.base import Split
-from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
 from expunge.training.loop import accuracy, predict
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 NUMERICS = Numerics(channels_last=False)

@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"errors", "seeding", "data", "models", "tasks", "training"},
     "result": BELOW_METHODS | {"choice", "methods", "evaluation", "results", "store"},
     "api": BELOW_METHODS | {"choice", "methods", "result"},
-    "jobs": LIBRARY | {"inputs", "repair"},
+    "jobs": LIBRARY | {"inputs", "repair", "result"},
     "testing": BELOW_METHODS | {"methods"},
     "store": {"errors"},
     "evaluation": LIBRARY - {"api"} | {"store", "statistics"},

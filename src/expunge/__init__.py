@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from expunge.recording.recording import Recording
     from expunge.result import Result
     from expunge.tasks.corruption import CorruptionTask
-    from expunge.training.devices import Devices
+    from expunge.training.numerics import Devices
     from expunge.training.recipe import Recipe
 
 _HOMES = {
@@ -46,7 +46,7 @@ _HOMES = {
     "Request": "expunge.methods.base",
     "Unlearned": "expunge.methods.base",
     "CorruptionTask": "expunge.tasks.corruption",
-    "Devices": "expunge.training.devices",
+    "Devices": "expunge.training.numerics",
     "Recipe": "expunge.training.recipe",
 }
 

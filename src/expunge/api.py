@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from expunge.choice import Purpose, Situation, choose, loosened, starting_settings
+from expunge.choice import Choice, Purpose, Situation, choose, loosened, starting_settings
 from expunge.data.examples import (
     Examples,
     MappedSource,
@@ -25,13 +25,12 @@ from expunge.methods.base import Method, Needs, Request
 from expunge.methods.relearn import Relearn
 from expunge.methods.relearning import usual_share
 from expunge.registry import METHODS
-from expunge.result import Result, result_of
+from expunge.result import Result
 from expunge.tasks.base import Split, check_forget
-from expunge.training.devices import Devices
 from expunge.training.initialisation import matching
 from expunge.training.logits import check_logits
 from expunge.training.loop import Progress, silent
-from expunge.training.numerics import Numerics
+from expunge.training.numerics import Devices, Numerics
 from expunge.training.recipe import Recipe
 
 
@@ -82,7 +81,7 @@ def unlearn(
         device: torch device; by default that of ``train_set`` if it is :class:`Examples`, else an
             accelerator where there is one.
         devices: how many devices share the method's training steps, by default one; see
-            :class:`expunge.training.devices.Devices`. A script then begins its work below
+            :class:`expunge.training.numerics.Devices`. A script then begins its work below
             ``if __name__ == "__main__":``, and ``progress`` is not called.
         dtype: "float32", or "bfloat16" for convolutions and matrix products; by default float32 for tables, tokens
             and images below 16 pixels, and bfloat16 for larger ones where the hardware multiplies it.
@@ -121,10 +120,7 @@ def unlearn(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
             "only an experiment does ('expunge map')"
         )
-    if isinstance(train_set, Examples):
-        check_not_empty(train_set)
-    else:
-        train_set = as_pairs(train_set)
+    train_set = readable(train_set)
     positions = positions_of(forget, len(train_set))
     examples, numerics = examples_for(model, train_set, device, dtype)
     numerics = replace(numerics, devices=devices or Devices())
@@ -140,13 +136,22 @@ def unlearn(
             split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes,
             pretrained=base is not None, loosens=start is not None or usual_share(model) < 1,
         )  # fmt: skip
-        chosen = _chosen(situation, model, split, request, settings)
+        following = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
+
+        def made(name: str) -> Method:
+            started = starting_settings(METHODS.get(name), len(examples), purpose, following)
+            method = load_method(name, **(started | settings))
+            check_retained(method, split)
+            method.check(model, request.grant(name, method.needs, method.uses))
+            return method
+
+        chosen, _ = first_that_works(choose(situation), made)
     else:
         check_retained(chosen, split)
     # In bfloat16 confidences near 1 would be equal, and attacks blind.
-    return result_of(
-        chosen(model, request), original=model, train=examples, forget=positions, validation=measured, purpose=purpose,
-        numerics=replace(numerics, dtype="float32", devices=Devices()),
+    return Result(
+        **vars(chosen(model, request)), original=model, train=examples, forget=positions, validation=measured,
+        purpose=purpose, numerics=replace(numerics, dtype="float32", devices=Devices()),
     )  # fmt: skip
 
 
@@ -163,31 +168,24 @@ def _beside(name: str, given: Any, examples: Examples, numerics: Numerics) -> Ex
     return found
 
 
-def _chosen(
-    case: Situation, model: nn.Module, split: Split, request: Request, settings: dict[str, Any]
-) -> Method:
-    """Return the method for ``case``, or the next best if that one cannot work here."""
-    choice = choose(case)
-    recipe = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
-    refused = None
-    for name in filter(None, (choice.method, choice.runner_up)):
-        started = starting_settings(METHODS.get(name), len(split.train), case.purpose, recipe)
-        try:
-            made = load_method(name, **(started | settings))
-        except UnknownName:
-            # The next best has other settings; what is wrong with the first choice says more.
-            if refused is not None:
-                raise refused from None
+def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Method, InvalidInput | None]:
+    """Return what ``made`` makes of the chosen name, or of the next best and why the first cannot work here.
+
+    Raises:
+        UnknownName: a setting that the chosen method does not have.
+        InvalidInput: neither works; what is wrong with the first says more.
+    """
+    try:
+        return made(choice.method), None
+    except UnknownName:
+        raise
+    except InvalidInput as error:
+        if not choice.runner_up:
             raise
         try:
-            check_retained(made, split)
-            made.check(model, request.grant(name, made.needs, made.uses))
-        except InvalidInput as error:
-            refused = refused or error
-        else:
-            return made
-    assert refused is not None
-    raise refused
+            return made(choice.runner_up), error
+        except InvalidInput:
+            raise error from None
 
 
 def situation_of(
@@ -320,21 +318,30 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
         )
 
 
+def readable(train_set: Any) -> Any:
+    """Return :class:`Examples` as they are, anything else as a data set of (input, label) pairs.
+
+    Raises:
+        DataError: no example, or no map-style dataset.
+    """
+    if isinstance(train_set, Examples):
+        check_not_empty(train_set)
+        return train_set
+    return as_pairs(train_set)
+
+
 def examples_for(
     model: nn.Module, train_set: Any, device: str | None, dtype: str | None = None
 ) -> tuple[Examples, Numerics]:
-    """Return the examples of ``train_set``, checked, with a class for each logit of the model; and where to compute.
+    """Return the examples of a :func:`readable` set, with a class for each logit of the model; and where to compute.
 
     Raises:
-        InvalidInput: no examples, a model whose output is not (B, n_classes), another number of classes,
+        InvalidInput: a model whose output is not (B, n_classes), another number of classes,
             :class:`Examples` on another device.
         DataError: labels out of range, inputs of unequal shape, NaN or inf in an input.
     """
     if isinstance(train_set, Examples):
-        check_not_empty(train_set)
         device = device or str(train_set.device)
-    else:
-        train_set = as_pairs(train_set)
     examples = _examples(model, train_set, Numerics.choose(device).device)
     numerics = Numerics.for_inputs(device, tuple(next(examples.batches(1)).x.shape[1:]), dtype)
     _check_place("train_set", examples, numerics)

@@ -11,6 +11,7 @@ from expunge.errors import UnknownName, near_miss
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from expunge.inputs.training_data import DataOptions
 
@@ -44,10 +45,11 @@ def clean(
     """
     from expunge.repair.clean import clean as repair
     from expunge.repair.clean_files import write_files
+    from expunge.repair.in_words import one_sentence
     from expunge.repair.job import Job
     from expunge.repair.output_folder import output_folder
     from expunge.repair.prepare import prepare
-    from expunge.repair.sentence import one_sentence
+    from expunge.result import frame_of_rows
 
     reading, more = _split_options(options, Job)
     job = Job(
@@ -57,15 +59,18 @@ def clean(
         prepared = prepare(job)
         cleaned = repair(prepared, aside, lambda share, doing: None)
         write_files(prepared, cleaned, aside)
-    table = _rows(prepared.data)
-    table["listed"] = prepared.on.forget.numpy()
-    table["flagged"], table["score"] = False, float("nan")
-    if cleaned.found is not None:
-        rows = cleaned.found.positions.numpy()
-        table.loc[rows, "flagged"] = True
-        table.loc[rows, "score"] = cleaned.found.scores.numpy()
-    for name, model in (("before", cleaned.before), ("after", cleaned.after)):
-        table[name] = _names(prepared.data.classes, model.predictions.tolist())
+    read, found = prepared.data, cleaned.found
+
+    def names(labels: Tensor) -> list[str | None]:  # none for a model that gave NaN
+        return [read.classes[label] if label >= 0 else None for label in labels.tolist()]
+
+    table = frame_of_rows(
+        ({"name": list(read.names)} if read.names else {}) | {"given_label": names(read.examples.labels)},
+        prepared.forget.positions,
+        None if found is None else (found.positions, found.scores),
+        names(cleaned.before.predictions),
+        names(cleaned.after.predictions),
+    )
     table.attrs |= {
         "verdict": cleaned.audit.verdict.grade,
         "sentence": one_sentence(prepared, cleaned),
@@ -155,16 +160,3 @@ def _split_options(options: Mapping[str, Any], job: Any) -> tuple[DataOptions, d
             raise UnknownName(f"there is no option {name!r:.100}{near_miss(name, of_data | of_job)}")
     reading = DataOptions(**{name: value for name, value in options.items() if name in of_data})
     return reading, {name: value for name, value in options.items() if name in of_job}
-
-
-def _rows(data: Any) -> pd.DataFrame:
-    import pandas as pd
-
-    labels = data.examples.labels.cpu().tolist()
-    named = {"name": list(data.names)} if data.names else {}
-    return pd.DataFrame({**named, "given_label": _names(data.classes, labels)})
-
-
-def _names(classes: Any, labels: list[int]) -> list[str | None]:
-    """Class names; none for a model that gave NaN."""
-    return [classes[label] if label >= 0 else None for label in labels]

@@ -169,8 +169,8 @@ DATASETS = Registry(
         "mnist": "expunge.data.idx:load_mnist",
         "fashion_mnist": "expunge.data.idx:load_fashion_mnist",
         "cifar10": "expunge.data.cifar:load_cifar10",
-        "cifar100": "expunge.data.cifar100:load_cifar100",
-        "cifar20": "expunge.data.cifar100:load_cifar20",
+        "cifar100": "expunge.data.cifar:load_cifar100",
+        "cifar20": "expunge.data.cifar:load_cifar20",
     },
     "expunge.datasets",
 )

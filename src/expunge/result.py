@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,29 +68,19 @@ class Result(Unlearned):
         Columns: ``given_label``, ``listed``, ``flagged`` (named by the method), ``score`` (of the method, NaN where it
         gives none; higher is more suspicious), ``before`` and ``after`` (the class that the model gives).
         """
-        import pandas as pd
-
         from expunge.training.loop import predict
 
-        n, found = len(self.train), self.found
-        listed = torch.zeros(n, dtype=torch.bool)
-        listed[self.forget.cpu()] = True
-        flagged, score = torch.zeros(n, dtype=torch.bool), torch.full((n,), float("nan"))
-        if found is not None:
-            flagged[found.positions.cpu()] = True
-            score = found.scores.cpu()[:n].double()
-        given = {
-            name: predict(self.numerics.place(model), self.train, self.numerics).argmax(1).cpu().numpy()
-            for name, model in (("before", self.original), ("after", self.model))
-        }
-        return pd.DataFrame(
-            {
-                "given_label": self.train.labels.cpu().numpy(),
-                "listed": listed.numpy(),
-                "flagged": flagged.numpy(),
-                "score": score.numpy(),
-                **given,
-            }
+        found = self.found
+        before, after = (
+            predict(self.numerics.place(model), self.train, self.numerics).argmax(1).cpu().numpy()
+            for model in (self.original, self.model)
+        )
+        return frame_of_rows(
+            {"given_label": self.train.labels.cpu().numpy()},
+            self.forget,
+            None if found is None else (found.positions, found.scores[found.positions]),
+            before,
+            after,
         )
 
     def save(self, path: Path | str) -> None:
@@ -109,6 +100,29 @@ class Result(Unlearned):
         else:
             torch.save(state, file)
         write_output(path, file.getvalue(), "the model")
+
+
+def frame_of_rows(
+    first: Mapping[str, Any], listed: Tensor, found: tuple[Tensor, Tensor] | None, before: Any, after: Any
+) -> pd.DataFrame:
+    """Return a line for each training row, in its order: see :meth:`Result.rows`.
+
+    Args:
+        first: the columns that go before the others.
+        listed: int64 (F,), positions of the listed rows.
+        found: positions of the rows that the method named, and the score of each; ``None`` for a method without.
+        before: class of each row before.
+        after: and after.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame({**first, "listed": False, "flagged": False, "score": float("nan")})
+    table.loc[listed.cpu().numpy(), "listed"] = True
+    if found is not None:
+        rows = found[0].cpu().numpy()
+        table.loc[rows, "flagged"] = True
+        table.loc[rows, "score"] = found[1].cpu().double().numpy()
+    return table.assign(before=before, after=after)
 
 
 class Report:
@@ -165,8 +179,3 @@ class Report:
 
         page = f'<!doctype html><meta charset="utf-8"><title>expunge</title>{self._repr_html_()}'
         write_output(path, page.encode(), "the report")
-
-
-def result_of(done: Unlearned, **context: Any) -> Result:
-    """Return ``done`` with what questions about it need."""
-    return Result(done.model, done.method, done.cost, done.found, done.notes, **context)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.data.cifar import load_cifar10
-from expunge.data.cifar_files import decode
+from expunge.data.cifar import decode, load_cifar10
 from expunge.data.images import Augmentation
 from expunge.data.inert_pickle import read_inert
 from expunge.errors import DataError

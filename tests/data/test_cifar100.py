@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.data import cifar_files
-from expunge.data.cifar100 import load_cifar20, load_cifar100
+from expunge.data.cifar import load_cifar20, load_cifar100
 from expunge.errors import DataError
 from expunge.tasks.forgetting import ForgetSubclass
 
@@ -78,7 +77,7 @@ def test_original_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     }
     for name in contents:
         (folder / name).touch()
-    monkeypatch.setattr(cifar_files, "read_inert", lambda path: contents[path.name])
+    monkeypatch.setattr("expunge.data.cifar.read_inert", lambda path: contents[path.name])
     data = load_cifar20(tmp_path)
     np.testing.assert_array_equal(data.train_images.numpy(), pixels.reshape(6, 3, 32, 32))
     assert data.train_fine is not None

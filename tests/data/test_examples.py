@@ -174,7 +174,7 @@ def test_a_mapped_source_stacks_the_items_asked_for() -> None:
 
 def test_a_mapped_source_refuses_unequal_shapes() -> None:
     source = MappedSource(Items([(torch.zeros(2, 2), 0), (torch.zeros(2, 2), 0), (torch.zeros(2, 3), 1)]))
-    with pytest.raises(DataError, match=r"row 1 has \(2, 2\) and row 2 has \(2, 3\); resize them"):
+    with pytest.raises(DataError, match=r"row 2 has \(2, 3\) and row 1 has \(2, 2\); resize them"):
         source.fetch(torch.tensor([1, 0, 2]), None)
 
 

@@ -59,22 +59,19 @@ def test_every_number_lands_where_the_format_puts_it(tmp_path: Path, packed: boo
     assert read.tolist() == array.tolist()
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_truncated_file_names_file_and_both_byte_counts(tmp_path: Path, packed: bool) -> None:
-    content = idx_bytes(np.random.default_rng(0).integers(0, 256, (7, 5)))
+def test_a_truncated_file_names_file_and_both_byte_counts(tmp_path: Path) -> None:
     path = tmp_path / "cut"
-    # without the last 8 bytes, which in a packed file are its checksum and length
-    path.write_bytes(gzip.compress(content)[:-12] if packed else content[:-8])
-    with pytest.raises(
-        DataError, match=r"cut: expected 47 bytes .* found \d+ bytes.*download the file again"
-    ):
+    path.write_bytes(idx_bytes(np.random.default_rng(0).integers(0, 256, (7, 5)))[:-8])
+    with pytest.raises(DataError, match=r"cut: expected 47 bytes .* found 39 bytes.*download the file again"):
         read_idx(path)
 
 
-def test_a_packed_file_without_its_checksum_is_truncated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [8, 12])
+def test_a_packed_file_that_breaks_off(tmp_path: Path, missing: int) -> None:
     path = tmp_path / "cut"
-    path.write_bytes(gzip.compress(idx_bytes(np.zeros((3, 4))))[:-8])
-    with pytest.raises(DataError, match="found 24 bytes before the packed file breaks off"):
+    # the last 8 bytes are checksum and length
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((3, 4))))[:-missing])
+    with pytest.raises(DataError, match=r"cut: expected a whole gzip file.*download the file again"):
         read_idx(path)
 
 
@@ -88,12 +85,12 @@ def test_trailing_bytes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "header of at least 4 bytes, found 0 bytes"),
+        (b"", "unsigned bytes .* found nothing"),
         (b"\x00\x00\x0d\x01\x00\x00\x00\x00", "unsigned bytes .* found 00 00 0d 01"),
         (b"\x00\x00\x08\x00", "unsigned bytes .* found 00 00 08 00"),
         (b"<html>", "unsigned bytes .* found 3c 68 74 6d"),
-        (b"\x00\x00\x08\x03\x00\x00\x00\x01", "header of 16 bytes, found 8 bytes"),
-        (b"\x1f\x8b no gzip at all", "found 17 bytes that do not unpack"),
+        (b"\x00\x00\x08\x03\x00\x00\x00\x01", "16 bytes .*found 8 bytes"),
+        (b"\x1f\x8b no gzip at all", "a whole gzip file"),
     ],
 )
 def test_what_is_no_idx_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

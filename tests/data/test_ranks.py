@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expunge.data.ranks import rank_in_class
+from expunge.data.images import rank_in_class
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])

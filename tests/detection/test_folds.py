@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expunge.detection.folds import in_large_classes, stratified_folds
+from expunge.detection.out_of_sample import in_large_classes, stratified_folds
 from expunge.errors import InvalidInput
 
 

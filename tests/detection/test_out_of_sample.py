@@ -10,8 +10,7 @@ from planted_digits import NUMERICS, two_layers
 from torch import nn
 
 from expunge.data.joined import in_memory
-from expunge.detection.folds import stratified_folds
-from expunge.detection.out_of_sample import fresh_copies, out_of_sample, short_training
+from expunge.detection.out_of_sample import fresh_copies, out_of_sample, short_training, stratified_folds
 from expunge.errors import Diverged, InvalidInput
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore

@@ -8,9 +8,15 @@ from numbers_of import facts
 
 from expunge.errors import InvalidInput
 from expunge.evaluation.facts import Compared
-from expunge.evaluation.rules import did_not_forget, hidden, looks_inside, over_forgot, telling
+from expunge.evaluation.rules import (
+    damaged_utility,
+    did_not_forget,
+    hidden,
+    looks_inside,
+    over_forgot,
+    telling,
+)
 from expunge.evaluation.thresholds import Thresholds, allowed, sampling_error
-from expunge.evaluation.utility_rule import damaged_utility
 
 T = Thresholds()
 KEPT = {"original": 0.95, "unlearned": 0.95, "retrained": 0.94, "floor": 0.01}

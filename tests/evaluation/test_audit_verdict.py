@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from numbers_of import facts, row
 
-from expunge.evaluation.judgements import Finding
-from expunge.evaluation.reading import reading
+from expunge.evaluation.audit_table import reading
+from expunge.evaluation.facts import Finding
 from expunge.evaluation.verdict import judge
 from expunge.metrics.base import Metric
 from expunge.metrics.beside_retrained import ActivationDistance

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from expunge.errors import InvalidInput, UnknownName
-from expunge.evaluation.metric_choice import compared, load_metrics, references_of
+from expunge.evaluation.evaluate import compared, load_metrics, references_of
 from expunge.metrics.base import Compares
 
 

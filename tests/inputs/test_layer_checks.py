@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.inputs.findings import Finding, first_few, ranked
+from expunge.inputs.findings import Remark, first_few, ranked
 from expunge.inputs.layer_checks import check_layers, check_lazy
 
 Net = Callable[..., nn.Module]
 
 
-def only(found: list[Finding]) -> Finding:
+def only(found: list[Remark]) -> Remark:
     assert len(found) == 1, found
     return found[0]
 
@@ -91,7 +91,7 @@ def test_lazy_layers(net: Net) -> None:
 
 def test_order_and_first_names() -> None:
     levels = ("note", "error", "warning", "error")
-    found = ranked([Finding(level, str(i), "") for i, level in enumerate(levels)])  # type: ignore[arg-type]
+    found = ranked([Remark(level, str(i), "") for i, level in enumerate(levels)])  # type: ignore[arg-type]
     assert [finding.where for finding in found] == ["1", "3", "2", "0"]
     assert first_few(["a", "b"]) == "a, b"
     assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

@@ -15,7 +15,7 @@ from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.data.synthetic import learnable_images
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Finding
+from expunge.inputs.findings import Remark
 from expunge.inputs.preflight import Preflight, preflight
 from expunge.inputs.training_data import TrainingData
 from expunge.inputs.training_scores import chance
@@ -58,7 +58,7 @@ def check(model: nn.Module | None = None, data: TrainingData | None = None, **gi
     return preflight(model or trained(), data or training(), numerics=CPU, **given)
 
 
-def only(found: Preflight) -> Finding:
+def only(found: Preflight) -> Remark:
     assert len(found.findings) == 1, found.findings
     return found.findings[0]
 

@@ -10,17 +10,12 @@ from expunge.errors import InvalidInput
 from expunge.methods.amun import AMUN, Attack, _margins
 from expunge.methods.base import Request
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, image_case
+from expunge.testing.method_contract import image_case
 from expunge.training.cost import Meter
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestAMUNContract(MethodContract):
-    method = AMUN(lr=0.1, batch_size=32, epochs=3)
-    margin = 0.3
 
 
 def plane() -> nn.Linear:

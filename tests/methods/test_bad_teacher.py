@@ -10,7 +10,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.bad_teacher import BadTeacher
 from expunge.methods.base import Request
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, image_case
+from expunge.testing.method_contract import image_case
 from expunge.training.initialisation import reinitialise
 from expunge.training.loop import predict
 
@@ -66,8 +66,3 @@ def test_settings_out_of_range_are_refused() -> None:
         BadTeacher(temperature=0)
     with pytest.raises(InvalidInput, match="retain_share must lie in"):
         BadTeacher(retain_share=0)
-
-
-class TestBadTeacherContract(MethodContract):
-    method = BadTeacher(batch_size=32, lr=0.01, epochs=10, temperature=1.0)
-    margin = 0.3

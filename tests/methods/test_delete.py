@@ -10,15 +10,9 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Request
 from expunge.methods.delete import Delete, DistilErased, erased
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestDeleteContract(MethodContract):
-    method = Delete(lr=0.01, batch_size=32, epochs=4)
-    margin = 0.3
 
 
 def test_target_has_no_mass_at_the_label_and_the_teachers_proportions_elsewhere() -> None:

@@ -19,9 +19,9 @@ from expunge.tasks.base import Problem
 from expunge.tasks.corruption import CorruptionTask
 from expunge.testing.method_contract import image_case
 from expunge.training.cost import Meter
-from expunge.training.example_tied import ExampleTied
 from expunge.training.loop import accuracy, predict
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import ExampleTied
 from expunge.training.recipe import Optimiser, Recipe
 
 CPU = Numerics(channels_last=False)

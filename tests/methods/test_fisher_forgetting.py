@@ -14,17 +14,11 @@ from expunge.methods.importance import Importances
 from expunge.models.resnet9 import ResNet9
 from expunge.models.vit import ViT
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, convolutional_case, image_case, vector_case
+from expunge.testing.method_contract import convolutional_case, image_case, vector_case
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestContract(MethodContract):
-    # Twice the largest published scale. How much goes varies from draw to draw; retained examples go too.
-    method = FisherForgetting(alpha=2e-5, max_examples=32)
-    margin = 0.3
 
 
 def slow_fisher(model: nn.Module, examples: Examples) -> Importances:

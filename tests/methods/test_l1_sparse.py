@@ -9,7 +9,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.l1_sparse import DecayingL1, L1Sparse, l1_norm
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, image_case
+from expunge.testing.method_contract import image_case
 from expunge.training.loop import cross_entropy
 from expunge.training.numerics import Numerics
 
@@ -73,8 +73,3 @@ def test_bad_penalty_is_refused(gamma: float) -> None:
 def test_no_epochs_are_refused() -> None:
     with pytest.raises(InvalidInput, match="epochs must be positive"):
         L1Sparse(epochs=0)
-
-
-class TestContract(MethodContract):
-    method = L1Sparse(batch_size=32, lr=0.1, gamma=2e-3, epochs=10)
-    margin = 0.3

@@ -11,7 +11,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.last_layers import CFk, EUk, layers_of
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, image_case
+from expunge.testing.method_contract import image_case
 from expunge.training.numerics import Numerics
 
 FAST = {"lr": 0.1, "batch_size": 16, "epochs": 2}
@@ -146,14 +146,3 @@ def test_a_layer_that_cannot_be_reset_is_refused_only_where_it_would_be() -> Non
         EUk(k=2, **FAST)(model, request())
     EUk(k=1, **FAST)(model, request())
     CFk(k=2, **FAST)(model, request())
-
-
-class TestCFk(MethodContract):
-    # Features of the forget set stay in the early layers; the paper promises no more of CF-k.
-    method = CFk(batch_size=32, lr=0.2, k=2, epochs=10)
-    margin = None
-
-
-class TestEUk(MethodContract):
-    method = EUk(batch_size=32, lr=0.1, k=2, epochs=10)
-    margin = 0.2

@@ -11,15 +11,10 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.lfssd import LFSSD
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, vector_case
+from expunge.testing.method_contract import vector_case
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestContract(MethodContract):
-    method = LFSSD(alpha=2.0, batch_size=32)
-    margin = 0.5
 
 
 class Diagonal(nn.Module):

@@ -21,10 +21,10 @@ from expunge.methods.mnemonic_code import MnemonicCode
 from expunge.models.resnet9 import ResNet9
 from expunge.seeding import generator, global_generator
 from expunge.tasks.base import Split
-from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 CPU = Numerics(channels_last=False)

@@ -16,7 +16,6 @@ from expunge.methods.base import Request
 from expunge.methods.natmu import Matching, NatMU, blend, masks, match, rank_rivals
 from expunge.seeding import generator
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
@@ -240,8 +239,3 @@ def test_too_few_remaining_classes_are_refused() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InvalidInput, match=next(iter(settings))):
         NatMU(**settings)  # type: ignore[arg-type]
-
-
-class TestNatMUContract(MethodContract):
-    method = NatMU(batch_size=32, lr=0.01, epochs=5, rivals=3)
-    margin = 0.3

@@ -9,7 +9,6 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.neggrad_plus import NegGradPlus
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
@@ -75,8 +74,3 @@ def test_beta_outside_its_range_is_refused(beta: float) -> None:
 def test_no_epochs_are_refused() -> None:
     with pytest.raises(InvalidInput, match="epochs must be positive"):
         NegGradPlus(epochs=0)
-
-
-class TestContract(MethodContract):
-    method = NegGradPlus(batch_size=32, lr=0.005, beta=0.95, epochs=6)
-    margin = 0.3

@@ -14,14 +14,9 @@ from expunge.methods.base import Request
 from expunge.methods.importance import Importances, label_free_importances
 from expunge.methods.potion import Potion, percentile, percentile_of, sorted_ratios
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import Case, MethodContract, image_case
+from expunge.testing.method_contract import Case, image_case
 from expunge.training.cost import Meter
 from expunge.training.loop import accuracy
-
-
-class TestContract(MethodContract):
-    method = Potion(batch_size=32, start_divisor=1.0, growth=1.5)
-    margin = 0.5
 
 
 def test_percentile_rule() -> None:
@@ -107,7 +102,7 @@ def test_last_try_is_returned_and_logged_where_none_gets_there() -> None:
 
 
 def test_a_search_that_gets_there_says_so_in_its_last_row() -> None:
-    case, method = image_case(), TestContract.method
+    case, method = image_case(), Potion(batch_size=32, start_divisor=1.0, growth=1.5)
     outcome = method(case.fresh(), case.request(method))
     assert [row["reached"] for row in outcome.log] == [0] * (len(outcome.log) - 1) + [1]
     assert case.forget_accuracy(outcome.model) <= 1 / 3

@@ -109,11 +109,6 @@ def test_refusals() -> None:
         Amnesiac(reinit_head=True)(nn.Conv1d(3, 2, 1), Request(split, seed=0, numerics=CPU))
 
 
-class TestAmnesiacContract(MethodContract):
-    method = Amnesiac(batch_size=32, lr=0.01, epochs=10)
-    margin = 0.3
-
-
 class TestAmnesiacRemainingContract(MethodContract):
     method = Amnesiac(batch_size=32, lr=0.01, epochs=10, labels="remaining")
     margin = 0.3

@@ -15,7 +15,7 @@ from expunge.methods.relabelling import redraw_head
 from expunge.methods.salun import SalUn, largest
 from expunge.models.head import find_head
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, image_case
+from expunge.testing.method_contract import image_case
 from expunge.training.numerics import Numerics
 
 
@@ -71,8 +71,3 @@ def test_a_head_drawn_anew_is_trained_whole() -> None:
         redraw_head(find_head(drawn, 6), request.generator("head"))
     result = method(case.model, request).model
     assert bool((find_head(result, 6).weight != find_head(drawn, 6).weight).float().mean() > 0.9)
-
-
-class TestSalUnContract(MethodContract):
-    method = SalUn(batch_size=32, lr=0.01, epochs=10)
-    margin = 0.3

@@ -11,16 +11,10 @@ from expunge.methods.base import Needs, Request
 from expunge.methods.sap import SAP, patches, scaled_projection
 from expunge.seeding import global_generator
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract, image_case
+from expunge.testing.method_contract import image_case
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestSAPContract(MethodContract):
-    method = SAP(batch_size=32)
-    margin = None
-    gradients = False
 
 
 def by_svd(activations: Tensor, alpha: float) -> Tensor:

@@ -11,7 +11,6 @@ from expunge.errors import InvalidInput, UndeclaredNeed
 from expunge.methods.base import Needs, Request
 from expunge.methods.scrub import SCRUB, SCRUBRewind, class_shares, rewind_to, weighted_error
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract
 from expunge.training.loop import accuracy
 from expunge.training.numerics import Numerics
 
@@ -123,11 +122,6 @@ def test_a_max_step_on_one_example_leaves_running_statistics_alone() -> None:
 def test_bad_settings_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         SCRUB.configured(settings)
-
-
-class TestContract(MethodContract):
-    method = SCRUB(batch_size=32, forget_batch_size=32, lr=0.005, epochs=6, max_epochs=3)
-    margin = 0.3
 
 
 # --- rewind

@@ -13,16 +13,9 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.sfron import SFRon, _Phases, annealed, coefficients, drawn, salient
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract
-from expunge.training.devices import Devices
-from expunge.training.numerics import Numerics
+from expunge.training.numerics import Devices, Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestSFRonContract(MethodContract):
-    method = SFRon(lr=0.02, batch_size=32, steps=15, inner_steps=4)
-    margin = 0.3
 
 
 def request() -> Request:

@@ -11,16 +11,9 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.ssd import SSD
 from expunge.tasks.base import Split
-from expunge.testing.method_contract import MethodContract
 from expunge.training.numerics import Numerics
 
 CPU = Numerics(channels_last=False)
-
-
-class TestContract(MethodContract):
-    # The default alpha is for larger networks: here it takes away most of what the retained classes need.
-    method = SSD(alpha=20.0, batch_size=32)
-    margin = 0.5
 
 
 class TwoParameters(nn.Module):

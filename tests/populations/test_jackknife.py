@@ -6,7 +6,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from expunge.errors import InvalidInput
-from expunge.populations.jackknife import jackknife
+from expunge.populations.comparison import jackknife
 
 VALUES = torch.tensor([0.3, 1.2, -0.4, 2.2, 0.9, 1.1, -1.5, 0.2], dtype=torch.float64)
 

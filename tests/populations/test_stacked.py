@@ -13,9 +13,9 @@ from expunge.data.synthetic import learnable_images
 from expunge.errors import Diverged, InvalidInput
 from expunge.populations.stacked import train_together, worth_stacking
 from expunge.seeding import generator
-from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 CPU = Numerics(channels_last=False)

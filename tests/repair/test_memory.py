@@ -5,7 +5,7 @@ import torch
 
 from expunge.api import load_method
 from expunge.errors import ExpungeError, InvalidInput
-from expunge.repair.memory import enough_memory, smaller
+from expunge.repair.loaded import enough_memory, smaller
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from expunge.methods.rem import REM
 from expunge.registry import METHODS
 from expunge.sweep.preset import Preset
 from expunge.tasks.corruption import CorruptionTask
-from expunge.training.codes import MnemonicCodes
-from expunge.training.example_tied import ExampleTied
+from expunge.training.preparations import ExampleTied, MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 

@@ -12,10 +12,10 @@ from torch.utils.data import TensorDataset
 from expunge.data.examples import Batch, Examples, examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.seeding import generator
-from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
 from expunge.training.loop import accuracy
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 CPU = Numerics(channels_last=False)

@@ -22,11 +22,10 @@ from expunge.models.convnet import ConvNet
 from expunge.models.mlp import MLP
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
-from expunge.training.devices import Devices
 from expunge.training.difficulty import LossRecorder
 from expunge.training.launch import launch
 from expunge.training.loop import cross_entropy, fit
-from expunge.training.numerics import Numerics
+from expunge.training.numerics import Devices, Numerics
 from expunge.training.recipe import Optimiser, Recipe
 from expunge.training.shared_statistics import SharedStatistics
 from expunge.training.team import current_team, part_of

@@ -15,8 +15,8 @@ from expunge.models.split import Route, SplitNetwork
 from expunge.seeding import derive_seed, generator
 from expunge.tasks.corruption import CorruptionTask
 from expunge.training.cost import Meter
-from expunge.training.example_tied import ExampleTied
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import ExampleTied
 from expunge.training.recipe import Recipe
 
 CPU = Numerics(channels_last=False)

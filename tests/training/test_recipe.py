@@ -12,10 +12,10 @@ from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput, UnknownName
 from expunge.seeding import generator
 from expunge.tasks.corruption import CorruptionTask
-from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
 from expunge.training.loop import Loss, accuracy, cross_entropy
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 CPU = Numerics(channels_last=False)

@@ -30,10 +30,6 @@ def test_short_runs_have_no_rise() -> None:
     assert [warmup_decay(step, 4) for step in range(4)] == pytest.approx([1.0, 0.8, 0.6, 0.4])
 
 
-def test_constant() -> None:
-    assert {constant(step, 7) for step in range(7)} == {1.0}
-
-
 def test_names() -> None:
     assert schedule_named("constant") is constant
     assert schedule_named("warmup_decay") is warmup_decay

@@ -8,8 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from expunge.cli.screen import Screen
-from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, undefined
-from expunge.evaluation.reading import reading
+from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, reading, undefined
 from expunge.evaluation.rows import ROLES
 from expunge.evaluation.verdict import CAVEAT
 

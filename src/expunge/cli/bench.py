@@ -83,8 +83,7 @@ def bench(
     from expunge.sweep.grid import Grid
     from expunge.sweep.plan import Plan
     from expunge.sweep.select import select
-    from expunge.training.devices import Devices
-    from expunge.training.numerics import Numerics
+    from expunge.training.numerics import Devices, Numerics
 
     shared = Devices(devices, strategy)
     chosen = Grid.read(grid)

@@ -14,7 +14,7 @@ from expunge.cli.screen import Screen
 from expunge.results.wording import counted
 
 if TYPE_CHECKING:
-    from expunge.inputs.findings import Finding
+    from expunge.inputs.findings import Remark
     from expunge.repair.clean import Cleaned
     from expunge.repair.prepare import Prepared
     from expunge.repair.price import Price
@@ -24,7 +24,7 @@ _COLOUR = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _GRADE = {"it worked": "bold green", "it did not work: retrain": "bold red"}
 
 
-def print_findings(console: Screen, findings: Sequence[Finding]) -> None:
+def print_findings(console: Screen, findings: Sequence[Remark]) -> None:
     """Print what the check before the repair found, one finding a paragraph."""
     for finding in findings:
         remedy = f"\n{finding.remedy}" if finding.remedy else ""
@@ -74,8 +74,7 @@ def print_result(
 ) -> None:
     """Print the measurements, the verdict, the cost and what was written."""
     from expunge.evaluation.verdict import CAVEAT
-    from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
-    from expunge.repair.sentence import fall_explained, one_sentence
+    from expunge.repair.in_words import REJECTED, cost_sentence, fall_explained, one_sentence, result_rows
 
     verdict = cleaned.audit.verdict
     grade = verdict.grade

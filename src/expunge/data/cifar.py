@@ -1,14 +1,19 @@
-"""CIFAR-10."""
+"""CIFAR-10, CIFAR-100 and CIFAR-20: from original Python batches (never unpickled), or a compact coding of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from expunge.data.cifar_files import read_files
-from expunge.data.images import Augmentation, ImageData
+from expunge.data.images import Augmentation, ImageData, rank_in_class
+from expunge.data.inert_pickle import read_inert
+from expunge.data.location import data_folder
+from expunge.data.npz import read_arrays
+from expunge.errors import DataError
 
 _FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -19,7 +24,7 @@ def load_cifar10(root: Path | None = None) -> ImageData:
 
     Two forms are read, the first where both are there: the original files ``data_batch_1`` .. ``5`` and
     ``test_batch`` in ``root/cifar-10-batches-py``, or a compact form of them, ``data_batch_1.npz`` ..
-    ``5`` and ``test_batch.npz`` in ``root/cifar10`` (see :func:`expunge.data.cifar_files.decode`). Either
+    ``5`` and ``test_batch.npz`` in ``root/cifar10`` (see :func:`expunge.data.cifar.decode`). Either
     may lie in ``root`` itself; ``root`` defaults to the environment variable ``EXPUNGE_DATA``. Nothing in a
     file is executed.
     ``mean`` and ``std`` are the customary ones of the training pixels.
@@ -43,3 +48,163 @@ def load_cifar10(root: Path | None = None) -> ImageData:
         std=(0.2470, 0.2435, 0.2616),
         augmentation=Augmentation(pad=4, flip=True),
     )
+
+
+_KINDS = ("fine_labels", "coarse_labels")
+_PART_TRAIN = 80
+"""Of the hundred test images of a fine class, those that a data set made of the test file alone trains on."""
+
+
+def load_cifar100(root: Path | None = None) -> ImageData:
+    """CIFAR-100: photographs of a hundred classes, 32x32 RGB.
+
+    The original files ``train`` and ``test`` in ``root/cifar-100-python`` are read without executing
+    anything, 50,000 images to train and 10,000 to test. Where they are not there, ``root/cifar100/test.npz``
+    is: the test images in the compact form of :func:`expunge.data.cifar.decode`, of which the first 80
+    of each class are trained on and the other 20 are the test set.
+
+    Raises:
+        DataError: files are missing, truncated or of another shape.
+
+    Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    """
+    return _load(root, "cifar100", coarse=False)
+
+
+def load_cifar20(root: Path | None = None) -> ImageData:
+    """CIFAR-20: CIFAR-100 under its twenty coarse labels, five fine classes each.
+
+    The fine labels are kept, so that one of them can be forgotten while its siblings stay. Files and parts
+    are those of :func:`load_cifar100`.
+
+    Raises:
+        DataError: files are missing, truncated or of another shape.
+    """
+    return _load(root, "cifar20", coarse=True)
+
+
+def _load(root: Path | None, name: str, *, coarse: bool) -> ImageData:
+    (train_images, train), (test_images, test) = _parts(root)
+    label = int(coarse)  # the fine labels come first
+    return ImageData(
+        name=name,
+        train_images=torch.from_numpy(train_images),
+        train_labels=torch.from_numpy(train[label]),
+        test_images=torch.from_numpy(test_images),
+        test_labels=torch.from_numpy(test[label]),
+        classes=tuple(str(number) for number in range(20 if coarse else 100)),
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        augmentation=Augmentation(pad=4, flip=True),
+        train_fine=torch.from_numpy(train[0]) if coarse else None,
+        test_fine=torch.from_numpy(test[0]) if coarse else None,
+    )
+
+
+def _parts(root: Path | None) -> tuple[Part, Part]:
+    """The training and the test part, each with its fine and its coarse labels."""
+    found = read_files(root, ("cifar-100-python", ("train", "test")), ("cifar100", ("test",)), _KINDS)
+    if len(found) == 2:
+        return found[0], found[1]
+    ((images, kinds),) = found
+    first = (rank_in_class(torch.from_numpy(kinds[0])) < _PART_TRAIN).numpy()
+    return (images[first], [labels[first] for labels in kinds]), (
+        images[~first],
+        [labels[~first] for labels in kinds],
+    )
+
+
+_AGAIN = "get the file again"
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Part = tuple[Images, list[Labels]]
+"""What a file holds: images (N, 3, H, W) and, for every kind of label, one an image (N,)."""
+
+
+def read_files(
+    root: Path | None,
+    original: tuple[str, Sequence[str]],
+    compact: tuple[str, Sequence[str]],
+    kinds: Sequence[str],
+) -> list[Part]:
+    """Read every file of the original form, or of the compact form where that is not there.
+
+    Args:
+        root: folder of data sets, see :func:`expunge.data.location.data_folder`.
+        original: folder below ``root`` and names of the original files.
+        compact: the same of the compact form; its names lack the ending ``.npz``.
+        kinds: names of the labels in a file, such as "labels" or "fine_labels".
+
+    Returns:
+        The images of each file and their labels, of every kind.
+
+    Raises:
+        DataError: files are missing, truncated or of another shape.
+    """
+    try:
+        folder = data_folder(root, *original)
+    except DataError as without_original:
+        names = [f"{name}.npz" for name in compact[1]]
+        try:
+            folder = data_folder(root, compact[0], names)
+        except DataError as without_compact:
+            raise DataError(f"{without_original}; or, in the compact form, {without_compact}") from None
+        return [_read_compact(folder / name, kinds) for name in names]
+    return [_read_original(folder / name, kinds) for name in original[1]]
+
+
+def decode(delta: Images) -> Images:
+    """Undo the compact coding: uint8 (3, N, H, W) of differences -> uint8 (N, 3, H, W) of RGB pixels.
+
+    The planes are R - G, G and B - G, each stored as its first difference down the rows and then along
+    the columns; all arithmetic is modulo 256, so nothing is lost.
+    """
+    red, green, blue = delta.cumsum(axis=2, dtype=np.uint8).cumsum(axis=3, dtype=np.uint8)
+    return np.stack([red + green, green, blue + green], axis=1)
+
+
+def _read_original(path: Path, kinds: Sequence[str]) -> Part:
+    batch = read_inert(path)
+    pixels = batch.get(b"data")
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
+        found = pixels.shape if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise DataError(f"{path}: expected 'data' to be an array of shape (N, 3072), found {found}; {_AGAIN}")
+    columns = []
+    for kind in kinds:
+        labels = batch.get(kind.encode())
+        if not isinstance(labels, list) or not all(isinstance(label, int) for label in labels):
+            raise DataError(
+                f"{path}: expected {kind!r} to be a list of ints, found another structure; {_AGAIN}"
+            )
+        columns.append(np.array(labels, dtype=np.int64))
+    # a copy: the array is a view of the file's bytes, which torch must not be able to write to
+    return _checked(path, pixels.reshape(-1, 3, 32, 32).copy(), columns, kinds)
+
+
+def _read_compact(path: Path, kinds: Sequence[str]) -> Part:
+    arrays = read_arrays(path, ("delta", *kinds))
+    delta = arrays["delta"]
+    if delta.dtype != np.uint8 or delta.ndim != 4 or (delta.shape[0], *delta.shape[2:]) != (3, 32, 32):
+        raise DataError(
+            f"{path}: expected 'delta' to be uint8 (3, N, 32, 32), found {delta.dtype} {delta.shape}; {_AGAIN}"
+        )
+    for kind in kinds:
+        labels = arrays[kind]
+        if labels.dtype.kind not in "iu" or labels.ndim != 1:
+            raise DataError(
+                f"{path}: expected {kind!r} to be integers (N,), found {labels.dtype} {labels.shape}; {_AGAIN}"
+            )
+    return _checked(path, decode(delta), [arrays[kind].astype(np.int64) for kind in kinds], kinds)
+
+
+def _checked(path: Path, images: Images, columns: list[Labels], kinds: Sequence[str]) -> Part:
+    if any(len(labels) != len(images) for labels in columns):
+        counts = [f"{len(images)} images"]
+        for labels, kind in zip(columns, kinds, strict=True):
+            counts.append(f"{len(labels)} {kind.removesuffix('labels').rstrip('_')}".rstrip())
+        raise DataError(
+            f"{path}: expected one label of each kind an image, found {', '.join(counts[:-1])} and {counts[-1]} "
+            f"labels; {_AGAIN}"
+        )
+    return images, columns

@@ -246,12 +246,12 @@ def item_input(item: Any, row: int) -> Tensor:
     return tensor
 
 
-def check_input(x: Tensor, row: int, shape: torch.Size) -> None:
-    """Raise :class:`DataError` unless the input of ``row`` is finite and has ``shape``, that of row 0."""
+def check_input(x: Tensor, row: int, shape: torch.Size, first: int = 0) -> None:
+    """Raise :class:`DataError` unless the input of ``row`` is finite and has ``shape``, that of the row ``first``."""
     if x.shape != shape:
         raise DataError(
-            f"inputs must have one shape, but row {row} has {tuple(x.shape)} and row 0 has {tuple(shape)}; resize "
-            "them in the dataset"
+            f"inputs must have one shape, but row {row} has {tuple(x.shape)} and row {first} has {tuple(shape)}; "
+            "resize them in the dataset"
         )
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         raise DataError(f"input {row} contains NaN or inf; remove or repair it")
@@ -336,18 +336,9 @@ class MappedSource:
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the stacked inputs of ``rows``, on the device."""
         items = [item_input(_item(self.dataset, row), row) for row in rows.tolist()]
-        if len({item.shape for item in items}) > 1:
-            first = items[0].shape
-            position = next(i for i, item in enumerate(items) if item.shape != first)
-            raise DataError(
-                f"inputs must have one shape, but row {int(rows[0])} has {tuple(first)} and row "
-                f"{int(rows[position])} has {tuple(items[position].shape)}; resize them in the dataset"
-            )
-        stacked = torch.stack(items)
-        if stacked.is_floating_point() and not bool(torch.isfinite(stacked).all()):
-            row = int(rows[(~torch.isfinite(stacked)).flatten(1).any(1).nonzero()[0]])
-            raise DataError(f"input {row} contains NaN or inf; remove or repair it")
-        return sent(stacked, self.device)
+        for row, item in zip(rows.tolist(), items, strict=True):
+            check_input(item, row, items[0].shape, int(rows[0]))
+        return sent(torch.stack(items), self.device)
 
 
 def examples_from_dataset(dataset: Any, n_classes: int, device: torch.device | str = "cpu") -> Examples:

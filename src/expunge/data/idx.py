@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import struct
 import zlib
@@ -14,13 +15,10 @@ from expunge.data.images import Augmentation, ImageData, channel_statistics
 from expunge.data.location import data_folder, find_file
 from expunge.errors import DataError
 
-_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
+_FILES = tuple(
+    f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")
 )
-_GARMENTS = (
+_GARMENTS = [
     "T-shirt/top",
     "Trouser",
     "Pullover",
@@ -31,7 +29,7 @@ _GARMENTS = (
     "Sneaker",
     "Bag",
     "Ankle boot",
-)
+]
 # Both sets have files of the same names and shapes: what tells them apart is how the training labels begin.
 _FIRST_LABELS = {
     "mnist": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5, 3, 6, 1, 7],
@@ -69,7 +67,7 @@ def load_fashion_mnist(root: Path | None = None) -> ImageData:
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
     learning algorithms", arXiv:1708.07747, 2017.
     """
-    return _load(root, "fashion_mnist", _GARMENTS, Augmentation(pad=2, flip=True))
+    return _load(root, "fashion_mnist", tuple(_GARMENTS), Augmentation(pad=2, flip=True))
 
 
 def read_idx(path: Path) -> Tensor:
@@ -81,48 +79,36 @@ def read_idx(path: Path) -> Tensor:
         DataError: the file cannot be read or unpacked, is no idx file of unsigned bytes, or has more or
             fewer bytes than its header says.
     """
-    content, whole = _unpacked(path)
-    if len(content) < 4:
-        raise DataError(
-            f"{path}: expected an idx header of at least 4 bytes, found {len(content)} bytes; {_AGAIN}"
-        )
-    if content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or content[3] == 0:
+    content = _unpacked(path)
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or content[3] == 0:
         raise DataError(
             f"{path}: expected an idx file of unsigned bytes (first bytes 00 00 08 and the number of "
-            f"dimensions), found {content[:4].hex(' ')}; {_AGAIN}"
+            f"dimensions), found {content[:4].hex(' ') or 'nothing'}; {_AGAIN}"
         )
     header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise DataError(f"{path}: expected a header of {header} bytes, found {len(content)} bytes; {_AGAIN}")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    expected = header + math.prod(shape)
-    if len(content) != expected or not whole:
-        broken = "" if whole else " before the packed file breaks off"
+    shape = struct.unpack(f">{content[3]}I", content[4:header]) if len(content) >= header else ()
+    expected = header + (math.prod(shape) if shape else 0)
+    if len(content) != expected:
         raise DataError(
             f"{path}: expected {expected} bytes ({header} of header and data of shape {shape}), found "
-            f"{len(content)} bytes{broken}; {_AGAIN}"
+            f"{len(content)} bytes; {_AGAIN}"
         )
     # bytearray: torch wants memory that may be written to
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].reshape(shape)
 
 
-def _unpacked(path: Path) -> tuple[bytes, bool]:
-    """Content of the file, unpacked if it is packed, and whether the packed file is whole."""
+def _unpacked(path: Path) -> bytes:
+    """Content of the file, unpacked if it is packed."""
     try:
         raw = path.read_bytes()
+        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: expected a whole gzip file, but it does not unpack ({error}); {_AGAIN}"
+        ) from error
     except OSError as error:
         raise DataError(
             f"{path}: expected a readable idx file, but {error.strerror}; check the path and permissions"
-        ) from error
-    if raw[:2] != b"\x1f\x8b":
-        return raw, True
-    # A decompressor, not gzip.open: what a truncated file still holds can be counted for the message.
-    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        return decompressor.decompress(raw), decompressor.eof
-    except zlib.error as error:
-        raise DataError(
-            f"{path}: expected a gzip file, found {len(raw)} bytes that do not unpack ({error}); {_AGAIN}"
         ) from error
 
 

@@ -11,10 +11,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.data.examples import Examples, check_labels
-from expunge.data.ranks import rank_in_class
 from expunge.errors import DataError, InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import sent
+
+
+def rank_in_class(labels: Tensor) -> Tensor:
+    """Return int64 (N,): how many examples of the same label come before each, 0 for the first of a class.
+
+    Args:
+        labels: integers (N,); the result is on the same device.
+    """
+    rank = torch.empty_like(labels, dtype=torch.int64)
+    for label in torch.unique(labels):
+        members = labels == label
+        rank[members] = torch.arange(int(members.sum()), device=labels.device)
+    return rank
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Arr
 
 
 def _part(path: Path, arrays: dict[str, _Array], prefix: str) -> tuple[Tensor, Tensor]:
-    images = _images(f"{path}: {prefix}images", arrays[f"{prefix}images"])
+    images = as_images(f"{path}: {prefix}images", arrays[f"{prefix}images"])
     labels = _labels(f"{path}: {prefix}labels", arrays[f"{prefix}labels"])
     if len(images) != len(labels):
         raise DataError(
@@ -184,7 +184,7 @@ def _part(path: Path, arrays: dict[str, _Array], prefix: str) -> tuple[Tensor, T
     return images, labels
 
 
-def channels_first(array: _Array) -> _Array:
+def _channels_first(array: _Array) -> _Array:
     """Return images (N, H, W) or (N, H, W, C) as (N, C, H, W); anything else as it is."""
     if array.ndim == 3:
         return array[:, None]
@@ -193,9 +193,13 @@ def channels_first(array: _Array) -> _Array:
     return array
 
 
-def _images(what: str, array: _Array) -> Tensor:
-    """Return uint8 (N, C, H, W)."""
-    array = channels_first(array)
+def as_images(what: str, array: _Array) -> Tensor:
+    """Return uint8 (N, C, H, W) of images uint8 or float in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W).
+
+    Raises:
+        DataError: another shape or dtype, nothing, pixels that are not finite or outside [0, 1].
+    """
+    array = _channels_first(array)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or array.size == 0:
         raise DataError(
             f"{what} have shape {array.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C of "

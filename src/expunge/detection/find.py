@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from expunge.api import examples_for, positions_of, start_weights
+from expunge.api import examples_for, positions_of, readable, start_weights
 from expunge.detection.out_of_sample import fresh_copies, out_of_sample
 from expunge.detection.relearned import relearned
 from expunge.detection.suspects import Suspects, suspects
@@ -71,7 +71,7 @@ def find(
         raise InvalidInput(
             "give folds or recorded, not both: either trains models or reads what was recorded"
         )
-    examples, numerics = examples_for(model, train_set, device)
+    examples, numerics = examples_for(model, readable(train_set), device)
     mask = torch.zeros(len(examples), dtype=torch.bool)
     if known is not None:
         mask[positions_of(known, len(examples), "known")] = True

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from expunge.evaluation.audit_only import REACHED, ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.evidence import Audit
-from expunge.evaluation.retrained import SECOND
-from expunge.evaluation.rows import Row
+from expunge.evaluation.references import SECOND
+from expunge.evaluation.rows import Row, half_width
+from expunge.metrics.base import Better, Compares
 from expunge.metrics.corruption import Healed
 from expunge.metrics.of_populations import PopulationMetric
 from expunge.metrics.recalibrated import Recalibrated
@@ -65,3 +69,62 @@ def undefined(audit: Audit) -> dict[str, list[str]]:
             if entry.because:
                 reasons.setdefault(entry.because, []).append(f"{name} of the {role} model")
     return reasons
+
+
+_NEAR = 0.25
+"""Share of the way between two models within which a number counts as that of one of them."""
+_SMALLEST = 0.01
+"""A smaller difference is none."""
+
+
+def reading(row: Row, reference: str) -> str:
+    """Return where the unlearned model stands in a row.
+
+    Where a reference is the aim, and for distances to it: "as before", "in between", "as retrained", "past
+    retrained", or "no contrast" where original and reference agree; without a reference "as before" or "changed".
+    Elsewhere "worse", "as good" or "better" than both of them.
+
+    Args:
+        row: the row.
+        reference: "retrained", "oracle", or nothing where there is none.
+    """
+    after, before = row.value("unlearned"), row.value("original")
+    if after is None:
+        return "not defined"
+    distance = Compares.RETRAINED in row.metric.compares or row.metric.needs_population
+    role = "retrained" if distance else reference
+    aim = row.value(role)
+    uncertain = math.hypot(*(half_width(row.models.get(entry)) for entry in ("unlearned", role)))
+    tolerated = max(row.floor or 0.0, uncertain, _SMALLEST)
+    if row.metric.better == "reference" or distance:
+        return _position(after, before, aim, tolerated, role)
+    return _rank(after, [value for value in (before, aim) if value is not None], tolerated, row.metric.better)
+
+
+def _position(after: float, before: float | None, aim: float | None, tolerated: float, role: str) -> str:
+    if aim is None:
+        if before is None:
+            return ""
+        return "as before" if abs(after - before) <= tolerated else "changed"
+    if before is not None and abs(before - aim) <= tolerated:
+        return "no contrast" if abs(after - aim) <= tolerated else "unlike both"
+    if abs(after - aim) <= tolerated:
+        return f"as {role}"
+    if before is None:
+        return f"not as {role}"
+    left = (after - aim) / (before - aim)
+    if left < -_NEAR:
+        return f"past {role}"
+    if left <= _NEAR:
+        return f"as {role}"
+    return "as before" if left >= 1 - _NEAR else "in between"
+
+
+def _rank(after: float, others: Sequence[float], tolerated: float, better: Better) -> str:
+    if not others:
+        return ""
+    sign = 1 if better == "higher" else -1
+    gains = [sign * (after - other) for other in others]
+    if max(gains) < -tolerated:
+        return "worse"
+    return "better" if min(gains) > tolerated else "as good"

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 import expunge
+from expunge.evaluation.audit_table import reading
 from expunge.evaluation.evidence import Audit
-from expunge.evaluation.reading import reading
 from expunge.evaluation.rows import Row
 from expunge.evaluation.verdict import CAVEAT
 from expunge.metrics.base import Measurement

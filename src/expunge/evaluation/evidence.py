@@ -12,10 +12,9 @@ from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
 from expunge.evaluation.audit_metrics import audit_metrics
 from expunge.evaluation.audit_only import ForgetAccuracy, KeptAccuracy
-from expunge.evaluation.facts import Facts, Labels
-from expunge.evaluation.judgements import Finding
+from expunge.evaluation.facts import Facts, Finding, Labels
 from expunge.evaluation.problem import Audited, audit_problem
-from expunge.evaluation.retrained import SECOND
+from expunge.evaluation.references import SECOND
 from expunge.evaluation.rows import Row, measure_rows
 from expunge.evaluation.thresholds import Thresholds
 from expunge.evaluation.verdict import Verdict, judge

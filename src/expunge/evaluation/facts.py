@@ -1,10 +1,10 @@
-"""What the rules of the verdict read: the rows, and where one number stands between two others."""
+"""What the rules of the verdict read and find: the rows, and where one number stands between two others."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -215,3 +215,37 @@ def probes(facts: Facts, thresholds: Thresholds) -> list[Compared]:
         limit = allowed(margin, facts.floor(name), error)
         found.append(Compared(name, before, after, reference, "retrained", limit))
     return found
+
+
+Outcome = Literal[
+    "little to repair",
+    "damaged utility",
+    "did not forget",
+    "partly forgot",
+    "hidden, not forgotten",
+    "partly healed",
+    "lost some utility",
+    "over-forgot",
+    "undecided",
+    "forgot",
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule found.
+
+    Args:
+        outcome: in words.
+        sentence: with the numbers it rests on.
+        numbers: the same by name.
+    """
+
+    outcome: Outcome
+    sentence: str
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def points(share: float) -> str:
+    """Return a difference of shares in percentage points."""
+    return f"{100 * share:.1f} points"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND
+from expunge.evaluation.references import ORACLE, RETRAINED, SECOND
 from expunge.metrics.base import Evaluated, Measurement, Metric, measure
 
 ROLES = ("original", "unlearned", RETRAINED, ORACLE)

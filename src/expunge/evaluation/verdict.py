@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from expunge.evaluation.facts import Facts
-from expunge.evaluation.judgements import Finding, Outcome
+from expunge.evaluation.facts import Facts, Finding, Outcome
 from expunge.evaluation.rules import (
+    damaged_utility,
     did_not_forget,
     hidden,
     hidden_by_statistics,
@@ -17,7 +17,6 @@ from expunge.evaluation.rules import (
     telling,
 )
 from expunge.evaluation.thresholds import Thresholds
-from expunge.evaluation.utility_rule import damaged_utility
 from expunge.evaluation.weaknesses import weaknesses
 
 CAVEAT = "A measurement, not a certificate: it says what these measurements show, not what others could."

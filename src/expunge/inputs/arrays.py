@@ -11,10 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples
 from expunge.data.images import ImageSource, channel_statistics
 from expunge.data.joined import TensorSource
-from expunge.data.npz import array_names, channels_first, read_arrays
+from expunge.data.npz import array_names, as_images, read_arrays
 from expunge.errors import DataError
 from expunge.inputs.pictures import normalisation
 from expunge.inputs.training_data import DataOptions, Inputs, TrainingData, number_labels
@@ -68,16 +67,7 @@ def load_arrays(path: Path, options: DataOptions, part: Part = "train") -> Train
     names = tuple(str(name) for name in arrays["names"].tolist()) if "names" in extra else ()
     if names and len(names) != len(labels):
         raise DataError(f"{path}: {len(names)} names but {len(labels)} labels; expected one for each")
-    return TrainingData(
-        Examples.all_of(read.source, numbers, len(classes)),
-        classes,
-        names,
-        columns,
-        named,
-        read.mean,
-        read.std,
-        read.notes,
-    )
+    return read.with_labels(numbers, classes, names, columns, named)
 
 
 def read_images(what: str, array: _Array, options: DataOptions) -> Inputs:
@@ -86,22 +76,7 @@ def read_images(what: str, array: _Array, options: DataOptions) -> Inputs:
     Raises:
         DataError: another shape or dtype, pixels that are not finite or outside [0, 1].
     """
-    array = channels_first(array)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or array.size == 0:
-        raise DataError(
-            f"{what}: images have shape {array.shape}, expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C "
-            "of 1 or 3; reshape them, or save them as 'inputs' as the model reads them"
-        )
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise DataError(
-                f"{what}: images are {array.dtype} with values that are not in [0, 1]; scale them, or save "
-                "model-ready ones as 'inputs'"
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise DataError(f"{what}: images are {array.dtype}, expected uint8 or float in [0, 1]; convert them")
-    images = torch.from_numpy(np.ascontiguousarray(array))
+    images = as_images(f"{what}: images", array)
     mean, std = normalisation(options, images.shape[1], channel_statistics(images))
     source = ImageSource(images.to(options.device), mean, std, options.augmentation)
     note = f"{len(images)} images, {' x '.join(map(str, images.shape[1:]))}"

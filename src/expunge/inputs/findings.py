@@ -10,7 +10,7 @@ Level = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Remark:
     """One thing found.
 
     Args:
@@ -32,7 +32,7 @@ def first_few(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + more
 
 
-def ranked(findings: list[Finding]) -> list[Finding]:
+def ranked(findings: list[Remark]) -> list[Remark]:
     """Return errors first, then warnings, then notes; otherwise in their order."""
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.level))

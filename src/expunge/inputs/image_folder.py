@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from expunge.data.examples import Examples
 from expunge.errors import DataError, near_miss
 from expunge.inputs.findings import first_few
 from expunge.inputs.pictures import opener_of, read_pictures
@@ -66,17 +66,10 @@ def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
         other += ignored
     names = tuple(printable(path.relative_to(folder).as_posix()) for path in paths)
     pictures = read_pictures([opener_of(path) for path in paths], [str(path) for path in paths], options)
-    notes = pictures.notes
     if other:
-        notes += (f"{other} files that are no images were left out",)
-    return TrainingData(
-        Examples.all_of(pictures.source, torch.tensor(labels), len(classes)),
-        classes,
-        names,
-        mean=pictures.mean,
-        std=pictures.std,
-        notes=notes,
-    )
+        notes = (*pictures.notes, f"{other} files that are no images were left out")
+        pictures = replace(pictures, notes=notes)
+    return pictures.with_labels(torch.tensor(labels), classes, names)
 
 
 def _images_in(folder: Path) -> tuple[list[Path], int]:

@@ -11,14 +11,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
 from expunge.errors import InvalidInput
-from expunge.inputs.findings import Finding, Level, first_few, ranked
+from expunge.inputs.findings import Level, Remark, first_few, ranked
 from expunge.models.head import find_head
 
 SMALL_BATCH = 16
 """Examples below which the statistics of a batch are too noisy to normalise by."""
 
 
-def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str = "cpu") -> list[Finding]:
+def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str = "cpu") -> list[Remark]:
     """Return what is found in the layers and parameters of ``model``, errors first.
 
     Args:
@@ -38,7 +38,7 @@ def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str 
     return ranked(found)
 
 
-def check_lazy(model: nn.Module) -> list[Finding]:
+def check_lazy(model: nn.Module) -> list[Remark]:
     """Return the finding that some parameters have no shape yet: a model that must not be run."""
     return _about(
         "error",
@@ -48,14 +48,14 @@ def check_lazy(model: nn.Module) -> list[Finding]:
     )
 
 
-def _about(level: Level, names: list[str], what: str, remedy: str = "") -> list[Finding]:
+def _about(level: Level, names: list[str], what: str, remedy: str = "") -> list[Remark]:
     """Return one finding about all ``names``, with their number {n} and the first {names}; none for no name."""
     if not names:
         return []
-    return [Finding(level, names[0], what.format(n=len(names), names=first_few(names)), remedy)]
+    return [Remark(level, names[0], what.format(n=len(names), names=first_few(names)), remedy)]
 
 
-def _values(model: nn.Module) -> list[Finding]:
+def _values(model: nn.Module) -> list[Remark]:
     tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     bad = [
         name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()
@@ -79,10 +79,10 @@ def _values(model: nn.Module) -> list[Finding]:
     ]
 
 
-def _frozen(model: nn.Module) -> list[Finding]:
+def _frozen(model: nn.Module) -> list[Remark]:
     parameters = dict(model.named_parameters())
     if not parameters:
-        return [Finding("error", "model", "has no parameters", "give the architecture of the checkpoint")]
+        return [Remark("error", "model", "has no parameters", "give the architecture of the checkpoint")]
     frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
     every = len(frozen) == len(parameters)
     return _about(
@@ -94,7 +94,7 @@ def _frozen(model: nn.Module) -> list[Finding]:
     )
 
 
-def _tied(model: nn.Module) -> list[Finding]:
+def _tied(model: nn.Module) -> list[Remark]:
     names: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[id(parameter)].append(name)
@@ -102,7 +102,7 @@ def _tied(model: nn.Module) -> list[Finding]:
     return [finding for group in names.values() if len(group) > 1 for finding in _about("note", group, what)]
 
 
-def _normalisation(model: nn.Module, batch_size: int, device: str) -> list[Finding]:
+def _normalisation(model: nn.Module, batch_size: int, device: str) -> list[Remark]:
     norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     return [
         *_about(
@@ -127,16 +127,16 @@ def _normalisation(model: nn.Module, batch_size: int, device: str) -> list[Findi
     ]
 
 
-def _dropout(model: nn.Module) -> list[Finding]:
+def _dropout(model: nn.Module) -> list[Remark]:
     names = [name for name, part in model.named_modules() if isinstance(part, _DropoutNd) and part.p > 0]
     return _about("note", names, "{n} dropout layers stay on while the model is repaired, as in training")
 
 
-def _head(model: nn.Module, n_classes: int) -> list[Finding]:
+def _head(model: nn.Module, n_classes: int) -> list[Remark]:
     try:
         find_head(model, n_classes)
     except InvalidInput:
         what = f"no linear layer has {n_classes} outputs, one for each class"
         remedy = "methods that edit the last layer will refuse; choose another, such as relearn or npo"
-        return [Finding("warning", "head", what, remedy)]
+        return [Remark("warning", "head", what, remedy)]
     return []

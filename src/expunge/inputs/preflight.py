@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from expunge.errors import InvalidInput
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Finding, Level, first_few, ranked
+from expunge.inputs.findings import Level, Remark, first_few, ranked
 from expunge.inputs.layer_checks import check_layers, check_lazy
 from expunge.inputs.training_data import TrainingData
 from expunge.inputs.training_scores import (
@@ -53,7 +53,7 @@ class Preflight:
             as fits the model where that was left open.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Remark, ...]
     numbers: dict[str, float]
     data: TrainingData
 
@@ -64,7 +64,7 @@ class Preflight:
         return self.numbers["n_forget"] >= _ENOUGH and share <= _LITTLE
 
     @property
-    def errors(self) -> list[Finding]:
+    def errors(self) -> list[Remark]:
         """The findings that stop a repair."""
         return [finding for finding in self.findings if finding.level == "error"]
 
@@ -114,14 +114,14 @@ def preflight(
     return Preflight(tuple(ranked(findings)), numbers, data)
 
 
-def _forget_list(data: TrainingData, positions: Tensor) -> Iterator[Finding]:
+def _forget_list(data: TrainingData, positions: Tensor) -> Iterator[Remark]:
     mask = torch.zeros(len(data), dtype=torch.bool)
     mask[positions.cpu()] = True
     labels, n_classes = data.examples.labels.cpu(), len(data.classes)
     count, left = (torch.bincount(part, minlength=n_classes) for part in (labels, labels[~mask]))
     share = len(positions) / len(data)
     if share > 0.5:
-        yield Finding(
+        yield Remark(
             "warning",
             "forget list",
             f"names {share:.0%} of the data",
@@ -130,15 +130,15 @@ def _forget_list(data: TrainingData, positions: Tensor) -> Iterator[Finding]:
     emptied = [data.classes[i] for i in ((count > 0) & (left == 0)).nonzero().flatten().tolist()]
     if emptied:
         what = f"holds every example of {first_few(emptied)}: the model will no longer know the class"
-        yield Finding("note", "forget list", what)
+        yield Remark("note", "forget list", what)
     absent = [data.classes[i] for i in (count == 0).nonzero().flatten().tolist()]
     if absent:
-        yield Finding("note", "data", f"has no example of {first_few(absent)}")
+        yield Remark("note", "data", f"has no example of {first_few(absent)}")
 
 
-def _carried(checkpoint: Checkpoint | None) -> Iterator[Finding]:
+def _carried(checkpoint: Checkpoint | None) -> Iterator[Remark]:
     if checkpoint is not None and checkpoint.carried:
-        yield Finding(
+        yield Remark(
             "warning",
             checkpoint.path.name,
             f"also holds tensors under {first_few(checkpoint.carried)}; they are written back unchanged and still "
@@ -149,19 +149,19 @@ def _carried(checkpoint: Checkpoint | None) -> Iterator[Finding]:
 
 def _logits(
     model: nn.Module, data: TrainingData, numerics: Numerics, numbers: dict[str, float]
-) -> Iterator[Finding]:
+) -> Iterator[Remark]:
     """Run the model: its output must be logits for the classes, and repeatable."""
     try:
         answer = check_logits(model, next(data.examples.batches(3)).x, numerics)
     except InvalidInput as error:
         what, _, remedy = str(error).removeprefix("the model ").rpartition("; ")
-        yield Finding("error", "model", what, remedy)
+        yield Remark("error", "model", what, remedy)
         return
     numbers["n_logits"] = float(answer.n_logits)
     fewer, more = answer.n_logits < len(data.classes), answer.n_logits > len(data.classes)
     # Numbers as labels do not say how many classes there are beyond the largest.
     if fewer or (more and data.named_classes):
-        yield Finding(
+        yield Remark(
             "error",
             "model",
             f"has {answer.n_logits} logits, but the data has {len(data.classes)} classes "
@@ -171,9 +171,9 @@ def _logits(
         return
     if answer.several:
         what = f"returns {answer.several} in training mode: the first is trained on"
-        yield Finding("note", "model", what)
+        yield Remark("note", "model", what)
     if not answer.repeatable:
-        yield Finding(
+        yield Remark(
             "warning",
             "model",
             "gives other logits when the same batch is run again in evaluation mode",
@@ -184,11 +184,11 @@ def _logits(
 def _scores(
     model: nn.Module, data: TrainingData, positions: Tensor, numerics: Numerics, numbers: dict[str, float],
     batch_size: int, draw: torch.Generator, level: Level,
-) -> Iterator[Finding]:  # fmt: skip
+) -> Iterator[Remark]:  # fmt: skip
     examples = sample(data.examples, _SCORED, draw)
     logits = predict(model, examples, numerics, batch_size)
     if bool(logits.isnan().any()):
-        yield Finding(
+        yield Remark(
             "error",
             "model",
             f"gives NaN on {int(logits.isnan().any(1).sum())} of {len(logits)} examples",
@@ -216,17 +216,17 @@ def _scores(
         moved = [f"{data.classes[i]} is read as {data.classes[order.assigned[i]]}" for i in order.moved]
         what = f"are in another order than the model's: {first_few(moved)}; {said}, in the model's order "
         what += f"{order.accuracy:.1%}"
-        yield Finding("error", "classes", what, _reordering(data, order.names(data.classes)))
+        yield Remark("error", "classes", what, _reordering(data, order.names(data.classes)))
         return
     other = None
     if right < 1 - _GAIN:
         other = best_normalisation(model, data, sample(examples, 512, draw), numerics, batch_size)
     if other is not None and other.accuracy > right + _GAIN:
         what = f"{said}, but {other.accuracy:.1%} with {other.option}"
-        yield Finding(level, "normalisation", what, f"read the images as in training: {other.option}")
+        yield Remark(level, "normalisation", what, f"read the images as in training: {other.option}")
         return
     if right <= near:
-        yield Finding(
+        yield Remark(
             level,
             "model",
             f"accuracy on its training data is {right:.1%}, and {guess:.1%} would be chance",
@@ -235,14 +235,14 @@ def _scores(
         )
         return
     if right < 0.5 + 0.5 * guess:
-        yield Finding(
+        yield Remark(
             "warning",
             "model",
             f"accuracy on its training data is only {right:.1%} (chance {guess:.1%})",
             "check the normalisation and size of the inputs; a trained model usually scores higher",
         )
     if learned <= guess:
-        yield Finding(
+        yield Remark(
             "warning",
             "forget list",
             f"the model predicts the given label of only {learned:.1%} of the {len(positions)} listed examples",
@@ -252,7 +252,7 @@ def _scores(
 
 def fit_reading_of(
     model: nn.Module, data: TrainingData, numerics: Numerics, batch_size: int, draw: torch.Generator
-) -> tuple[list[Finding], TrainingData]:
+) -> tuple[list[Remark], TrainingData]:
     """Return the data, its images normalised in the usual way that clearly fits ``model`` best, and a note if so."""
     examples = sample(data.examples, 512, draw)
     right = fit(model, examples, numerics, batch_size)
@@ -262,7 +262,7 @@ def fit_reading_of(
     if other is None or other.accuracy <= right + _GAIN:
         return [], data
     what = f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}"
-    return [Finding("note", "normalisation", f"{what}: the images are read so")], other.data
+    return [Remark("note", "normalisation", f"{what}: the images are read so")], other.data
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from expunge.data.examples import Examples
 from expunge.data.joined import TensorSource
-from expunge.errors import DataError, near_miss
+from expunge.errors import DataError, InvalidInput, near_miss
 from expunge.inputs.arrays import Part, pad_tokens, read_inputs
 from expunge.inputs.findings import first_few
 from expunge.inputs.forget_files import LABEL_COLUMNS, TITLES
 from expunge.inputs.pictures import opener_of, read_pictures
 from expunge.inputs.row_keys import printable
 from expunge.inputs.specification import is_path
-from expunge.inputs.texts import tokenize
 from expunge.inputs.training_data import (
     NO_LABEL,
     DataOptions,
@@ -133,16 +132,7 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     left_out = f"; left out: {first_few(left, 8)}" if left else ""
     taken = first_few(list(map(repr, inputs)), 8)
     notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
-    return TrainingData(
-        Examples.all_of(read.source, labels, len(classes)),
-        classes,
-        read.names,
-        columns,
-        named,
-        read.mean,
-        read.std,
-        notes,
-    )
+    return replace(read, notes=notes).with_labels(labels, classes, read.names, columns, named)
 
 
 class _Columns(Mapping[str, Sequence[Any]]):
@@ -300,3 +290,48 @@ def _lists(values: Sequence[Any], name: str, options: DataOptions, where: str) -
     inputs = read_inputs(what, array)
     shape = " x ".join(map(str, inputs.shape[1:]))
     return Inputs(TensorSource(inputs.to(options.device)), (f"{shape} numbers a row, as they are",))
+
+
+def tokenize(
+    columns: Mapping[str, Sequence[str | None]], options: DataOptions, where: str
+) -> tuple[Tensor, str]:
+    """Return token ids int64 (N, T) of one column of texts, or of pairs, and a note on what was done.
+
+    They are padded to the longest with the tokenizer's padding token, or with 0 if it has none.
+
+    Raises:
+        InvalidInput: no tokenizer is named, or it cannot be loaded.
+        DataError: more than two columns, a row without a text, or a text without a token.
+    """
+    inputs = list(columns)
+    if not options.tokenizer:
+        raise InvalidInput(
+            f"{where}: column {inputs[0]!r} is text; name the model's tokenizer with --tokenizer FOLDER"
+        )
+    if len(inputs) > 2:
+        raise DataError(f"{where}: a text is one column or a pair, got {', '.join(inputs)}")
+    transformers = load_extra("transformers", "transformers", "text", f"tokenizing {where}")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(Path(options.tokenizer).expanduser()))
+    # A folder without a tokenizer, an absent network and damaged files fail in different ways.
+    except Exception as error:
+        said = str(error).partition("\n")[0]
+        raise InvalidInput(
+            f"no tokenizer can be loaded from {options.tokenizer!r}: {said} Give the folder its "
+            "save_pretrained wrote"
+        ) from error
+    for name, column in columns.items():
+        row = next((i for i, text in enumerate(column) if text is None), None)
+        if row is not None:
+            raise DataError(f"{where}: column {name!r} has no text in row {row}; take the row out")
+    longest = options.max_length
+    if longest is None and tokenizer.model_max_length < 10**6:
+        longest = tokenizer.model_max_length
+    found = tokenizer(*map(list, columns.values()), truncation=longest is not None, max_length=longest)[
+        "input_ids"
+    ]
+    padding = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+    tokens = pad_tokens(found, padding, where)
+    cut = 0 if longest is None else sum(len(ids) == longest for ids in found)
+    note = f"text of {tokens.shape[1]} tokens at most, padded with {padding}"
+    return tokens, note + (f"; {cut} texts fill all {longest} and may be cut" if cut else "")

@@ -134,25 +134,6 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Inputs alone, as they were read.
-
-    Args:
-        source: reader of the inputs.
-        notes: what was decided in reading, for the user.
-        names: one per row, or empty.
-        mean: what uint8 images are normalised by; empty for other inputs.
-        std: the same.
-    """
-
-    source: Source
-    notes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class TrainingData:
     """Examples with what a user knows them by.
 
@@ -219,6 +200,39 @@ class TrainingData:
             self,
             examples=replace(self.examples, n_classes=count),
             classes=tuple(str(label) for label in range(count)),
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs alone, as they were read.
+
+    Args:
+        source: reader of the inputs.
+        notes: what was decided in reading, for the user.
+        names: one per row, or empty.
+        mean: what uint8 images are normalised by; empty for other inputs.
+        std: the same.
+    """
+
+    source: Source
+    notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def with_labels(
+        self,
+        labels: Tensor,
+        classes: tuple[str, ...],
+        names: tuple[str, ...] = (),
+        columns: Mapping[str, Sequence[Any]] | None = None,
+        named_classes: bool = True,
+    ) -> TrainingData:
+        """Return the training data of these inputs and ``labels``; the rest as :class:`TrainingData` says."""
+        examples = Examples.all_of(self.source, labels, len(classes))
+        return TrainingData(
+            examples, classes, names, columns or {}, named_classes, self.mean, self.std, self.notes
         )
 
 

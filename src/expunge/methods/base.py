@@ -18,8 +18,8 @@ from expunge.methods.request import Found, Needs, Request
 from expunge.seeding import global_generator
 from expunge.settings import make_settings
 from expunge.training.cost import Meter
-from expunge.training.devices import Devices
 from expunge.training.launch import launch
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 from expunge.training.team import current_team
 

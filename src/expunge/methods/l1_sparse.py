@@ -13,8 +13,8 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.importance import trainable
-from expunge.training.devices import Devices
 from expunge.training.loop import Loss, cross_entropy
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 
 

@@ -14,8 +14,8 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.seeding import global_generator
-from expunge.training.devices import Devices
 from expunge.training.loop import Loss, cross_entropy
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)

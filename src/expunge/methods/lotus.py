@@ -17,8 +17,8 @@ from expunge.methods.gradient import GradientMethod
 from expunge.methods.teacher import frozen
 from expunge.objectives.distillation import divergence
 from expunge.seeding import sent
-from expunge.training.devices import Devices
 from expunge.training.loop import Loss, accuracy
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 
 _TINY = torch.finfo(torch.float32).tiny

@@ -15,7 +15,7 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.redirection import Run
 from expunge.models.split import SplitNetwork
-from expunge.training.devices import Devices
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 
 

@@ -20,9 +20,9 @@ from expunge.methods.gradient import GradientMethod
 from expunge.methods.removal import RaiseLoss
 from expunge.seeding import derive_seed
 from expunge.training.batchnorm import momentum, recalibrate
-from expunge.training.devices import Devices
 from expunge.training.initialisation import shrink_and_perturb
 from expunge.training.loop import Loss, Objective, accuracy
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 
 _SMALLEST_BATCH = 8

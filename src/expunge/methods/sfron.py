@@ -16,8 +16,8 @@ from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.importance import fisher_importances, trainable
 from expunge.training.batchnorm import forget_statistics
-from expunge.training.devices import Devices
 from expunge.training.loop import Loss, cross_entropy, fit
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Recipe
 
 _FLOOR = 1e-6

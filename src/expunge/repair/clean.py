@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from expunge.api import unlearn
 from expunge.evaluation.before_after import Damage, Measured, damages, measure
 from expunge.evaluation.evidence import Audit, audit
-from expunge.evaluation.judgements import Finding
+from expunge.evaluation.facts import Finding
 from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights, state_to_write
 from expunge.inputs.provenance import Provenance, file_hash, provenance
 from expunge.methods.base import Needs, Unlearned
 from expunge.repair.job import Report
-from expunge.repair.memory import enough_memory, smaller
+from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import checkpoint_name
 from expunge.training.cost import Meter
@@ -26,7 +26,7 @@ _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
 
 @dataclass(frozen=True)
-class FoundRows:
+class NamedRows:
     """Rows outside the list that a method named as bad.
 
     Args:
@@ -46,7 +46,6 @@ class Cleaned:
 
     Args:
         checkpoint: name of the file that was written.
-        rejected: whether the result is worse than the model as it came, by the rules of the verdict.
         notes: what happened on the way, in sentences, by the method.
         before: the model as it came.
         after: the model as it was written.
@@ -62,18 +61,22 @@ class Cleaned:
     """
 
     checkpoint: str
-    rejected: bool
     notes: tuple[str, ...]
     before: Measured
     after: Measured
     reference: Measured | None
     audit: Audit
     damages: list[Damage]
-    found: FoundRows | None
+    found: NamedRows | None
     disagreeing: Tensor
     cost: Meter
     cost_share: float | None
     origin: Provenance
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the result is worse than the model as it came, by the rules of the verdict."""
+        return "damaged utility" in self.audit.verdict.outcomes
 
 
 def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
@@ -98,7 +101,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
     origin = provenance(
         job.checkpoint, data, prepared.forget.positions, job.arch, prepared.method.name,
         prepared.method.settings(), job.options, job.purpose, job.seed, job.learn_truth,
-        [] if prepared.true_labels is None else prepared.true_labels.tolist(),
+        [] if on.true_labels is None else on.true_labels.tolist(),
         "" if prepared.first.start_file is None else file_hash(prepared.first.start_file),
     )  # fmt: skip
     original = prepared.model
@@ -122,7 +125,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
             cleaned,
             data.examples,
             prepared.forget.positions,
-            prepared.validation,
+            on.validation,
             retrained=reference,
             true_labels=on.true_labels,
             # The user's word; a true label that says otherwise is stronger.
@@ -133,26 +136,16 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
             quick=True,
             progress=lambda share: report(_AUDITED + share * (1 - _AUDITED), "auditing"),
         )
-    rejected = "damaged utility" in found.verdict.outcomes
-    if rejected:
-        # Nobody is to take it for the repaired model by its name.
-        out = out.rename(folder / f"rejected{job.checkpoint.suffix}")
     report(1.0, "")
-    return Cleaned(
-        out.name,
-        rejected,
-        result.notes,
-        before,
-        after,
-        compared,
-        found,
-        damages(before, after, data.classes, on.forgotten_classes),
-        _found(result, prepared),
-        _disagreeing(before, after, prepared),
-        result.cost,
-        _cost_share(prepared, result.cost),
-        origin,
-    )
+    done = Cleaned(
+        out.name, result.notes, before, after, compared, found,
+        damages(before, after, data.classes, on.forgotten_classes), _found(result, prepared),
+        _disagreeing(before, after, prepared), result.cost, _cost_share(prepared, result.cost), origin,
+    )  # fmt: skip
+    if done.rejected:
+        # Nobody is to take it for the repaired model by its name.
+        done = replace(done, checkpoint=out.rename(folder / f"rejected{job.checkpoint.suffix}").name)
+    return done
 
 
 def _known(prepared: Prepared) -> list[Finding]:
@@ -178,14 +171,14 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
     with enough_memory(f"unlearning with {method.name}", smaller(method)):
         result = unlearn(
             prepared.model,
-            prepared.train,
+            prepared.split.train,
             forget=prepared.forget.positions,
             method=method,
             seed=job.seed,
             device=prepared.numerics.device,
             recipe=job.recipe if Needs.RECIPE in method.needs else prepared.first.recipe,
             base=prepared.first.start,
-            unseen=prepared.unseen,
+            unseen=prepared.split.unseen,
             codes=prepared.codes,
             progress=step,
         )
@@ -194,7 +187,7 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
     return result
 
 
-def _found(result: Unlearned, prepared: Prepared) -> FoundRows | None:
+def _found(result: Unlearned, prepared: Prepared) -> NamedRows | None:
     if result.found is None:
         return None
     positions, scores = result.found.positions.cpu(), result.found.scores.cpu().double()
@@ -202,7 +195,7 @@ def _found(result: Unlearned, prepared: Prepared) -> FoundRows | None:
     positions = positions[positions < len(prepared.data)]
     positions = positions[~prepared.on.forget[positions]]
     order = scores[positions].argsort(descending=True, stable=True)
-    return FoundRows(positions[order], scores[positions][order], result.found.false_discovery)
+    return NamedRows(positions[order], scores[positions][order], result.found.false_discovery)
 
 
 def _disagreeing(before: Measured, after: Measured, prepared: Prepared) -> Tensor:

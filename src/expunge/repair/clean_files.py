@@ -12,15 +12,22 @@ from typing import Any
 from torch import Tensor
 
 import expunge
-from expunge.evaluation.before_after import Damage, Measured, Share
+from expunge.evaluation.before_after import Measured, Share
 from expunge.evaluation.document import as_document
 from expunge.repair.clean import Cleaned
 from expunge.repair.clean_page import clean_page
+from expunge.repair.in_words import one_sentence
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import pretrained_files
-from expunge.repair.sentence import one_sentence
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
+
+_ASKED = (
+    "checkpoint", "arch", "data", "forget", "purpose", "discovery", "validation", "unseen", "truth", "reference",
+    "base", "earlier", "seed",
+)  # fmt: skip
+_SHARES = ("retained", "forget_as_stored", "validation", "healed_known", "healed_unknown")
+_COST = ("seconds", "sample_gradients", "peak_memory", "parameters", "log")
 
 
 def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]:
@@ -89,27 +96,12 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
         "rejected": cleaned.rejected,
         "notes": list(cleaned.notes),
         "asked": {
-            "checkpoint": str(job.checkpoint),
-            "arch": job.arch,
-            "data": job.data,
-            "forget": job.forget,
-            "purpose": job.purpose,
-            "discovery": job.discovery,
-            "validation": job.validation,
-            "unseen": job.unseen,
-            "truth": job.truth,
+            **{name: _plain(getattr(job, name)) for name in _ASKED},
             "truth_learned": job.truth is not None and job.learn_truth,
-            "reference": None if job.reference is None else str(job.reference),
-            "base": None if job.base is None else str(job.base),
-            "earlier": None if job.earlier is None else str(job.earlier),
             "forced": job.force,
-            "seed": job.seed,
             "device": prepared.numerics.device,
             "dtype": prepared.numerics.dtype,
-            "data_options": {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in job.options.reading.items()
-            },
+            "data_options": {name: _plain(value) for name, value in job.options.reading.items()},
         },
         "method": {
             "name": prepared.method.name,
@@ -135,43 +127,37 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
         "after": _numbers(cleaned.after, prepared),
         "reference": None if cleaned.reference is None else _numbers(cleaned.reference, prepared),
         "audit": as_document(cleaned.audit),
-        "class_losses": [_damage(damage) for damage in cleaned.damages],
+        "class_losses": [
+            {
+                "class": each.name,
+                "before": _share(each.before),
+                "after": _share(each.after),
+                "loss": each.loss,
+            }
+            for each in cleaned.damages
+        ],
         "cost": {
-            "seconds": cost.seconds,
-            "sample_gradients": cost.sample_gradients,
+            **{name: getattr(cost, name) for name in _COST},
             "share_of_retraining": cleaned.cost_share,
-            "peak_memory": cost.peak_memory,
-            "parameters": cost.parameters,
-            "log": cost.log,
         },
         "provenance": asdict(cleaned.origin),
     }
 
 
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
 def _numbers(measured: Measured, prepared: Prepared) -> dict[str, Any]:
+    classes = zip(prepared.data.classes, measured.per_class, strict=True)
     return {
-        "retained": _share(measured.retained),
-        "forget_as_stored": _share(measured.forget_as_stored),
-        "validation": _share(measured.validation),
-        "healed_known": _share(measured.healed_known),
-        "healed_unknown": _share(measured.healed_unknown),
-        "per_class": {
-            name: _share(share) for name, share in zip(prepared.data.classes, measured.per_class, strict=True)
-        },
+        **{name: _share(getattr(measured, name)) for name in _SHARES},
+        "per_class": {name: _share(share) for name, share in classes},
     }
 
 
 def _share(share: Share | None) -> dict[str, int] | None:
     return None if share is None else {"right": share.right, "of": share.of}
-
-
-def _damage(damage: Damage) -> dict[str, Any]:
-    return {
-        "class": damage.name,
-        "before": _share(damage.before),
-        "after": _share(damage.after),
-        "loss": damage.loss,
-    }
 
 
 def _finite(value: Any) -> Any:

@@ -7,16 +7,14 @@ from typing import Any
 
 import torch
 
-from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, undefined
+from expunge.evaluation.audit_table import AIMS, figure, legend, main_rows, reading, undefined
 from expunge.evaluation.before_after import Share
 from expunge.evaluation.evidence import Audit
-from expunge.evaluation.reading import reading
 from expunge.evaluation.rows import ROLES
 from expunge.evaluation.verdict import CAVEAT
 from expunge.repair.clean import Cleaned
+from expunge.repair.in_words import REJECTED, cost_sentence, fall_explained, one_sentence, result_rows
 from expunge.repair.prepare import Prepared
-from expunge.repair.result_rows import REJECTED, cost_sentence, result_rows
-from expunge.repair.sentence import fall_explained, one_sentence
 from expunge.repair.thumbnails import thumbnails
 from expunge.results.html import render
 from expunge.results.wording import MISSING
@@ -62,7 +60,7 @@ def _results(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
 
 
 def _classes(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
-    measured = prepared.validation is not None
+    measured = prepared.on.validation is not None
     return {
         "where": "validation set" if measured else "rows that stay, by their given labels",
         "rows": [
@@ -149,7 +147,7 @@ def _pictures(prepared: Prepared, cleaned: Cleaned) -> list[tuple[str, list[dict
 
 
 def _listed(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
-    data, truth = prepared.data, prepared.true_labels
+    data, truth = prepared.data, prepared.on.true_labels
     labels = data.examples.labels.cpu()
     return {
         "count": len(prepared.forget.positions),

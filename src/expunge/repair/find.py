@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.detection.folds import in_large_classes
 from expunge.detection.nearest import nearest
-from expunge.detection.out_of_sample import out_of_sample, short_training
+from expunge.detection.out_of_sample import in_large_classes, out_of_sample, short_training
 from expunge.detection.poison import activation_clustering, spectral_signatures
 from expunge.detection.relearned import relearned
 from expunge.detection.result import Detection
@@ -23,7 +22,6 @@ from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.inputs.architecture import FreshNetwork, build_architecture
 from expunge.inputs.checkpoint import read_checkpoint
-from expunge.inputs.checkpoint_weights import load_weights
 from expunge.inputs.findings import first_few
 from expunge.inputs.first_training import FirstTraining, first_training
 from expunge.inputs.forget_list import read_forget_list
@@ -34,6 +32,7 @@ from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import chance
 from expunge.recording.recording import RECORDED, read_recording
+from expunge.repair.loaded import build_loaded
 from expunge.seeding import generator
 from expunge.store.weights import WeightStore
 from expunge.training.features import features
@@ -174,10 +173,11 @@ def ready_to_find(job: FindJob) -> FindReady:
     known = torch.zeros(len(data), dtype=torch.bool)
     if job.known is not None:
         known[read_forget_list(job.known, data).positions] = True
-    model = build_architecture(job.arch, shape=data.shape, n_classes=len(data.classes))
+    if job.checkpoint is None:
+        model = build_architecture(job.arch, shape=data.shape, n_classes=len(data.classes))
+    else:
+        model, _ = build_loaded(read_checkpoint(job.checkpoint), job.arch, data)
     first = None
-    if job.checkpoint is not None:
-        load_weights(model, read_checkpoint(job.checkpoint))
     numerics.place(model)
     data = data.with_n_classes(check_logits(model, next(data.examples.batches(3)).x, numerics).n_logits)
     if job.checkpoint is not None:

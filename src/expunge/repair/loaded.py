@@ -1,29 +1,31 @@
-"""A trained model, its training data and a forget list, read and checked together."""
+"""A trained model, its training data and a forget list, read and checked together, in the memory there is."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from expunge.errors import InvalidInput
+from expunge.errors import ExpungeError, InvalidInput
 from expunge.inputs.architecture import build_architecture
 from expunge.inputs.checkpoint import Checkpoint, read_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights
-from expunge.inputs.findings import Finding
+from expunge.inputs.findings import Remark
 from expunge.inputs.forget_list import ForgetList, read_forget_list
 from expunge.inputs.preflight import Preflight, preflight
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
-from expunge.repair.memory import enough_memory
+from expunge.methods.base import Method
 from expunge.training.numerics import Numerics
 
 
 class CheckFailed(InvalidInput):
     """The pre-flight check found errors; ``findings`` are those and the rest."""
 
-    def __init__(self, checkpoint: Path, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, checkpoint: Path, findings: tuple[Remark, ...]) -> None:
         errors = [finding for finding in findings if finding.level == "error"]
         lines = [f"{finding.where} {finding.what}. {finding.remedy}" for finding in errors]
         count = "an error" if len(errors) == 1 else f"{len(errors)} errors"
@@ -110,3 +112,38 @@ def build_loaded(checkpoint: Checkpoint, arch: str, data: TrainingData) -> tuple
     """
     model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
     return model, load_weights(model, checkpoint)
+
+
+@contextlib.contextmanager
+def enough_memory(doing: str, remedy: str) -> Iterator[None]:
+    """Say what to change where the block runs out of memory.
+
+    Raises:
+        ExpungeError: it did; ``doing`` and ``remedy`` are in the message.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; the CPU's allocator raises a plain one.
+        said = str(error).lower()
+        short = isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said
+        if not short or isinstance(error, ExpungeError):
+            raise
+        raise ExpungeError(f"out of memory while {doing}; {remedy}") from error
+
+
+def smaller(method: Method) -> str:
+    """Return the options under which ``method`` takes less memory."""
+    batch = getattr(method, "batch_size", None)
+    ways = []
+    if isinstance(batch, int) and batch > 1:
+        ways.append(f"--set batch_size={batch // 2} (it was {batch})")
+    spare = getattr(method, "spare", None)
+    if (
+        isinstance(spare, float | int)
+        and spare > 0
+        and "spare" not in method.without_effect(method.settings())
+    ):
+        ways.append(f"--set spare={spare / 2:g} (fewer added neurons)")
+    ways.append("--device cpu")
+    return f"lower it with {', '.join(ways[:-1])}, or use {ways[-1]}" if len(ways) > 1 else f"use {ways[0]}"

@@ -8,19 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from expunge.api import check_retained, load_method, situation_of
+from expunge.api import check_retained, first_that_works, load_method, situation_of
 from expunge.capacity.branches import check_branches
 from expunge.choice import Choice, Situation, choose, starting_settings
 from expunge.data.examples import Examples
 from expunge.data.joined import join
-from expunge.errors import InvalidInput, UnknownName
+from expunge.errors import InvalidInput
 from expunge.evaluation.before_after import Yardstick
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Finding
+from expunge.inputs.findings import Remark
 from expunge.inputs.first_training import FirstTraining, first_training, trained_on
 from expunge.inputs.forget_list import ForgetList
 from expunge.inputs.known_truth import UNKNOWN, read_true_labels
-from expunge.inputs.preflight import Preflight
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request
@@ -29,7 +28,7 @@ from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
 from expunge.registry import METHODS
 from expunge.repair.job import Job
-from expunge.repair.loaded import load
+from expunge.repair.loaded import Loaded, load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
@@ -45,58 +44,35 @@ _OPTION = {
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Everything a repair needs.
+class Prepared(Loaded):
+    """Everything a repair needs; ``model`` is not the one that will be changed.
 
     Args:
         job: what was asked for.
-        checkpoint: as it was read.
-        model: with its weights, on the device; not the one that will be changed.
-        data: the training data.
-        forget: the listed rows.
-        true_labels: int64 (N,), negative where not known; ``None`` if none is.
-        train: what the method is given: the data and, after it, the rows to be learned under their true
-            labels.
-        validation: to measure with.
-        unseen: for the method.
+        split: what the method sees: the data and, after it, the rows to be learned under their true labels; the list;
+            data the model was not trained on.
+        on: what is measured.
         codes: mnemonic codes of the checkpoint.
-        check: what the pre-flight check found.
         choice: which method and why; for a method the user named, that one.
         method: configured.
         changed: the settings of ``method`` that are neither defaults nor the user's.
         first: what is known of the first training.
         optimiser: what the method trains with, and where that comes from, in words; empty for one that does not.
         tried: cost of finding a learning rate.
-        on: what is measured.
-        numerics: where to compute.
         untouched: whether the model has learned so little of the bad labels that it is left as it is.
     """
 
     job: Job
-    checkpoint: Checkpoint
-    model: nn.Module
-    data: TrainingData
-    forget: ForgetList
-    true_labels: Tensor | None
-    train: Examples
-    validation: Examples | None
-    unseen: Examples | None
+    split: Split
+    on: Yardstick
     codes: Tensor | None
-    check: Preflight
     choice: Choice
     method: Method
     changed: dict[str, object]
     first: FirstTraining
     optimiser: str
     tried: Meter
-    on: Yardstick
-    numerics: Numerics
     untouched: bool = False
-
-    @property
-    def split(self) -> Split:
-        """What the method sees."""
-        return Split(self.train, self.forget.positions, self.unseen)
 
 
 def prepare(job: Job) -> Prepared:
@@ -112,15 +88,16 @@ def prepare(job: Job) -> Prepared:
         job.checkpoint, job.arch, job.data, job.forget, options,
         measure_batch=job.measure_batch, seed=job.seed, force=job.force, dtype=job.dtype,
     )  # fmt: skip
-    model, data, forget, check = loaded.model, loaded.data, loaded.forget, loaded.check
-    checkpoint, numerics = loaded.checkpoint, loaded.numerics
+    model, data, forget, check, numerics = (
+        loaded.model, loaded.data, loaded.forget, loaded.check, loaded.numerics
+    )  # fmt: skip
     first = first_training(
         model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
     )
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
     true_labels = None if job.truth is None else read_true_labels(job.truth, data)
-    codes = _codes(checkpoint, len(data.classes))
+    codes = _codes(loaded.checkpoint, len(data.classes))
     split = Split(_training_set(job, data, forget, true_labels), forget.positions, unseen)
     choice, method, changed = _method(job, model, split, codes, numerics, first)
     untouched = check.little_learned and job.purpose == "heal" and not job.force
@@ -138,7 +115,7 @@ def prepare(job: Job) -> Prepared:
         changed |= found
         method = replace(method, **found)
     if first.start is not None and Needs.START not in method.uses and not untouched:
-        unused = Finding(
+        unused = Remark(
             "warning",
             "--earlier" if job.base is None else "--base",
             f"is not used: {method.name} does not go back to given weights",
@@ -150,8 +127,8 @@ def prepare(job: Job) -> Prepared:
     forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
     on = Yardstick(data.examples, mask, validation, true_labels, forgotten)
     return Prepared(
-        job, checkpoint, model, data, forget, true_labels, split.train, validation, unseen, codes, check, choice,
-        method, changed, first, optimiser, tried, on, numerics, untouched,
+        loaded.checkpoint, model, data, forget, numerics, check,
+        job, split, on, codes, choice, method, changed, first, optimiser, tried, untouched,
     )  # fmt: skip
 
 
@@ -195,27 +172,21 @@ def _method(
         retain=job.retain,
         attachable=_attachable(model, next(split.train.batches(3)).x),
     )  # fmt: skip
-    if job.method is not None:
-        method, changed = _configured(job, job.method, split, first)
+    changed: dict[str, object] = {}
+
+    def made(name: str) -> Method:
+        nonlocal changed
+        method, changed = _configured(job, name, split, first)
         _check(method, model, split, request, there, situation)
+        return method
+
+    if job.method is not None:
+        method = made(job.method)
         return Choice(method.name, "you named it"), method, changed
     choice = choose(situation)
-    method, changed = _configured(job, choice.method, split, first)
-    try:
-        _check(method, model, split, request, there, situation)
-    except InvalidInput as error:
-        if not choice.runner_up:
-            raise
-        try:
-            method, changed = _configured(job, choice.runner_up, split, first)
-            _check(method, model, split, request, there, situation)
-        except (InvalidInput, UnknownName):
-            raise error from None
-        return (
-            Choice(method.name, f"the first choice, {choice.method}, cannot work here ({error})"),
-            method,
-            changed,
-        )
+    method, refused = first_that_works(choice, made)
+    if refused is not None:
+        choice = Choice(method.name, f"the first choice, {choice.method}, cannot work here ({refused})")
     return choice, method, changed
 
 

@@ -68,7 +68,7 @@ def price(prepared: Prepared) -> Price:
     """Return the price; a copy of the model is trained for a few steps at rate 0, and nothing is changed."""
     recipe, method = prepared.first.recipe, prepared.method
     size = getattr(method, "batch_size", None) or (_BATCH if recipe is None else recipe.batch_size)
-    n, stay = len(prepared.train), len(prepared.split.retain)
+    n, stay = len(prepared.split.train), len(prepared.split.retain)
     retain, numerics = prepared.split.retain, prepared.numerics
     gradient = seconds_of_a_gradient(prepared.model, retain, numerics, min(size, stay), prepared.job.seed)
     some = retain.select(torch.arange(min(_FORWARD_ROWS, len(retain)), device=retain.device))

@@ -10,7 +10,7 @@ import torch
 
 from expunge.sweep.plan import Plan, Training, training_problem
 from expunge.training.cost import Meter
-from expunge.training.devices import Devices
+from expunge.training.numerics import Devices
 
 _SECONDS = 1.0
 _MOST_STEPS = 50

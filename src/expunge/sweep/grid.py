@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import tomlkit
 
 from expunge.errors import ExpungeError, InvalidInput, near_miss
-from expunge.evaluation.metric_choice import load_metrics
+from expunge.evaluation.evaluate import load_metrics
 from expunge.methods.base import Method
 from expunge.populations.population import FEWEST
 from expunge.registry import METHODS, TASKS, Registry

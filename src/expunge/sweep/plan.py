@@ -13,7 +13,7 @@ import torch
 from expunge.data.images import ImageData
 from expunge.data.loading import load_data
 from expunge.errors import InvalidInput
-from expunge.evaluation.metric_choice import load_metrics, references_of
+from expunge.evaluation.evaluate import load_metrics, references_of
 from expunge.fingerprint import fingerprint
 from expunge.methods.base import Method
 from expunge.seeding import derive_seed

@@ -17,8 +17,7 @@ from expunge.methods.base import Method
 from expunge.registry import METHODS
 from expunge.settings import make_settings
 from expunge.tasks.corruption import CorruptionTask
-from expunge.training.codes import MnemonicCodes
-from expunge.training.example_tied import ExampleTied
+from expunge.training.preparations import ExampleTied, MnemonicCodes
 from expunge.training.recipe import Optimiser, Recipe
 
 SETTINGS = ("settings", "task", "recipe", "methods")

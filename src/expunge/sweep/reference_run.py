@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from expunge.evaluation.metric_choice import compared, load_metrics
-from expunge.evaluation.retrained import ORACLE, RETRAINED, SECOND, train_reference
+from expunge.evaluation.evaluate import compared, load_metrics
+from expunge.evaluation.references import ORACLE, RETRAINED, SECOND, train_reference
 from expunge.fingerprint import fingerprint
 from expunge.metrics.base import Compares, Evaluated, Metric, measure
 from expunge.metrics.of_populations import PopulationMetric

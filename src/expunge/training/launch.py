@@ -20,8 +20,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from expunge.errors import ExpungeError, InvalidInput
-from expunge.training.devices import Devices
-from expunge.training.numerics import Numerics
+from expunge.training.numerics import Devices, Numerics
 from expunge.training.team import Team, member_of
 
 if TYPE_CHECKING:

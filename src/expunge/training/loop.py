@@ -178,7 +178,7 @@ def _logits(
 ) -> tuple[Tensor, Tensor]:
     outputs = [torch.empty(0, examples.n_classes, device=examples.device)]
     labels = [examples.labels[:0]]
-    with training_mode(model, False) if isinstance(model, nn.Module) else _unchanged():
+    with training_mode(model, False) if isinstance(model, nn.Module) else nullcontext():
         for batch in batches:
             with numerics.autocast():
                 outputs.append(model(numerics.place_inputs(batch.x)).float())
@@ -186,11 +186,6 @@ def _logits(
     team = current_team()
     logits = torch.cat(outputs)
     return logits if team is None else team.agree(logits), torch.cat(labels)
-
-
-@contextmanager
-def _unchanged() -> Iterator[None]:
-    yield
 
 
 def accuracy(

@@ -14,12 +14,11 @@ from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import InvalidInput, UnknownName
 from expunge.registry import MODELS
 from expunge.seeding import generator, global_generator
-from expunge.training.codes import MnemonicCodes
 from expunge.training.cost import Meter
-from expunge.training.example_tied import ExampleTied
 from expunge.training.launch import launch
 from expunge.training.loop import Objective, Progress, cross_entropy, fit, silent
 from expunge.training.numerics import Numerics
+from expunge.training.preparations import ExampleTied, MnemonicCodes
 from expunge.training.schedule import schedule_named
 from expunge.training.team import current_team
 

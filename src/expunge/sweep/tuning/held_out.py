@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.data.examples import Examples
-from expunge.data.images import ImageData, ImageSource
-from expunge.data.ranks import rank_in_class
+from expunge.data.images import ImageData, ImageSource, rank_in_class
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Needs
 from expunge.sweep.grid import Grid
