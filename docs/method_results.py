@@ -20,9 +20,10 @@ CORRUPTION = {0.0: "random labels", 0.5: "two classes exchanged", 1.0: "poison"}
 UNTOUCHED = "none"
 ELSEWHERE = {
     "relearn": "On 10,000 CIFAR-10 images it heals exchanged classes least: Utility x Healed 32.1 with 10 % known, "
-    "where a network that never saw the corruption has 45 to 52 ([relearn](../results/relearn.md), three seeds)."
+    "where a network that never saw the corruption has 45 to 52 ([relearn](../results/relearn.md), three seeds).",
+    "sap": "Its strength was the default and was not tuned for this map, as that of the other rivals was.",
 }
-"""What other pages show of a method for which the map is too easy."""
+"""What the figures of the map do not say of a method."""
 
 # A difference that the seeds of these files can carry, in percent. Below it nothing is said.
 _POINTS = 5
