@@ -47,6 +47,20 @@ def test_nothing_is_named_where_nothing_is_wrong() -> None:
     assert found.precision is None
 
 
+def test_a_number_that_nothing_tells_is_not_called_none() -> None:
+    # Labels that are drawn from the probabilities contradict some of them, and none has to be wrong for that.
+    draw = torch.Generator().manual_seed(0)
+    first = (2.5 * torch.randn(600, generator=draw)).sigmoid().double()
+    p = torch.stack([first, 1 - first], 1)
+    given = (torch.rand(600, generator=draw) > first).long()
+    assert noise_model(p, given).count < 1
+    found = wrong_labels(given, p)
+    assert not found.usable
+    assert int(found.found.flagged.sum()) == SHOWN
+    assert "no usable list: between 0 and " in found.found.notes[0]
+    assert "--known" in found.found.notes[0]
+
+
 def test_known_rows_set_the_cut_and_are_not_named_again() -> None:
     true, given, bad = swapped()
     known = torch.arange(300) < 10

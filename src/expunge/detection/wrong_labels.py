@@ -23,6 +23,8 @@ _AT_LEAST = 0.25
 """Share of the number that known rows leave possible: a network that has memorised all labels doubts none."""
 _CLEARLY = 1.2
 """Times the merit of 1 - p by which the known rows must speak for the other ranking."""
+_TOLD = 0.1
+"""Share of the upper number below which the two numbers lie too far apart to tell how many are wrong."""
 _FEW = 5
 """Known rows below which they do not set the cut."""
 
@@ -63,6 +65,9 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
       named, and the result is not usable. Nor is it where nearly all that is named would be good, or half of the rows
       would be named.
 
+    Without a list, and where the two numbers lie very far apart, the fifty worst are named too: of two classes, for
+    one, a network that is unsure and labels that are wrong look alike.
+
     Symbols: y -> ``labels``, p -> ``probabilities``.
 
     Args:
@@ -98,6 +103,11 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
             why = f"the {count} known rows are not ranked above the others, so that this says nothing of rows like them"
         elif precision is not None and precision < _WORTHLESS:
             why = f"only {precision:.0%} of it would be wrong"
+    elif n < _TOLD * ranking.most and round(ranking.most) >= SHOWN // 10:
+        why = (
+            f"between {ranking.fewest:,.0f} and {ranking.most:,.0f} rows are wrong, and {_FEW} or more that are known to "
+            "be (--known) would tell how many"
+        )
     elif count:
         notes.append(f"{count} known rows are too few to set the cut; {_FEW} would do")
     if not why and n > _MOST * len(ranking.order):
