@@ -32,7 +32,7 @@ def test_the_forget_set_approaches_the_random_teacher(margin: Callable[..., None
     to_random, before = (gap(model, random, True) for model in (outcome.model, case.model))
     margin("gap to the random teacher", to_random / before, below=0.6)
     to_first, random_to_first = (gap(model, case.model, False) for model in (outcome.model, random))
-    margin("gap to the first model", to_first / random_to_first, below=0.5)
+    margin("gap to the original model", to_first / random_to_first, below=0.5)
     count = sum(parameter.numel() for parameter in case.model.parameters())
     assert outcome.cost.parameters["during"] == 3 * count
 

@@ -45,7 +45,7 @@ def outcome(right: bool = False) -> tuple[nn.Module, Unlearned]:
 
 
 def confidence(model: nn.Module) -> float:
-    """Mean probability of the stored label over the forget set."""
+    """Mean probability of the given label over the forget set."""
     forget = image_case().split.forget
     probabilities = predict(model, forget, image_case().numerics).softmax(1)
     return float(probabilities.gather(1, forget.labels[:, None]).mean())

@@ -349,7 +349,7 @@ def test_a_forget_list_that_is_partly_wrong(share: float, discovery: float, coun
     assert torch.equal(listed[torch.isin(listed, truth.corrupted)], right.split.forget_positions)
     assert torch.equal(truth.known, right.truth.known)
     assert len(clean) / len(listed) == pytest.approx(share)
-    assert problem.training_key == right.training_key  # one first model for both
+    assert problem.training_key == right.training_key  # one original model for both
     assert problem.key != right.key
     assert not torch.isin(clean, problem.truth.sets["corrupted_known"].index).any()
 

@@ -105,8 +105,8 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
             why = f"only {precision:.0%} of it would be wrong"
     elif n < _TOLD * ranking.most and round(ranking.most) >= SHOWN // 10:
         why = (
-            f"between {ranking.fewest:,.0f} and {ranking.most:,.0f} rows are wrong, and {_FEW} or more that are known to "
-            "be (--known) would tell how many"
+            f"between {ranking.fewest:,.0f} and {ranking.most:,.0f} rows are wrong, and {_FEW} or more that are known "
+            "to be (--known) would tell how many"
         )
     elif count:
         notes.append(f"{count} known rows are too few to set the cut; {_FEW} would do")

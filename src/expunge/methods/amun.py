@@ -153,7 +153,7 @@ class AMUN(GradientMethod):
     Departures: an example is kept at the first step at which its prediction changes, which is nearer than
     the last step of PGD. Inputs are not clipped to the range of pixels, which the normalised input does not
     tell; PGD starts at the example without noise; the learning rate follows a schedule of ours. The first
-    radius, the step, the learning rate and the epochs are reconstructed. Stored labels may be wrong
+    radius, the step, the learning rate and the epochs are reconstructed. Given labels may be wrong
     here, so D_f itself is left out by default; D_r stays declared, though "forget" does not read it.
     """
 

@@ -21,7 +21,7 @@ class Split:
     """What was trained on and which part of it is named.
 
     Args:
-        train: every training example with its stored label, corruption included.
+        train: every training example with its given label, corruption included.
         forget_positions: int64 (F,), sorted positions in ``train`` of the forget set.
         unseen: examples that were not trained on, for the methods that need some; never the test set.
     """
@@ -144,7 +144,7 @@ class Problem:
         truth: what the evaluation sees.
         shape: (C, H, W) of an input.
         n_classes: number of classes.
-        training_key: content hash of what the first model is trained on; the same for every discovery rate.
+        training_key: content hash of what the original model is trained on; the same for every discovery rate.
         key: content hash of the whole problem, seed and settings included.
     """
 

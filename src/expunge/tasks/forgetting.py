@@ -52,7 +52,7 @@ class ForgetTask(Task):
         if self.needs_difficulty and difficulty is None:
             raise InvalidInput(
                 f"the task {self.kind!r} needs the mean training loss of every example, recorded while the "
-                "first model was trained; pass difficulty"
+                "original model was trained; pass difficulty"
             )
         positions = check_forget(self.choose(data, difficulty), len(data.train_labels))
         source = ImageSource(data.train_images, data.mean, data.std, data.augmentation)

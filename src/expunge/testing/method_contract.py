@@ -72,7 +72,7 @@ class Case:
         )
 
     def forget_accuracy(self, model: nn.Module) -> float:
-        """Accuracy on the stored labels of the forget set, in [0, 1]."""
+        """Accuracy on the given labels of the forget set, in [0, 1]."""
         return accuracy(model, self.split.forget, self.numerics)
 
 
@@ -154,7 +154,7 @@ class MethodContract:
 
     Attributes:
         method: the method, with settings under which it is fast: the training set has 192 images of 8x8.
-        margin: by how much the accuracy on the stored labels of the forget set, about 1 before, falls at
+        margin: by how much the accuracy on the given labels of the forget set, about 1 before, falls at
             least; ``None`` for a method that does not promise to forget.
         gradients: whether it computes gradients, which are then counted.
     """
