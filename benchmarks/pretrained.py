@@ -126,7 +126,7 @@ class Case:
 
     @cached_property
     def train(self) -> Examples:
-        """The training set with its stored labels."""
+        """The training set with its given labels."""
         return in_memory(self.data.inputs, self.data.labels, self.n_classes)
 
     @cached_property
@@ -204,7 +204,7 @@ class Case:
         )
 
     def stopped_early(self) -> tuple[nn.Module, Figures]:
-        """Train on nine tenths of the damaged rows; the epoch that is best on the stored labels of the others."""
+        """Train on nine tenths of the damaged rows; the epoch that is best on the given labels of the others."""
         order = torch.randperm(len(self.train), generator=generator(self.seed, "early stopping"))
         held, part = (
             self.train.select(rows) for rows in order.split((len(order) // 10, len(order) - len(order) // 10))

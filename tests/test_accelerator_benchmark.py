@@ -28,7 +28,7 @@ def test_every_part_writes_results_and_one_process_goes_on_where_another_was(tmp
     ]  # fmt: skip
     assert all(0 < row["floor"]["weights_norm"] < 1e-3 for row in parts["equality"])
     assert [row["images_per_second"] > 0 for row in parts["speed"]] == [True]
-    assert [row["what"] for row in parts["grid"]] == ["plan", "original model", "none", "npo", "summary"]
+    assert [row["what"] for row in parts["grid"]] == ["plan", "first model", "none", "npo", "summary"]
     done = parts["grid"][3]
     assert done["uxh"] > parts["grid"][2]["uxh"]
     assert set(done["recalibrated"]) == {"uxh", "utility", "healed", "asr"}
