@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.data.joined import in_memory
+from expunge.data.examples import Examples
+from expunge.data.images import Augmentation, ImageSource
+from expunge.data.joined import in_memory, join
 from expunge.errors import Diverged, InvalidInput
 from expunge.seeding import generator
 from expunge.training import continued as module
@@ -31,22 +33,43 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
 
 
-def found(model: nn.Module | None = None, recipe: Recipe | None = None, **given: Any) -> Continued:
+def images(**augmentation: Any) -> Examples:
+    pixels = torch.randint(0, 256, (80, 1, 2, 2), dtype=torch.uint8, generator=generator(0))
+    return Examples.all_of(ImageSource(pixels, (0.5,), (0.5,), Augmentation(**augmentation)), DATA.labels, 2)
+
+
+def found(
+    model: nn.Module | None = None, recipe: Recipe | None = None, data: Examples = DATA, **given: Any
+) -> Continued:
     settings: dict[str, Any] = {
         "optimiser": None, "lr": None, "momentum": 0.9, "weight_decay": None, "batch_size": None, "augment": None,
         **given,
     }  # fmt: skip
     with Meter() as meter:
         return continued(
-            model or plain(), DATA, NUMERICS, recipe, generator=generator(3), meter=meter, **settings
+            model or plain(), data, NUMERICS, recipe, generator=generator(3), meter=meter, **settings
         )
 
 
 def test_all_comes_from_the_recipe() -> None:
     how = found(recipe=RECIPE)
     assert how.optimiser == RECIPE.optimiser
-    assert (how.batch_size, how.augment) == (48, True)
+    assert how.batch_size == 48
     assert how.why == "as in the first training"
+
+
+def test_augmented_is_what_augmentation_changes() -> None:
+    crops, same = images(pad=1), images()
+    for data, expected in (
+        (crops, True),
+        (same, False),
+        (DATA, False),
+        (join(same, crops), True),
+        (join(same), False),
+    ):
+        assert found(recipe=RECIPE, data=data).augment is expected
+        assert found(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), lr=0.1, augment=True, data=crops).augment
+    assert not found(recipe=RECIPE, data=join(crops, same, augment=[False, True])).augment
 
 
 def test_what_is_given_comes_before_the_recipe() -> None:

@@ -93,6 +93,11 @@ class Examples:
         """Where the batches live."""
         return self.source.device
 
+    @property
+    def augments(self) -> bool:
+        """Whether augmented batches differ from others; a source that does not say so (``augments``) may."""
+        return bool(getattr(self.source, "augments", True))
+
     def select(self, positions: Tensor) -> Examples:
         """Return the examples at ``positions``, a position tensor or a boolean mask over these examples."""
         positions = sent(positions, self.device)

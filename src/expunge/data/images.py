@@ -102,6 +102,11 @@ class ImageSource:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def augments(self) -> bool:
+        """Whether augmentation changes anything."""
+        return self.augmentation != Augmentation()
+
     @cached_property
     def _scale(self) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, device=self.device).view(1, -1, 1, 1)

@@ -19,6 +19,7 @@ class TensorSource:
     """Model-ready inputs (N, ...) in memory; they are never augmented."""
 
     inputs: Tensor
+    augments: ClassVar[bool] = False
 
     @property
     def device(self) -> torch.device:
@@ -58,6 +59,11 @@ class JoinedSource:
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
+
+    @property
+    def augments(self) -> bool:
+        """Whether any part may be augmented and would be."""
+        return any(may and part.augments for part, may in zip(self.parts, self.augment, strict=True))
 
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the inputs of ``rows``, each part augmented only if it may be."""

@@ -46,6 +46,11 @@ class DecodedSource:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def augments(self) -> bool:
+        """Whether augmentation changes anything."""
+        return self.augmentation != Augmentation()
+
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return float32 (B, C, H, W), augmented if ``generator`` is given."""
         images = torch.stack([self.decode(row) for row in rows.tolist()]).to(self.device)

@@ -34,7 +34,7 @@ class Continued:
     Args:
         optimiser: with its learning rate.
         batch_size: examples a step.
-        augment: train on augmented inputs.
+        augment: train on augmented inputs; not where augmentation changes nothing.
         why: where that comes from, as part of a sentence.
     """
 
@@ -95,7 +95,7 @@ def continued(
                 weight_decay=first.weight_decay if weight_decay is None else weight_decay,
             ),
             batch_size=batch_size or recipe.batch_size,
-            augment=recipe.augment if augment is None else augment,
+            augment=(recipe.augment if augment is None else augment) and examples.augments,
             why="as in the first training",
         )
     name = optimiser or ("sgd" if batch_norms(model) else "adamw")
@@ -112,7 +112,7 @@ def continued(
     return Continued(
         optimiser=Optimiser(name=name, lr=rate, momentum=momentum, weight_decay=decay),
         batch_size=size,
-        augment=bool(augment),
+        augment=bool(augment) and examples.augments,
         why=why,
     )
 
