@@ -21,6 +21,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -184,7 +185,7 @@ class Journey:
         words += ["--recipe", f"batch_size={self.recipe.batch_size}", "--recipe", "optimiser.name=adamw"]
         words += ["--recipe", f"optimiser.lr={self.recipe.optimiser.lr}"]
         words += ["--label", "label"] if self.data.suffix == ".csv" else []
-        subprocess.run(["rm", "-rf", str(out)], check=True)
+        shutil.rmtree(out, ignore_errors=True)
         started = time.perf_counter()
         done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - started
@@ -466,7 +467,7 @@ def main() -> None:
     work = given.work or Path(tempfile.mkdtemp())
     for name in given.journeys:
         folder = work / f"{name}-{given.seed}"
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         journey = JOURNEYS[name](given, folder)
         common = {

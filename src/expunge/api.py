@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.choice import Choice, Purpose, Situation, choose, loosened, starting_settings
+from expunge.choice import Choice, Purpose, Situation, choose, fine_tuned, loosened, starting_settings
 from expunge.data.examples import (
     Examples,
     MappedSource,
@@ -133,8 +133,8 @@ def unlearn(
     )
     if chosen is None:
         situation = situation_of(
-            split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes,
-            pretrained=base is not None, loosens=start is not None or usual_share(model) < 1,
+            model, split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe,
+            codes=codes, start=start, pretrained=base is not None,
         )  # fmt: skip
         following = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
 
@@ -189,6 +189,7 @@ def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Met
 
 
 def situation_of(
+    model: nn.Module,
     split: Split,
     x: torch.Tensor,
     *,
@@ -196,20 +197,21 @@ def situation_of(
     discovery: float | None,
     recipe: Recipe | None,
     codes: torch.Tensor | None,
+    start: Mapping[str, torch.Tensor] | None,
     pretrained: bool,
-    loosens: bool,
 ) -> Situation:
     """Return what is known of a case, for the choice of a method.
 
     Args:
+        model: that was trained.
         split: training data and forget set.
         x: (B, ...), inputs of the model.
         purpose: "heal" or "forget".
         discovery: share of the bad examples that is listed, if it is known.
         recipe: of the first training, if it is known.
         codes: mnemonic codes the model was trained with.
+        start: weights that the model may go back to, if there are any.
         pretrained: whether that training began from pretrained weights.
-        loosens: as in :class:`Situation`.
     """
     situation = Situation(
         purpose=purpose,
@@ -218,7 +220,7 @@ def situation_of(
         codes=codes is not None,
         images=x.ndim == 4,
         floating=x.is_floating_point(),
-        loosens=loosens,
+        loosens=start is not None or usual_share(model) < 1,
         recipe=recipe is not None and not pretrained,
     )
     if recipe is None:
@@ -226,8 +228,7 @@ def situation_of(
     if purpose == "heal" or loosened(situation):
         epochs = Relearn().epochs_of(len(split.train), recipe.batch_size)
     else:
-        usual = "natmu" if situation.images and situation.floating else "amnesiac"
-        epochs = load_method(usual).typical_epochs(recipe)
+        epochs = load_method(fine_tuned(situation)).typical_epochs(recipe)
     return replace(situation, price=epochs / recipe.epochs)
 
 

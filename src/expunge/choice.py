@@ -164,21 +164,20 @@ def _why_relearn(case: Situation) -> str:
 
 def _to_forget(case: Situation) -> Choice:
     affordable = case.budget is None or case.budget >= 1
-    trained_on = "natmu" if case.images and case.floating else "amnesiac"
     if case.retain and case.recipe and affordable and case.price is not None and case.price >= 1:
         return Choice(
             RETRAIN,
             f"it forgets by not having seen the rows, and costs less: unlearning would cost {case.price:.0%} of it",
-            trained_on,
+            fine_tuned(case),
         )
     if loosened(case):
         return Choice(
             RELEARN,
             "it shakes loose what the network memorised and learns the rows that stay again, so that the forgotten "
             "ones are answered as unseen ones are",
-            trained_on,
+            fine_tuned(case),
         )
-    if case.retain and case.images and case.floating:
+    if case.retain and fine_tuned(case) == "natmu":
         return Choice(
             "natmu",
             "of the methods that fine-tune the network as it is, it came nearest to a retrained model on images",
@@ -208,6 +207,11 @@ def _to_forget(case: Situation) -> Choice:
         "it needs the listed rows alone; nothing repairs what else it damages, so check the accuracy",
         "delete",
     )
+
+
+def fine_tuned(case: Situation) -> str:
+    """Return the method that forgets good rows by training the network on as it is; "natmu" blends images."""
+    return "natmu" if case.images and case.floating else "amnesiac"
 
 
 def loosened(case: Situation) -> bool:

@@ -26,7 +26,7 @@ from expunge.evaluation.verdict import CAVEAT, judge
 from expunge.metrics.base import Evaluated, Metric, measure
 from expunge.metrics.composites import ToW
 from expunge.metrics.corruption import Healed
-from expunge.metrics.relearn import Relearning, RelearnTime
+from expunge.metrics.relearn import Relearning
 from expunge.models.mlp import MLP
 from expunge.models.resnet9 import ResNet9
 from expunge.tasks.forgetting import ForgetClasses
@@ -126,14 +126,14 @@ def test_relearning_reports_how_far_it_came(margin: Callable[..., None]) -> None
     problem = audit_problem(TRAIN, CLASS, TEST)
     right = Evaluated(Stored(TRAIN.labels), problem, CPU)
     slow = Relearning(optimiser=Optimiser(lr=1e-6), max_steps=2)
-    metric = Relearned(relearn_time=RelearnTime(relearning=slow))
+    metric = Relearned(relearning=slow)
     found = measure(metric, Evaluated(mlp(0), problem, CPU, {"original": right}))
     assert [entry.name for entry in found] == ["relearn_time", "relearn_reached"]
     assert found[0].value is None
     assert found[0].because == "an accuracy of 0.950 is not regained within 2 steps"
     assert found[1].value is not None
     margin("reached in two steps", found[1].value, below=0.95)
-    fast = Relearned(relearn_time=RelearnTime(relearning=Relearning(optimiser=Optimiser(lr=0.1))))
+    fast = Relearned(relearning=Relearning(optimiser=Optimiser(lr=0.1)))
     steps, reached = measure(fast, Evaluated(mlp(0), problem, CPU, {"original": right}))
     assert steps.value == fast(Evaluated(mlp(0), problem, CPU, {"original": right}))
     assert reached.value is not None

@@ -103,7 +103,7 @@ def wrong_labels(labels: Tensor, probabilities: Tensor, known: Tensor | None = N
             why = f"the {count} known rows are not ranked above the others, so that this says nothing of rows like them"
         elif precision is not None and precision < _WORTHLESS:
             why = f"only {precision:.0%} of it would be wrong"
-    elif n < _TOLD * ranking.most and round(ranking.most) >= SHOWN // 10:
+    elif n < _TOLD * ranking.most and round(ranking.most) >= _FEW:
         why = (
             f"between {ranking.fewest:,.0f} and {ranking.most:,.0f} rows are wrong, and {_FEW} or more that are known "
             "to be (--known) would tell how many"

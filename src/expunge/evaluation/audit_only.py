@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from expunge.metrics.accuracies import accuracy, unseen_like_retain
-from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value, value_or_reason
+from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, value_or_reason
 from expunge.metrics.corruption import Healed
 from expunge.metrics.relearn import Relearning, RelearnTime
 from expunge.training.recipe import Optimiser
@@ -81,35 +81,24 @@ REACHED = "relearn_reached"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relearned(Metric):
-    """Steps of training on D_f until its accuracy is within alpha of the original model's, of a copy.
+class Relearned(RelearnTime):
+    """Relearn time by plain descent in small steps, with its cap in view.
 
     "relearn_reached" is the accuracy at which the training stopped: at the aim, or at the cap, where the number of
-    steps is not defined.
-
-    Args:
-        relearn_time: how the time is taken.
-
-    Source: Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629.
+    steps is not defined. Settings and source: :class:`RelearnTime`.
     """
 
-    name = "relearn_time"
-    unit = "steps"
-    better = "reference"
-    compares = Compares.ORIGINAL
-    source = "Chundawat et al., IEEE TIFS 2023"
-
-    relearn_time: RelearnTime = field(default_factory=lambda: RelearnTime(relearning=SLOW))
+    relearning: Relearning = SLOW
 
     @property
     def cap(self) -> int:
         """The number of steps at which the training ends at the latest."""
-        return self.relearn_time.relearning.max_steps
+        return self.relearning.max_steps
 
     def values(self, evaluated: Evaluated) -> dict[str, Value | NotDefined]:
         """The steps, and the accuracy reached."""
-        target = self.relearn_time.target(evaluated)
-        curve = self.relearn_time.curve(evaluated, until=target)
+        target = self.target(evaluated)
+        curve = self.curve(evaluated, until=target)
         steps = curve.reached(target)
         reason = f"an accuracy of {target:.3f} is not regained within {self.cap} steps"
         return {

@@ -26,7 +26,7 @@ from expunge.inputs.provenance import arch_hash, data_hash, file_hash
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import DataOptions
 from expunge.populations.population import PopulationSettings
-from expunge.repair.audit_population import PopulationPlan, method_of, population_rows
+from expunge.repair.audit_population import PopulationPlan, method_of, population_rows, told_beside
 from expunge.repair.job import Report
 from expunge.repair.loaded import Loaded, build_loaded, load
 from expunge.store.atomic import write_output
@@ -276,8 +276,5 @@ def _about(
 
 def _purpose_of(unlearned: Path) -> Purpose | None:
     """Return what "expunge clean" was asked for when it wrote this file, if it did."""
-    try:
-        said = json.loads(unlearned.with_name("report.json").read_text(encoding="utf-8"))["asked"]["purpose"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    said = told_beside(unlearned, "asked").get("purpose")
     return cast("Purpose", said) if said in ("heal", "forget") else None

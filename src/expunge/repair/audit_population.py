@@ -31,6 +31,8 @@ from expunge.store.weights import WeightStore
 from expunge.training.loop import Progress
 from expunge.training.recipe import Recipe
 
+REPORT = "report.json"
+
 
 def method_of(unlearned: Path, name: str | None, settings: Mapping[str, Any]) -> Method:
     """Return the method by ``name``; without one, that of the ``report.json`` beside the unlearned model.
@@ -41,15 +43,23 @@ def method_of(unlearned: Path, name: str | None, settings: Mapping[str, Any]) ->
     """
     if name is not None:
         return load_method(name, **settings)
-    report = unlearned.with_name("report.json")
     try:
-        said = json.loads(report.read_text(encoding="utf-8"))["method"]
+        said = told_beside(unlearned, "method")
         return load_method(said["name"], **{**said["settings"], **settings})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(
-            f"a population unlearns by the method that made {unlearned.name}, and no {report} says which that was; "
-            "name it with --method, and its settings with --set"
+            f"a population unlearns by the method that made {unlearned.name}, and no {unlearned.with_name(REPORT)} "
+            "says which that was; name it with --method, and its settings with --set"
         ) from error
+
+
+def told_beside(unlearned: Path, part: str) -> dict[str, Any]:
+    """Return a part of the report that "expunge clean" left beside the model; empty where there is none."""
+    try:
+        found = json.loads(unlearned.with_name(REPORT).read_text(encoding="utf-8"))[part]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class PopulationPlan:

@@ -23,7 +23,6 @@ from expunge.inputs.known_truth import UNKNOWN, read_true_labels
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request
-from expunge.methods.relearning import usual_share
 from expunge.methods.request import suitable
 from expunge.models.split import SplitNetwork
 from expunge.registry import METHODS
@@ -165,9 +164,8 @@ def _method(
     there = request.available if job.retain else request.available & ~Needs.RETAIN
     situation = replace(
         situation_of(
-            split, next(split.train.batches(1)).x, purpose=job.purpose, discovery=job.discovery,
-            recipe=first.recipe, codes=codes, pretrained=not first.scratch,
-            loosens=first.start is not None or usual_share(model) < 1,
+            model, split, next(split.train.batches(1)).x, purpose=job.purpose, discovery=job.discovery,
+            recipe=first.recipe, codes=codes, start=first.start, pretrained=not first.scratch,
         ),
         retain=job.retain,
         attachable=_attachable(model, next(split.train.batches(3)).x),
