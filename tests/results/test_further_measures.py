@@ -88,6 +88,8 @@ def test_the_terminal_shows_them_too() -> None:
     assert ["distance", "[b]near", "0.095", "±0.19", "0.1", "0.015", "0.03", "2"] in lines
     assert ["far", "0.4", "±1.3", "0.1", "0.267", "0.0267", "3"] in lines
     assert further_table([make(uxh=0.5)]) is None
+    # What the recalibrated columns of the map's table come from.
+    assert further_table([make(uxh=0.5, metrics={"healed_recalibrated": 0.4})]) is None
 
 
 def test_accuracies_on_the_map_are_further_measures() -> None:

@@ -43,6 +43,8 @@ ON_MAP = ("uxh", "healed", "healed_known", "healed_unknown", "utility", "asr", *
 """Measures of a cell of the map, in the order of their columns."""
 RECALIBRATED = ("uxh_recalibrated", "asr_recalibrated")
 """Measures that the tables of the map show where records have them: with statistics of the retain set."""
+RECALIBRATED_ENDING = "_recalibrated"
+"""What names of measures with these statistics end in."""
 HIDDEN_MEANING = (
     "Recalibrated: with the normalisation statistics of the retained data in place of the model's own, and the same "
     "weights. What falls with them was hidden by normalisation statistics, not forgotten."

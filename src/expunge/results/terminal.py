@@ -18,6 +18,7 @@ from expunge.results.frame import measurements
 from expunge.results.summary import (
     HIDDEN_MEANING,
     RECALIBRATED,
+    RECALIBRATED_ENDING,
     SHOWN,
     Summary,
     shown_measures,
@@ -204,8 +205,12 @@ def spread_tables(records: Sequence[Record]) -> list[Table]:
 
 
 def further_table(records: Iterable[Record]) -> Table | None:
-    """Return the measures that no other table shows, beside the retrained model's; None where there are none."""
+    """Return the measures that no other table shows, beside the retrained model's; None where there are none.
+
+    Parts of the recalibrated figures are left to the page and the files: the table of costs shows what they come to.
+    """
     found = further_measures(measurements(records))
+    found = found[~found["measure"].str.endswith(RECALIBRATED_ENDING)]
     if not len(found):
         return None
     table = plain_table("Further measures", FURTHER_MEANING)
