@@ -1,13 +1,14 @@
 """Cells of the map on CIFAR-10 around one first model, without a store: for a machine that is lent for minutes.
 
 Usage: EXPUNGE_DATA=FOLDER python benchmarks/cifar10_cells.py [--images 10000] [--regularity poison] [--seed 0]
-       [--discovery 0.1,0.5] [--methods relearn,rem,retrain] [--device cuda] [--threads 1] [--out cells.jsonl]
+       [--discovery 0.1,0.5] [--methods relearn,rem,retrain] [--epochs 24] [--device cuda] [--threads 1]
+       [--work FOLDER] [--out cells.jsonl]
 
 10,000 images: the problem of the grid relearn-cifar10-10k (24 epochs without augmentation, 500 corrupted). 50,000:
 24 epochs with crops and flips, batches of 128, learning rate 0.08 with a cosine, 1,000 corrupted. Every cell is a line
 of JSON, written when it is done: U x H, utility, healed and attack success in percent, also with batch-norm statistics
 of the retained data; seconds and sample gradients, and the seconds of the first training in the same process. Start
-one process for each seed and regularity; they may share the file.
+one process for each seed and regularity; they may share the file. A model found in --work is not trained again.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--device", default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--work", type=Path, help="folder of the original models")
     parser.add_argument("--out", type=Path, default=Path("cells.jsonl"))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -101,9 +103,20 @@ def main() -> None:
     first = problem(rates[0])
     model = recipe.build(first.shape, first.n_classes, generator(options.seed, "initialisation"))
     numerics.place(model)
-    began = time.perf_counter()
-    recipe.train(model, first.split.train, options.seed, numerics, Meter(numerics.device))
-    training = time.perf_counter() - began
+    kept = options.work and options.work / (
+        f"{options.regularity}-{options.images}-{options.epochs}-{options.seed}.pt"
+    )
+    if kept and kept.exists():
+        stored = torch.load(kept, weights_only=True, map_location=numerics.device)
+        model.load_state_dict(stored["model"])
+        training = stored["seconds"]
+    else:
+        began = time.perf_counter()
+        recipe.train(model, first.split.train, options.seed, numerics, Meter(numerics.device))
+        training = time.perf_counter() - began
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.save({"model": model.state_dict(), "seconds": training}, kept)
     learned = evaluate(model, first, numerics)["corruption_learned"]
     write(
         {
