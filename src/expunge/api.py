@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from expunge.choice import Choice, Purpose, Situation, choose, fine_tuned, loosened, starting_settings
+from expunge.choice import (
+    Choice,
+    Purpose,
+    Situation,
+    choose,
+    fine_tuned,
+    loosened,
+    purpose_settings,
+    starting_settings,
+)
 from expunge.data.examples import (
     Examples,
     MappedSource,
@@ -114,7 +123,7 @@ def unlearn(
         >>> result.cost.sample_gradients <= 2
         True
     """
-    chosen = None if method is None else _configured(method, settings)
+    chosen = None if method is None else _configured(method, purpose, settings)
     if chosen is not None and Needs.TRUTH in chosen.needs:
         raise InvalidInput(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
@@ -273,9 +282,9 @@ def check_retained(method: Method, split: Split) -> None:
         )
 
 
-def _configured(method: str | Method, settings: dict[str, Any]) -> Method:
+def _configured(method: str | Method, purpose: Purpose, settings: dict[str, Any]) -> Method:
     if isinstance(method, str):
-        return load_method(method, **settings)
+        return load_method(method, **(purpose_settings(METHODS.get(method), purpose) | settings))
     if isinstance(method, type) and issubclass(method, Method):
         given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         raise InvalidInput(

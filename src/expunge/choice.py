@@ -219,6 +219,17 @@ def loosened(case: Situation) -> bool:
     return case.purpose == "forget" and case.retain and case.loosens and not case.whole_classes
 
 
+def purpose_settings(kind: Any, purpose: Purpose) -> dict[str, Any]:
+    """Return the settings of ``kind`` that the purpose sets, whoever chose the method.
+
+    Of good rows that are to be forgotten nothing is wrong with the labels, nor with those of rows like them.
+    """
+    if purpose == "heal" or "least_learned" not in {entry.name for entry in dataclasses.fields(kind)}:
+        return {}
+    unused = ("early_learning", "not_label", "own_label", "least_learned")
+    return dict.fromkeys(unused, 0.0) | {"neighbours": False}
+
+
 def starting_settings(kind: Any, n_train: int, purpose: Purpose, recipe: Recipe | None) -> dict[str, Any]:
     """Return the settings of ``kind`` that differ from its defaults here.
 
@@ -243,10 +254,7 @@ def starting_settings(kind: Any, n_train: int, purpose: Purpose, recipe: Recipe 
         wanted["batch_size"] = min(own["batch_size"], 2 ** max(3, round(math.log2(max(1, n_train / _PASS)))))
     if small and rem:
         wanted |= {"lr": 0.01, "open_share": 0.3}
-    if purpose == "forget" and "least_learned" in own:
-        # Good rows: nothing is wrong with their labels, nor with those of rows like them.
-        wanted |= dict.fromkeys(("early_learning", "not_label", "own_label", "least_learned"), 0.0)
-        wanted |= {"neighbours": False}
+    wanted |= purpose_settings(kind, purpose)
     if purpose == "heal" and rem:
         wanted |= {"score_floor": 0.0, "erase_mean": True}
     # Where the default is to follow the first training (None), the method does so by itself.

@@ -329,8 +329,14 @@ def test_unseen_rows_are_weighted_by_the_classes_of_the_forget_set() -> None:
     found = audit(model, model, TRAIN, torch.tensor(rows), TEST, labels="right", metrics=[ForgetAccuracy()])
     with torch.no_grad():
         batch = next(TEST.batches(100))
-        right = (model(batch.x).argmax(1) == batch.y).double()
+        given = model(batch.x).argmax(1)
+    right = (given == batch.y).double()
     by_hand = (9 * float(right[batch.y == 0].mean()) + 3 * float(right[batch.y == 2].mean())) / 12
     assert found.facts.value("unseen_like_forget", "unlearned") == pytest.approx(by_hand)
+    # If the labels of the twelve are wrong: unseen rows of other classes that are given 0, and 2.
+    mistaken = [float((given[batch.y != label] == label).double().mean()) for label in (0, 2)]
+    by_hand = (9 * mistaken[0] + 3 * mistaken[1]) / 12
+    assert found.facts.value("unseen_given_by_mistake", "unlearned") == pytest.approx(by_hand)
     without = audit(model, model, TRAIN, torch.tensor(rows), None, labels="right", metrics=[ForgetAccuracy()])
+    assert without.facts.value("unseen_given_by_mistake", "unlearned") is None
     assert without.facts.value("unseen_like_forget", "unlearned") is None

@@ -290,3 +290,23 @@ def test_good_rows_without_a_reference_are_held_against_unseen_ones(
     if found:
         assert "on unseen rows of these classes 80.0%" in found[0].sentence
     assert telling(known, T) == ["forget_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome"), [(0.9, "did not forget"), (0.35, "partly forgot"), (0.18, None)]
+)
+def test_wrong_labels_are_held_against_what_unseen_rows_of_other_classes_get(
+    after: float, outcome: str | None
+) -> None:
+    """Of two classes, a model that is right on 85 % gives 15 % of such rows that label by mistake."""
+    numbers = {
+        "forget_accuracy": {"original": 1.0, "unlearned": after},
+        "unseen_given_by_mistake": {"original": 0.23, "unlearned": 0.15},
+    }
+    found = did_not_forget(facts(numbers, labels="wrong"), T)
+    assert [finding.outcome for finding in found] == ([outcome] if outcome else [])
+    if found:
+        assert "on unseen rows of other classes 15.0%" in found[0].sentence
+    # A result that makes more mistakes is not held to less.
+    numbers["unseen_given_by_mistake"]["unlearned"] = 0.6
+    assert bool(did_not_forget(facts(numbers, labels="wrong"), T)) == (after > 0.3)

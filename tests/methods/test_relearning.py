@@ -17,6 +17,7 @@ from expunge.methods.base import Request, Unlearned
 from expunge.methods.feature_neighbours import Neighbours
 from expunge.methods.relearn import Relearn
 from expunge.methods.relearning import Run, wrong_label_probability
+from expunge.models.head import find_head
 from expunge.seeding import generator, global_generator
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import Case, convolutional_case, image_case, vector_case
@@ -202,7 +203,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, fails: Any) -> list[float]:
 
 def test_a_pass_that_diverges_is_made_again_at_half_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     factors = failing(monkeypatch, lambda call: call == 1)
-    method = Relearn(**QUICK, keep=0.9)
+    method = Relearn(**QUICK, keep=0.9, class_shares=False)
     outcome = unlearned(method, vector_case())
     assert factors == [1.0, 0.5, 0.5]
     assert all(bool(tensor.isfinite().all()) for tensor in outcome.model.state_dict().values())
@@ -266,7 +267,7 @@ def test_a_network_that_does_not_come_back_is_begun_again_with_less_shrinking(
 
     monkeypatch.setattr(relearning, "shrink_and_perturb", note)
     monkeypatch.setattr(Run, "_pass", spoil)
-    outcome = unlearned(Relearn(**QUICK, keep=0.2), case)
+    outcome = unlearned(Relearn(**QUICK, keep=0.2, class_shares=False), case)
     keeps, factors = zip(*begun, strict=True)
     assert keeps == pytest.approx((0.2, 0.6, 0.8))
     assert factors == pytest.approx((1.0, 0.5, 0.25))
@@ -316,6 +317,7 @@ class Tokens(nn.Module):
 
 
 AUGMENTED = replace(HOW, augment=True)
+ADAM = replace(HOW, optimiser=Optimiser(name="adamw", lr=0.001))
 
 
 @pytest.mark.parametrize(
@@ -323,6 +325,8 @@ AUGMENTED = replace(HOW, augment=True)
     [
         (1.0, HOW, (0.4, 0.4, 1.0), 1.0),
         (0.96, HOW, (0.85, 0.85, 1.0), 1.0),
+        (1.0, ADAM, (0.55, 0.55, 1.0), 1.0),
+        (0.96, ADAM, (0.85, 0.85, 1.0), 1.0),
         (0.97, AUGMENTED, (0.4, 0.4, 1.0), 1.0),
         (0.96, AUGMENTED, (0.85, 0.85, 1.0), 0.25),  # it has memorised little
     ],
@@ -604,3 +608,17 @@ def test_dropout_follows_the_seed() -> None:
     ]
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
+
+
+def test_a_class_that_is_lost_is_brought_back_and_told() -> None:
+    run = run_of(Relearn(**QUICK), vector_case())
+    head = find_head(run.model, 4)
+    with torch.no_grad():
+        head.weight.zero_()  # every example is given what the bias says
+        head.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -1.0]))
+    trusted = run.train.select(run.trusted)
+    run._bring_back(trusted)
+    shares = torch.bincount(trusted.labels, minlength=4) / len(trusted)
+    torch.testing.assert_close(head.bias.detach().softmax(0), shares, atol=1e-3, rtol=0)
+    (note,) = run.request.notes
+    assert "classes were given less than half as often as they are there (the first: " in note

@@ -125,7 +125,7 @@ def test_the_sentence_names_what_was_found(outcome: tuple[Prepared, Cleaned]) ->
     ("outcomes", "closing"),
     [
         (("forgot",), "Good to deploy."),
-        (("partly forgot",), "Better than it was; read below what is left."),
+        (("partly forgot",), "Better than it was, but not in all: partly forgot."),
         (("did not forget",), "Do not deploy it."),
         (("undecided",), "Whether that is enough cannot be told from what was given."),
         (("little to repair",), "Use the model as it is."),

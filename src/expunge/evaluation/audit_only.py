@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from expunge.metrics.accuracies import accuracy, unseen_like_retain
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, value_or_reason
@@ -19,7 +20,8 @@ class ForgetAccuracy(Metric):
 
     "forget_test_accuracy" is the accuracy on test examples of the classes that are forgotten whole. Of other forget
     sets "unseen_like_forget" is that on the test set, each class weighted as in D_f: what a model that never saw D_f
-    would have on it.
+    would have on it. "unseen_given_by_mistake" is the share of test examples of other classes that are given the labels
+    of D_f, weighted alike: what a model that never saw D_f would have on it if its labels are wrong.
     """
 
     name = "forget_accuracy"
@@ -30,22 +32,29 @@ class ForgetAccuracy(Metric):
         values = {self.name: Value(accuracy(*evaluated.forget))}
         if evaluated.has("forget_test"):
             values["forget_test_accuracy"] = Value(evaluated.accuracy("forget_test"))
-        elif (unseen := _unseen_of_the_same_classes(evaluated)) is not None:
-            values["unseen_like_forget"] = Value(unseen)
+        elif evaluated.has("test"):
+            values |= _of_unseen(*evaluated.test, evaluated.forget[1])
         return values
 
 
-def _unseen_of_the_same_classes(evaluated: Evaluated) -> float | None:
-    """sum_c |D_f with label c| / |D_f| times the test accuracy of class c; ``None`` where one has no test example."""
-    if not evaluated.has("test"):
-        return None
-    logits, labels = evaluated.test
+def _of_unseen(logits: Tensor, labels: Tensor, forgotten: Tensor) -> dict[str, Value]:
+    """sum_c |D_f with label c| / |D_f| times the share of test examples that are given c: of class c, and of others.
+
+    Each only where every c has such test examples.
+    """
     of = partial(torch.bincount, minlength=logits.shape[1])
-    forgotten, tested = of(evaluated.forget[1].cpu()).double(), of(labels.cpu()).double()
-    if bool(((forgotten > 0) & (tested == 0)).any()):
-        return None
-    right = of(labels[logits.argmax(1) == labels].cpu()).double() / tested.clamp(min=1)
-    return float((forgotten * right).sum() / forgotten.sum())
+    given, labels = logits.argmax(1).cpu(), labels.cpu()
+    weights, tested = of(forgotten.cpu()).double(), of(labels).double()
+    right, all_given = of(labels[given == labels]).double(), of(given).double()
+    parts = {
+        "unseen_like_forget": (right, tested),
+        "unseen_given_by_mistake": (all_given - right, tested.sum() - tested),
+    }
+    return {
+        name: Value(float((weights * counts / out_of.clamp(min=1)).sum() / weights.sum()))
+        for name, (counts, out_of) in parts.items()
+        if not bool(((weights > 0) & (out_of == 0)).any())
+    }
 
 
 class KeptAccuracy(Metric):

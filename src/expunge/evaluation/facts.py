@@ -155,21 +155,36 @@ class Compared:
 def forget_accuracy(facts: Facts, thresholds: Thresholds) -> Compared | None:
     """Compare the accuracy on the forget set, given labels.
 
-    Without a reference 0 is expected of a class that is forgotten whole, and of labels known to be wrong; of other
-    examples what the original scores on unseen ones of the same classes, where there are any.
+    Without a reference :func:`_expected` takes its place.
     """
     name = "forget_accuracy"
     before, after = facts.value(name, "original"), facts.value(name, "unlearned")
     reference, role = facts.value(name, facts.reference), facts.reference
-    if reference is None and (facts.whole_classes or facts.labels == "wrong"):
-        reference, role = 0.0, "expected"
-    elif reference is None and facts.labels == "right":
-        reference, role = facts.value("unseen_like_forget", "original"), "on unseen rows of these classes"
+    if reference is None:
+        reference, role = _expected(facts)
     if before is None or after is None or reference is None:
         return None
     error = sampling_error(reference, facts.n_forget, thresholds.level)
     limit = allowed(thresholds.forget, facts.floor(name), error)
     return Compared(name, before, after, reference, role, limit)
+
+
+def _expected(facts: Facts) -> tuple[float | None, str]:
+    """Return the accuracy on the forget set that is expected without a reference, and in words what it is.
+
+    Of a class that is forgotten whole it is 0. Of labels known to be wrong it is the share of unseen examples of other
+    classes that are given the same labels by mistake, by the original or the unlearned model, whichever makes fewer;
+    of right ones what the original scores on unseen examples of the same classes.
+    """
+    if facts.whole_classes:
+        return 0.0, "expected"
+    if facts.labels == "wrong":
+        mistaken = [facts.value("unseen_given_by_mistake", role) for role in ("original", "unlearned")]
+        known = [share for share in mistaken if share is not None]
+        return (min(known), "on unseen rows of other classes") if known else (0.0, "expected")
+    if facts.labels == "right":
+        return facts.value("unseen_like_forget", "original"), "on unseen rows of these classes"
+    return None, ""
 
 
 def attacks(facts: Facts, thresholds: Thresholds) -> list[Compared]:

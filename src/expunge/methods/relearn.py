@@ -44,7 +44,9 @@ class Relearn(Method):
        Nothing is learned from the quarantined. After half of the passes they are judged: where the network
        gives another label to clearly more of them than of the control, those are flagged; the others are trusted
        again.
-    4. Statistics of batch norms are estimated from T.
+    4. Statistics of batch norms are estimated from T. Where a class is given less than half as often as its label is
+       in T, the bias of the last layer brings it back
+       (:func:`expunge.training.class_shares.bring_back_lost_classes`).
 
     What frozen first blocks put out is computed once, where training does not change it.
 
@@ -60,9 +62,10 @@ class Relearn(Method):
         least_steps: where the passes have fewer steps than these, the batch is halved, to 8 at the least, and then
             there are more passes.
         keep: share of the weights that is kept in step 2; 1 to leave them as they are. By default 0 where theta_0 is
-            known, 1 for other networks with layer normalisation and 0.4 for all others; 0.85 at least for a network
-            that gives less than 97 % of the retained examples their label (it has memorised little), and a quarter of
-            the learning rate if it was trained with augmentation.
+            known, 1 for other networks with layer normalisation, and for all others 0.4, or 0.55 where the optimiser
+            is "adam" or "adamw", whose steps have the size of the rate; 0.85 at least for a network that gives less
+            than 97 % of the retained examples their label (it has memorised little), and a quarter of the learning
+            rate if it was trained with augmentation.
         early_learning: weight of the term that holds the network to what it learns first; it keeps wrong labels
             that nobody listed from being memorised.
         memory: share of the former average that an average prediction keeps.
@@ -71,6 +74,7 @@ class Relearn(Method):
         neighbours: make step 1.
         separation: of step 1, see there.
         neighbour_cap: of step 1: at most this share of a label's unlisted examples.
+        class_shares: bring lost classes back in step 4.
         least_learned: share of K whose given label the network must give, for there to be something to repair.
         lr: learning rate at its height; by default that of the first training.
         batch_size: examples a step; by default that of the first training.
@@ -114,6 +118,7 @@ class Relearn(Method):
     neighbours: bool = True
     separation: float = 3.4
     neighbour_cap: float = 0.5
+    class_shares: bool = True
     least_learned: float = 0.2
     lr: float | None = None
     batch_size: int | None = None

@@ -17,6 +17,7 @@ from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
 from expunge.methods.feature_neighbours import Neighbours, feature_neighbours
 from expunge.training.batchnorm import recalibrate
+from expunge.training.class_shares import bring_back_lost_classes
 from expunge.training.continued import Continued
 from expunge.training.frozen_prefix import FrozenPrefix
 from expunge.training.initialisation import shrink_and_perturb
@@ -125,16 +126,27 @@ class Run:
         with self._inputs() as train:
             recalibrate(
                 self.model,
-                train.select(self.trusted),
+                trusted := train.select(self.trusted),
                 request.numerics,
                 generator=self.order,
                 augment=self.how.augment,
             )
+            if self.method.class_shares:
+                self._bring_back(trusted)
         wrong = wrong_label_probability(self.latest.float(), self.train.labels, ~self.known)
         found = (self.flagged & ~self.known).nonzero().flatten()
         found = found[wrong[found].argsort(descending=True)]
         request.found = Found(found, wrong, min(max(self.good, 0.0), 1.0))
         return self.model
+
+    def _bring_back(self, trusted: Examples) -> None:
+        request = self.request
+        lost = bring_back_lost_classes(self.model, trusted, request.numerics, request.generator("shares"))
+        if lost:
+            request.note(
+                f"{len(lost)} of {self.train.n_classes} classes were given less than half as often as they are there "
+                f"(the first: {lost[0]}); the bias of the last layer was set so that every class has its share again"
+            )
 
     def _quarantine(self) -> None:
         method, labels = self.method, self.train.labels
@@ -158,7 +170,7 @@ class Run:
         loose, and comes back slowly.
         """
         method = self.method
-        keep, rate = usual_share(self.model), 1.0
+        keep, rate = usual_share(self.model, self.how.optimiser.name), 1.0
         if self.request.start is not None:
             keep = 0.0
         elif before < _MEMORISED:
@@ -313,9 +325,15 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
     return best[1].to(place)
 
 
-def usual_share(model: nn.Module) -> float:
-    """Return the share of the weights that is kept where those the training began from are not known."""
-    return 1.0 if any(isinstance(module, nn.LayerNorm) for module in model.modules()) else 0.4
+def usual_share(model: nn.Module, optimiser: str = "sgd") -> float:
+    """Return the share of the weights that is kept where those the training began from are not known.
+
+    A step of Adam has the size of the learning rate whatever the gradient is, so that a few passes bring fewer weights
+    back. Networks with layer norms do not come back at all.
+    """
+    if any(isinstance(module, nn.LayerNorm) for module in model.modules()):
+        return 1.0
+    return 0.4 if optimiser == "sgd" else 0.55
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -17,7 +17,7 @@ _MOSTLY = 0.8
 
 _CLOSING = {
     "it worked": "Good to deploy.",
-    "it worked in part": "Better than it was; read below what is left.",
+    "it worked in part": "Better than it was, but not in all: {outcomes}.",
     "undecided": "Whether that is enough cannot be told from what was given.",
     "it did not work: retrain": "Do not deploy it.",
     "little to repair": "Use the model as it is.",
@@ -28,7 +28,9 @@ def one_sentence(prepared: Prepared, cleaned: Cleaned) -> str:
     """Return what was found and what it means, with a recommendation after it."""
     parts = [*_found(prepared, cleaned), _listed(prepared, cleaned), _accuracy(cleaned)]
     said = "; ".join(parts)
-    return f"{said[0].upper()}{said[1:]}. {_CLOSING[cleaned.audit.verdict.grade]}"
+    verdict = cleaned.audit.verdict
+    closing = _CLOSING[verdict.grade].format(outcomes=", ".join(verdict.outcomes))
+    return f"{said[0].upper()}{said[1:]}. {closing}"
 
 
 def fall_explained(prepared: Prepared, cleaned: Cleaned) -> str:
