@@ -12,7 +12,8 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 import expunge
 from expunge.api import load_method, unlearn
-from expunge.data.examples import Examples, MappedSource, examples_from_dataset
+from expunge.data.examples import Examples
+from expunge.data.mapped import MappedSource, examples_from_dataset
 from expunge.errors import DataError, Diverged, InvalidInput, UnknownName
 from expunge.methods.npo import NPO
 from expunge.seeding import generator, global_generator

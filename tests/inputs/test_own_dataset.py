@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import MappedSource
+from expunge.data.mapped import MappedSource
 from expunge.errors import DataError
 from expunge.inputs.own_dataset import load_dataset_object
 from expunge.inputs.training_data import DataOptions
