@@ -12,7 +12,8 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 import expunge
 from expunge.api import load_method, unlearn
-from expunge.data.examples import Examples, MappedSource, examples_from_dataset
+from expunge.data.examples import Examples
+from expunge.data.mapped import MappedSource, examples_from_dataset
 from expunge.errors import DataError, Diverged, InvalidInput, UnknownName
 from expunge.methods.npo import NPO
 from expunge.seeding import generator, global_generator
@@ -137,6 +138,16 @@ def test_a_configured_method() -> None:
         InvalidInput, match=r"settings \['lr', 'passes'\] go with a method's name; 'npo' is config"
     ):
         unlearn(dense(), dataset(), forget=[1], method=method, passes=3, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cache"), [(1, "auto"), (2, "auto"), (2, "none"), (0, "disk"), (0, "none")]
+)
+def test_who_reads_and_what_is_kept_changes_no_bit(workers: int, cache: str) -> None:
+    given: dict[str, Any] = {"forget": [3, 5, 7], "method": "finetune", "epochs": 2, "batch_size": 16}
+    plain = unlearn(dense(), dataset(), **given).model.state_dict()
+    read = unlearn(dense(), dataset(), workers=workers, cache=cache, **given).model.state_dict()
+    assert all(torch.equal(plain[name], read[name]) for name in plain)
 
 
 def test_seed_decides() -> None:

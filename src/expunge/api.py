@@ -20,15 +20,9 @@ from expunge.choice import (
     purpose_settings,
     starting_settings,
 )
-from expunge.data.examples import (
-    Examples,
-    MappedSource,
-    as_pairs,
-    check_input,
-    check_not_empty,
-    examples_from_dataset,
-    read_labels,
-)
+from expunge.data.examples import Examples, check_not_empty
+from expunge.data.mapped import MappedSource, as_pairs, check_input, examples_from_dataset, numbered_labels
+from expunge.data.reader import Reader
 from expunge.errors import InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request
 from expunge.methods.relearn import Relearn
@@ -66,6 +60,8 @@ def unlearn(
     device: str | None = None,
     devices: Devices | None = None,
     dtype: str | None = None,
+    workers: int = 0,
+    cache: str = "auto",
     recipe: Recipe | None = None,
     base: Mapping[str, torch.Tensor] | None = None,
     earlier: Mapping[str, torch.Tensor] | None = None,
@@ -94,6 +90,9 @@ def unlearn(
             ``if __name__ == "__main__":``, and ``progress`` is not called.
         dtype: "float32", or "bfloat16" for convolutions and matrix products; by default float32 for tables, tokens
             and images below 16 pixels, and bfloat16 for larger ones where the hardware multiplies it.
+        workers: processes that read data sets ahead; the result is the same. :class:`Examples` are read as they are.
+        cache: where rows stay once they are read: "memory"; "disk", a temporary file; a folder, for that file;
+            "none"; or "auto": in memory, else on disk, and nowhere if the data set draws random numbers.
         recipe: how the model was first trained; needed by "retrain", used by "relearn".
         base: state dict of the pretrained weights that the training began from; used by "relearn".
         earlier: state dict of an earlier checkpoint of the same training, in place of ``base``.
@@ -129,12 +128,12 @@ def unlearn(
             f"method {chosen.name!r} is an oracle: it needs to know what really happened to the data, which "
             "only an experiment does ('expunge map')"
         )
-    train_set = readable(train_set)
+    train_set, reader = readable(train_set), Reader(workers=workers, cache=cache)
     positions = positions_of(forget, len(train_set))
-    examples, numerics = examples_for(model, train_set, device, dtype)
+    examples, numerics = examples_for(model, train_set, device, dtype, reader)
     numerics = replace(numerics, devices=devices or Devices())
-    held_out = _beside("unseen", unseen, examples, numerics)
-    measured = _beside("validation", validation, examples, numerics)
+    held_out = _beside("unseen", unseen, examples, numerics, reader)
+    measured = _beside("validation", validation, examples, numerics, reader)
     start = start_weights(model, base, earlier)
     split = Split(examples, positions, held_out)
     request = Request(
@@ -164,14 +163,14 @@ def unlearn(
     )  # fmt: skip
 
 
-def _beside(name: str, given: Any, examples: Examples, numerics: Numerics) -> Examples | None:
+def _beside(name: str, given: Any, examples: Examples, numerics: Numerics, reader: Reader) -> Examples | None:
     """Return other examples for the same model, where they are given."""
     if given is None:
         return None
     found: Examples = (
         given
         if isinstance(given, Examples)
-        else examples_from_dataset(given, examples.n_classes, numerics.device)
+        else examples_from_dataset(given, examples.n_classes, numerics.device, reader)
     )
     _check_place(name, found, numerics)
     return found
@@ -341,7 +340,11 @@ def readable(train_set: Any) -> Any:
 
 
 def examples_for(
-    model: nn.Module, train_set: Any, device: str | None, dtype: str | None = None
+    model: nn.Module,
+    train_set: Any,
+    device: str | None,
+    dtype: str | None = None,
+    reader: Reader | None = None,
 ) -> tuple[Examples, Numerics]:
     """Return the examples of a :func:`readable` set, with a class for each logit of the model; and where to compute.
 
@@ -352,13 +355,13 @@ def examples_for(
     """
     if isinstance(train_set, Examples):
         device = device or str(train_set.device)
-    examples = _examples(model, train_set, Numerics.choose(device).device)
+    examples = _examples(model, train_set, Numerics.choose(device).device, reader)
     numerics = Numerics.for_inputs(device, tuple(next(examples.batches(1)).x.shape[1:]), dtype)
     _check_place("train_set", examples, numerics)
     return examples, numerics
 
 
-def _examples(model: nn.Module, train_set: Any, device: str) -> Examples:
+def _examples(model: nn.Module, train_set: Any, device: str, reader: Reader | None) -> Examples:
     if isinstance(train_set, Examples):
         n_classes = check_logits(model, next(train_set.batches(3)).x).n_logits
         if n_classes != train_set.n_classes:
@@ -373,7 +376,7 @@ def _examples(model: nn.Module, train_set: Any, device: str) -> Examples:
         shape = x.shape if shape is None else shape
         check_input(x, row, shape)
 
-    source = MappedSource(train_set, device)
+    source = MappedSource(train_set, device, reader)
     # The number of classes is the number of logits.
     n_classes = check_logits(model, source.fetch(torch.arange(min(3, len(train_set))), None)).n_logits
-    return Examples.all_of(source, read_labels(train_set, look), n_classes)
+    return Examples.all_of(source, numbered_labels(source, look), n_classes)

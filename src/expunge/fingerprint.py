@@ -31,8 +31,8 @@ def _feed(digest: hashlib._Hash, part: Any) -> None:
     if isinstance(part, Tensor):
         data = part.detach().cpu().contiguous()
         digest.update(f"tensor {data.dtype} {tuple(data.shape)}".encode())
-        # reshape before view: a 0-d tensor cannot be viewed as bytes
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
+        # reshape before view: a 0-d tensor cannot be viewed as bytes; no copy, it may be larger than memory
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         digest.update(f"settings {type(part).__name__}".encode())
         _feed(digest, {field.name: getattr(part, field.name) for field in dataclasses.fields(part)})

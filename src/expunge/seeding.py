@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -63,3 +66,32 @@ def global_generator(source: torch.Generator, device: torch.device | str = "cpu"
                 yield
         finally:
             torch.cuda.set_rng_state(state, place)
+
+
+def global_state() -> tuple[Any, ...]:
+    """Return the state of the global generators of Python, NumPy and torch on the CPU, to be compared."""
+    theirs: dict[str, Any] = np.random.get_state(legacy=False)
+    state = theirs["state"]
+    return random.getstate(), state["pos"], state["key"].tobytes(), torch.get_rng_state().numpy().tobytes()
+
+
+@contextlib.contextmanager
+def own_global_draws() -> Iterator[Callable[[int], None]]:
+    """Run a block of somebody else's code that may draw from any global generator, and restore them all afterwards.
+
+    Yields:
+        a function that seeds them.
+    """
+    before, theirs, tensors = random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+    def seed(number: int) -> None:
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        torch.default_generator.manual_seed(number)
+
+    try:
+        yield seed
+    finally:
+        random.setstate(before)
+        np.random.set_state(theirs)
+        torch.set_rng_state(tensors)

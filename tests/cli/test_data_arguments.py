@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from expunge.cli.data_arguments import Reading
+from expunge.data.reader import Reader
 from expunge.errors import InvalidInput
+from expunge.inputs.sources import load_training_data
 
 
 def test_lists_are_split() -> None:
@@ -33,3 +35,13 @@ def test_what_is_left_open_comes_from_the_models_own_pipeline(tmp_path: Path) ->
 def test_numbers_that_are_none() -> None:
     with pytest.raises(InvalidInput, match=r"--std takes numbers separated by commas; got 'x'"):
         Reading(mean="0.5", std="x").options("expunge:mlp", "cpu")
+
+
+def test_who_reads_and_what_is_kept(tmp_path: Path) -> None:
+    options = Reading(workers=2, cache=str(tmp_path)).options("expunge:mlp", "cpu")
+    assert options.reader == Reader(workers=2, cache=str(tmp_path))
+    assert options.reading == Reading().options("expunge:mlp", "cpu").reading
+    with pytest.raises(InvalidInput, match="cache must be auto, memory, disk, none or a folder"):
+        Reading(cache="ram").options("expunge:mlp", "cpu")
+    with pytest.raises(InvalidInput, match="--workers says nothing about digits"):
+        load_training_data("digits", options)

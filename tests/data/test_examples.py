@@ -1,23 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, TensorDataset
 
-from expunge.data.examples import (
-    Batch,
-    Examples,
-    MappedSource,
-    batch_count,
-    check_labels,
-    examples_from_dataset,
-)
+from expunge.data.examples import Batch, Examples, batch_count, check_labels
 from expunge.data.images import Augmentation, ImageSource
 from expunge.errors import DataError, InvalidInput
 
@@ -31,17 +20,6 @@ def numbered(count: int, n_classes: int = 3, **settings: Any) -> Examples:
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(count, 1, 4, 4)
     source = ImageSource(images, (0.0,), (1 / 255,), **settings)
     return Examples.all_of(source, torch.arange(count) % n_classes, n_classes)
-
-
-class Items:
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, row: int) -> Any:
-        return self.items[row]
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -163,94 +141,6 @@ def test_labels_and_index_must_match() -> None:
         Examples(source, torch.zeros(3, dtype=torch.int64), torch.arange(4), 2)
     with pytest.raises(InvalidInput, match=r"must be 1-D .* got \(4, 1\) and \(4, 1\)"):
         Examples(source, torch.zeros(4, 1, dtype=torch.int64), torch.arange(4)[:, None], 2)
-
-
-def test_a_mapped_source_stacks_the_items_asked_for() -> None:
-    source = MappedSource(Items([(torch.full((2, 2), float(row)), 0, "extra") for row in range(5)]))
-    assert len(source) == 5
-    fetched = source.fetch(torch.tensor([4, 1]), None)
-    assert torch.equal(fetched, torch.tensor([4.0, 1.0]).view(2, 1, 1).expand(2, 2, 2))
-
-
-def test_a_mapped_source_refuses_unequal_shapes() -> None:
-    source = MappedSource(Items([(torch.zeros(2, 2), 0), (torch.zeros(2, 2), 0), (torch.zeros(2, 3), 1)]))
-    with pytest.raises(DataError, match=r"row 2 has \(2, 3\) and row 1 has \(2, 2\); resize them"):
-        source.fetch(torch.tensor([1, 0, 2]), None)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_mapped_source_refuses_nan_and_inf_by_row(value: float) -> None:
-    bad = torch.zeros(2, 2)
-    bad[1, 0] = value
-    source = MappedSource(Items([(torch.zeros(2, 2), 0), (bad, 0), (torch.zeros(2, 2), 1), (bad, 1)]))
-    assert source.fetch(torch.tensor([2, 0]), None).sum() == 0
-    with pytest.raises(DataError, match="input 3 contains NaN or inf; remove or repair it"):
-        source.fetch(torch.tensor([0, 3, 1]), None)
-
-
-def test_integer_items_are_not_checked_for_nan() -> None:
-    fetched = MappedSource(Items([(torch.tensor([3]), 0)])).fetch(torch.tensor([0]), None)
-    assert fetched.tolist() == [[3]]
-
-
-def with_attribute(name: str, value: Any) -> Items:
-    """A dataset whose attribute says other labels than its items, as one with a target_transform has."""
-    dataset = Items([(torch.zeros(1), label) for label in (2, 0, 1)])
-    setattr(dataset, name, value)
-    return dataset
-
-
-class Endless(IterableDataset[Any]):
-    def __len__(self) -> int:
-        return 3
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([(torch.zeros(1), 0)] * 3)
-
-
-@pytest.mark.parametrize(
-    "dataset",
-    [
-        with_attribute("targets", [0, 1, 2]),
-        with_attribute("targets", ["cat", "dog", "owl"]),
-        with_attribute("labels", pd.Series([0, 1], index=[7, 3])),
-        TensorDataset(torch.zeros(3, 1), torch.tensor([2, 0, 1])),
-        TensorDataset(torch.zeros(3, 1), torch.tensor([[2.0], [0.0], [1.0]])),
-        Items([(torch.zeros(1), 2), (torch.zeros(1), torch.tensor(0)), (torch.zeros(1), np.uint64(1))]),
-        Items([{"pixel_values": [0.0], "label": label} for label in (2, 0, 1)]),
-    ],
-)
-def test_labels_are_those_of_the_items(dataset: Any) -> None:
-    examples = examples_from_dataset(dataset, 3)
-    assert examples.labels.tolist() == [2, 0, 1]
-    assert examples.index.tolist() == [0, 1, 2]
-    (batch,) = examples.batches(3)
-    assert torch.equal(batch.x, torch.zeros(3, 1))
-
-
-@pytest.mark.parametrize(
-    ("dataset", "message"),
-    [
-        (iter([1, 2]), "a map-style dataset .* is expected, got list_iterator"),
-        (Items([]), "the training set is empty"),
-        (Items([torch.zeros(())]), r"must be \(input, label\) pairs, but item 0 is a Tensor"),
-        (Items([(torch.zeros(1), "cat")]), "row 0 of the dataset has label 'cat', expected whole numbers"),
-        (Items([(torch.zeros(1), 0.5)]), "row 0 has label 0.5, expected whole numbers"),
-        (Items([(torch.zeros(1), 0), (torch.zeros(1), [0, 1])]), r"row 1 has label \[0, 1\], expected whole"),
-        (Items([(torch.zeros(1), 2**70)]), "row 0 has label 1180591620717411303424, expected"),
-        (
-            Items([{"a": 1, "label": 0}]),
-            "items of the dataset hold a, label, but no 'inputs'; name the entry",
-        ),
-        ({0: (torch.zeros(1), 0)}, "a map-style dataset .* is expected, got dict"),
-        (pd.DataFrame({"x": [0.5], "label": [0]}), "item 0 of the dataset cannot be read: KeyError: 0"),
-        (Endless(), "a map-style dataset .* is expected, got Endless"),
-        (Items([(torch.zeros(1), 3)]), r"labels must lie in 0\.\.2"),
-    ],
-)
-def test_datasets_that_cannot_be_used_are_refused(dataset: Any, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        examples_from_dataset(dataset, 3)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from expunge.data.examples import read_labels
 from expunge.data.joined import in_memory
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import ExpungeError
 from expunge.inputs.arrays import load_arrays
 from expunge.inputs.checkpoint import read_checkpoint
@@ -243,7 +243,7 @@ def datasets() -> Iterator[Attempt]:
     for number, dataset in enumerate(
         [None, 3, [], {}, "", iter([]), {0: (x, 0)}, "ab", object(), range(3), x, [x]]
     ):
-        yield f"dataset {number}", lambda dataset=dataset: read_labels(dataset)
+        yield f"dataset {number}", lambda dataset=dataset: examples_from_dataset(dataset, 2)
 
 
 def checkpoints(folder: Path, draw: random.Random) -> Iterator[Attempt]:

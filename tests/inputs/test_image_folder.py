@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from expunge.data.images import ImageSource
 from expunge.errors import DataError
+from expunge.inputs import pictures
 from expunge.inputs.image_folder import load_image_folder
 from expunge.inputs.pictures import DecodedSource
 from expunge.inputs.training_data import DataOptions
@@ -34,17 +36,62 @@ def test_classes_names_and_pixels(folder: Path) -> None:
     assert "normalised by 'data'" in data.notes[0]
 
 
-def test_images_beyond_memory_are_decoded_when_read(folder: Path) -> None:
-    whole, lazy = (load_image_folder(folder, DataOptions(memory=size)) for size in (2**30, 100))
+def test_images_that_are_not_kept_are_decoded_when_read(folder: Path) -> None:
+    whole, lazy = (load_image_folder(folder, DataOptions(cache=cache)) for cache in ("auto", "none"))
     assert isinstance(lazy.examples.source, DecodedSource)
     rows = torch.tensor([7, 0, 7])
     assert torch.equal(lazy.examples.source.fetch(rows, None), whole.examples.source.fetch(rows, None))
     assert (lazy.mean, lazy.std) == (whole.mean, whole.std)
-    assert any("each is decoded when read" in note for note in lazy.notes)
-    flipped = load_image_folder(folder, DataOptions(memory=100, flip=True, pad=1)).examples.source
+    flipped = load_image_folder(folder, DataOptions(cache="none", flip=True, pad=1)).examples.source
     kept = load_image_folder(folder, DataOptions(flip=True, pad=1)).examples.source
     draws = [torch.Generator().manual_seed(0) for _ in range(2)]
     assert torch.equal(flipped.fetch(rows, draws[0]), kept.fetch(rows, draws[1]))
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "auto"])
+def test_each_file_is_decoded_once(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    decode = pictures._decode
+
+    def counted(library: Any, opener: Any, name: str, *others: Any) -> torch.Tensor:
+        decoded.append(name)
+        return decode(library, opener, name, *others)
+
+    monkeypatch.setattr(pictures, "_decode", counted)
+    data = load_image_folder(folder, DataOptions(cache=cache))
+    for _ in range(3):
+        assert len(torch.cat([batch.x for batch in data.examples.batches(5)])) == 12
+    assert sorted(decoded) == sorted(str(folder / name) for name in data.names)
+    assert isinstance(data.examples.source, ImageSource)
+    assert data.examples.source.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk", "folder"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_are_the_same_whoever_reads_them_and_wherever_they_stay(
+    folder: Path, tmp_path: Path, cache: str, workers: int
+) -> None:
+    def batches(**options: Any) -> torch.Tensor:
+        data = load_image_folder(folder, DataOptions(flip=True, pad=1, **options))
+        draw = torch.Generator().manual_seed(0)
+        return torch.cat([batch.x for batch in data.examples.batches(10, draw, augment=True)])
+
+    place = str(tmp_path) if cache == "folder" else cache
+    assert torch.equal(batches(cache=place, workers=workers), batches())
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert not any(name.startswith("expunge-rows") for name in left)
+
+
+def test_images_beyond_the_budget_are_kept_on_disk_and_told(folder: Path) -> None:
+    said = load_image_folder(folder, DataOptions(memory=100)).notes
+    assert any("are kept in a temporary file in" in note for note in said)
+    assert not any("file" in note for note in load_image_folder(folder, DataOptions(memory=10**6)).notes)
+
+
+def test_a_damaged_image_is_named_by_a_worker(folder: Path) -> None:
+    (folder / "cat" / "c1.png").write_bytes((folder / "cat" / "c1.png").read_bytes()[:50])
+    with pytest.raises(DataError, match=r"cat/c1\.png: cannot be read as an image"):
+        load_image_folder(folder, DataOptions(workers=2))
 
 
 def test_the_order_is_that_of_image_folder(folder: Path) -> None:

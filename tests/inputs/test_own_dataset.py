@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import MappedSource
+from expunge.data.mapped import MappedSource
 from expunge.errors import DataError
 from expunge.inputs.own_dataset import load_dataset_object
 from expunge.inputs.training_data import DataOptions
@@ -89,3 +89,24 @@ def test_bad_items(items: list[Any], said: str) -> None:
 def test_no_map_style_dataset() -> None:
     with pytest.raises(DataError, match="a map-style dataset"):
         load(iter([(torch.zeros(2), 0)]))
+
+
+class Noisy(Items):
+    """Rows that differ each time they are read."""
+
+    def __getitem__(self, row: Any) -> Any:
+        x, label = super().__getitem__(row)
+        return x + torch.rand(2), label
+
+
+def test_rows_are_kept_but_where_they_differ_each_time() -> None:
+    rows = [(torch.zeros(2), row % 2) for row in range(20)]
+    kept = load(Items(rows))
+    assert kept.notes == ()
+    assert kept.examples.source.kept.shape == (20, 2)
+    noisy = load(Noisy(rows))
+    assert "draws random numbers" in noisy.notes[0]
+    assert noisy.examples.source.kept is None
+    assert load(Noisy(rows), cache="none").notes == ()
+    frozen = load(Noisy(rows), cache="memory").examples
+    assert torch.equal(next(frozen.batches(20)).x, next(frozen.batches(20)).x)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from expunge.data.examples import Examples, MappedSource
+from expunge.data.examples import Examples
+from expunge.data.mapped import MappedSource
 from expunge.errors import StoreError
 from expunge.inputs.image_folder import load_image_folder
 from expunge.inputs.provenance import code_hash, data_hash, file_hash, provenance

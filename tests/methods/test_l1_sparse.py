@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.data.examples import Batch, examples_from_dataset
+from expunge.data.examples import Batch
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.l1_sparse import DecayingL1, L1Sparse, l1_norm

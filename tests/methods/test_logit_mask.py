@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import examples_from_dataset
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput, UndeclaredNeed
 from expunge.methods.base import Request
 from expunge.methods.logit_mask import LogitMask

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Examples
 from expunge.data.images import ImageSource, Stamp
+from expunge.data.mapped import examples_from_dataset
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request

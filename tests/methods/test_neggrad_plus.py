@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.neggrad_plus import NegGradPlus

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.data.examples import examples_from_dataset
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.importance import Importances, label_free_importances

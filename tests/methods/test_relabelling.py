@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import Batch, Examples, examples_from_dataset
+from expunge.data.examples import Batch, Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.amnesiac import Amnesiac
 from expunge.methods.base import Request

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 import expunge
 from expunge.capacity.branches import Branched
 from expunge.capacity.route import Router
-from expunge.data.examples import examples_from_dataset
+from expunge.data.mapped import examples_from_dataset
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.data.examples import Batch, Examples, examples_from_dataset
+from expunge.data.examples import Batch, Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.methods.base import Request, chance_threshold
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.npo import NPO

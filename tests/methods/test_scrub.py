@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput, UndeclaredNeed
 from expunge.methods.base import Needs, Request
 from expunge.methods.scrub import SCRUB, SCRUBRewind, class_shares, rewind_to, weighted_error

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput, UndeclaredNeed
 from expunge.methods.base import Needs, Request
 from expunge.methods.unsir import UNSIR

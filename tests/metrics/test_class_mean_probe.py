@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import Examples, examples_from_dataset
+from expunge.data.examples import Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.methods.base import Request
 from expunge.methods.logit_mask import LogitMask

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Batch, Examples, examples_from_dataset
+from expunge.data.examples import Batch, Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.models.resnet9 import ResNet9
 from expunge.seeding import generator
 from expunge.training.batchnorm import (

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import Batch, Examples, examples_from_dataset
+from expunge.data.examples import Batch, Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
 from expunge.seeding import generator
 from expunge.training.cost import Meter

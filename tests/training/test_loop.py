@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Batch, Examples, examples_from_dataset
+from expunge.data.examples import Batch, Examples
+from expunge.data.mapped import examples_from_dataset
 from expunge.errors import Diverged
 from expunge.training.cost import Meter
 from expunge.training.loop import Loss, accuracy, cross_entropy, fit, predict, training_mode

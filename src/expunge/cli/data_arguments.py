@@ -59,6 +59,13 @@ class Reading:
     split: Annotated[str | None, _option(help="Split of a Hugging Face data set.")] = None
     tokenizer: Annotated[str | None, _option(help="Folder of the tokenizer, for text.")] = None
     max_length: Annotated[int | None, _option(help="Tokens at most in a text.")] = None
+    workers: Annotated[int, _option(help="Processes that read images, or your own dataset, ahead.")] = 0
+    cache: Annotated[
+        str,
+        _option(
+            help="Where rows stay once they are read: memory, disk, a folder, or none; auto is in memory, else on disk."
+        ),
+    ] = "auto"
     data_root: Annotated[
         Path | None, _option(help="Folder of the named data sets; by default $EXPUNGE_DATA.")
     ] = None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import InitVar, dataclass, replace
-from numbers import Number
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from expunge.errors import DataError, InvalidInput
 from expunge.seeding import sent
@@ -39,7 +35,8 @@ class Batch:
 class Source(Protocol):
     """Where inputs come from: a random-access reader of model-ready tensors.
 
-    One that sets ``host_rows = True`` is given the rows on the CPU: it reads them there.
+    One that sets ``host_rows = True`` is given the rows on the CPU: it reads them there. One that can read ahead has
+    ``stream(parts, generator)``, which yields what ``fetch`` returns for each part.
     """
 
     @property
@@ -142,8 +139,21 @@ class Examples:
         if generator is not None and len(sizes) > 1 and sizes[-1] == 1 < size:
             sizes[-2:] = [size + 1]
         read = rows.cpu() if getattr(self.source, "host_rows", False) else rows
-        for part, own, y in zip(*(torch.split(whole, sizes) for whole in (read, rows, labels)), strict=True):
-            yield Batch(self.source.fetch(part, generator if augment else None), y, own)
+        parts, owns, ys = (torch.split(whole, sizes) for whole in (read, rows, labels))
+        inputs = read_batches(self.source, parts, generator if augment else None)
+        for x, y, own in zip(inputs, ys, owns, strict=True):
+            yield Batch(x, y, own)
+
+
+def read_batches(
+    source: Source, parts: Sequence[Tensor], generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    """Yield what ``source.fetch`` returns for each of ``parts``, read ahead where the source can."""
+    stream = getattr(source, "stream", None)
+    if stream is None:
+        return (source.fetch(part, generator) for part in parts)
+    ahead: Iterator[Tensor] = stream(parts, generator)
+    return ahead
 
 
 def batch_count(examples: int, size: int) -> int:
@@ -164,218 +174,6 @@ def check_labels(labels: Tensor, n_classes: int) -> None:
             f"labels must lie in 0..{n_classes - 1}, but {len(bad)} do not (the first is {int(bad[0])} at "
             f"position {where}); correct the labels or the number of classes"
         )
-
-
-_INPUTS = ("input", "inputs", "x", "image", "pixel_values", "input_ids", "features")
-_LABELS = ("label", "labels", "y", "target")
-
-
-class _Pairs:
-    """A dataset whose items are dictionaries, as one of (input, label) pairs."""
-
-    def __init__(self, dataset: Any, inputs: str, label: str) -> None:
-        self.dataset, self._input, self._label = dataset, inputs, label
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> tuple[Any, Any]:
-        item = self.dataset[row]
-        return item[self._input], item[self._label]
-
-
-def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) -> Any:
-    """Return a map-style dataset whose items are (input, label, ...); dictionaries are read by the usual names.
-
-    Args:
-        dataset: with items that are sequences, or dictionaries as those of Hugging Face.
-        inputs: entry of a dictionary that is the input; by default the first of ``input``, ``x``, ``image``,
-            ``pixel_values``, ``input_ids``, ``features`` that is there.
-        label: entry that is the label; by default ``label``, ``labels``, ``y`` or ``target``.
-
-    Raises:
-        DataError: no map-style dataset, an empty one, an item that cannot be read, or dictionaries without
-            these entries.
-    """
-    by_row = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
-    if not by_row or isinstance(dataset, IterableDataset | Mapping | str):
-        raise DataError(
-            f"a map-style dataset (with __getitem__ and __len__) is expected, got {type(dataset).__name__}; "
-            "the examples to forget are picked by their number"
-        )
-    check_not_empty(dataset)
-    first = _item(dataset, 0)
-    if not isinstance(first, Mapping):
-        _label(first, "the dataset", 0)
-        return dataset
-    inputs = inputs or next((name for name in _INPUTS if name in first), None)
-    label = label or next((name for name in _LABELS if name in first), None)
-    for name, what in ((inputs, "inputs"), (label, "label")):
-        if name is None or name not in first:
-            raise DataError(
-                f"items of the dataset hold {', '.join(map(str, list(first)[:8]))}, but no {name or what!r}; name the "
-                f"entry with --{what}, or return (input, label) pairs"
-            )
-    assert inputs is not None
-    assert label is not None
-    return _Pairs(dataset, inputs, label)
-
-
-def _item(dataset: Any, row: int) -> Any:
-    try:
-        return dataset[row]
-    # A user's own dataset can fail in any way.
-    except Exception as error:
-        raise DataError(
-            f"item {row} of the dataset cannot be read: {type(error).__name__}: {error}"
-        ) from error
-
-
-def item_input(item: Any, row: int) -> Tensor:
-    """Return the input of an (input, label, ...) item as a dense tensor.
-
-    Raises:
-        DataError: the item is no pair, or its input no tensor that a model can read.
-    """
-    try:
-        tensor = torch.as_tensor(item[0])
-    except (TypeError, ValueError, RuntimeError, LookupError) as error:
-        what = type(item[0]).__name__ if isinstance(item, Sequence) and len(item) else type(item).__name__
-        raise DataError(
-            f"input {row} is a {what}, expected a tensor as the model reads it; apply the transform of your evaluation "
-            "in the dataset"
-        ) from error
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
-        kind = "complex" if tensor.is_complex() else "meta" if tensor.is_meta else str(tensor.layout)
-        raise DataError(f"input {row} is a {kind} tensor, expected a dense one of real numbers; convert it")
-    return tensor
-
-
-def check_input(x: Tensor, row: int, shape: torch.Size, first: int = 0) -> None:
-    """Raise :class:`DataError` unless the input of ``row`` is finite and has ``shape``, that of the row ``first``."""
-    if x.shape != shape:
-        raise DataError(
-            f"inputs must have one shape, but row {row} has {tuple(x.shape)} and row {first} has {tuple(shape)}; "
-            "resize them in the dataset"
-        )
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        raise DataError(f"input {row} contains NaN or inf; remove or repair it")
-
-
-def item_labels(
-    dataset: Any, where: str = "the dataset", look: Callable[[Tensor, int], None] | None = None
-) -> list[int | str]:
-    """Return the label of every item of a map-style dataset, as ``dataset[i]`` gives it: a whole number, or text.
-
-    Args:
-        dataset: as :func:`as_pairs` returns it.
-        where: the labels come from; for messages.
-        look: is given each input and its row, so that every item is read once only.
-
-    Raises:
-        DataError: an item that cannot be read or is no pair, or a label that is neither.
-    """
-    labels = []
-    for row in range(len(dataset)):
-        item = _item(dataset, row)
-        if look is not None:
-            look(item_input(item, row), row)
-        labels.append(_label(item, where, row))
-    return labels
-
-
-def _label(item: Any, where: str, row: int) -> int | str:
-    try:
-        if hasattr(item, "shape"):
-            raise TypeError("a row of numbers is no pair")
-        label = item[1]
-    except (TypeError, LookupError, ValueError) as error:
-        raise DataError(
-            f"items of the dataset must be (input, label) pairs, but item {row} is a {type(item).__name__}"
-        ) from error
-    return plain_label(label, where, row)
-
-
-def plain_label(value: Any, where: str, row: int) -> int | str:
-    """Return a label of any type as a whole number or text.
-
-    Raises:
-        DataError: no label, several, or one that is no whole number.
-    """
-    given = value
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    elif not isinstance(value, str | int | float) and getattr(value, "shape", None) in ((), (1,)):
-        # A scalar of torch, NumPy or pandas; a meta or quantized one has no value.
-        with contextlib.suppress(RuntimeError, NotImplementedError, ValueError, TypeError):
-            value = value.item()
-    if isinstance(value, str) and value.strip():
-        return value
-    if value is None or isinstance(value, str) or (isinstance(value, float) and value != value):
-        raise DataError(f"{where}: row {row} has no label; give it one, or leave the row out")
-    with contextlib.suppress(TypeError, ValueError, OverflowError, ArithmeticError):
-        if isinstance(value, Number) and int(value) == value and abs(int(value)) < 2**63:  # type: ignore[call-overload]
-            return int(value)  # type: ignore[call-overload, no-any-return]
-    raise DataError(
-        f"{where}: row {row} has label {reprlib.repr(given)}, expected whole numbers from 0, or text in every row"
-    )
-
-
-class MappedSource:
-    """A source over any map-style dataset whose items are ``(input, label, ...)``.
-
-    Items are read one by one and stacked, so random transforms inside the dataset go on working; whether
-    they are applied is the dataset's business, ``generator`` is not consulted. Inputs are checked for
-    equal shape and for NaN or inf as they are read.
-    """
-
-    host_rows = True
-
-    def __init__(self, dataset: Any, device: torch.device | str = "cpu") -> None:
-        self.dataset = dataset
-        self.device = torch.device(device)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the stacked inputs of ``rows``, on the device."""
-        items = [item_input(_item(self.dataset, row), row) for row in rows.tolist()]
-        for row, item in zip(rows.tolist(), items, strict=True):
-            check_input(item, row, items[0].shape, int(rows[0]))
-        return sent(torch.stack(items), self.device)
-
-
-def examples_from_dataset(dataset: Any, n_classes: int, device: torch.device | str = "cpu") -> Examples:
-    """Wrap a map-style dataset: read its labels once and its inputs on demand.
-
-    Labels are those of the items, which the model was trained with, not of an attribute of the dataset.
-
-    Raises:
-        DataError: the dataset is empty, its items are no pairs, or its labels are out of range.
-    """
-    dataset = as_pairs(dataset)
-    return Examples.all_of(MappedSource(dataset, device), read_labels(dataset), n_classes)
-
-
-def read_labels(dataset: Any, look: Callable[[Tensor, int], None] | None = None) -> Tensor:
-    """Return the labels int64 (N,) of the items of a map-style dataset, unchecked against a number of classes.
-
-    Args:
-        dataset: of (input, label) pairs, or dictionaries.
-        look: is given each input and its row.
-
-    Raises:
-        DataError: not a map-style dataset, an empty one, items that are no pairs, or labels that are no whole numbers.
-    """
-    labels = item_labels(as_pairs(dataset), look=look)
-    text = next((row for row, label in enumerate(labels) if isinstance(label, str)), None)
-    if text is not None:
-        raise DataError(
-            f"row {text} of the dataset has label {labels[text]!r:.100}, expected whole numbers from 0; number the "
-            "classes in the order of the model's logits"
-        )
-    return torch.tensor(labels, dtype=torch.int64)
 
 
 def check_not_empty(train_set: Sized) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -74,33 +75,13 @@ class Stamp:
         return inputs
 
 
-@dataclass(frozen=True)
-class ImageSource:
-    """uint8 images (N, C, H, W) on one device, read as normalised float32.
+class Normalised:
+    """What reads uint8 images as normalised float32; ``device`` and the annotated fields are the source's own."""
 
-    Args:
-        images: uint8 (N, C, H, W).
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        augmentation: what an augmented batch goes through.
-        stamp: the trigger, if some images carry one.
-        stamped: bool (N,), the images that carry it.
-    """
-
-    images: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    augmentation: Augmentation = Augmentation()
-    stamp: Stamp | None = None
-    stamped: Tensor | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the images live."""
-        return self.images.device
-
-    def __len__(self) -> int:
-        return len(self.images)
+    augmentation: Augmentation
+    device: torch.device
 
     @property
     def augments(self) -> bool:
@@ -113,13 +94,53 @@ class ImageSource:
         std = torch.tensor(self.std, device=self.device).view(1, -1, 1, 1)
         return 1 / (255 * std), -mean / std
 
-    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+    def finished(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return float32 (B, C, H, W): (pixel / 255 - mean) / std, augmented if ``generator`` is given."""
-        images = self.images[rows]
         if generator is not None:
             images = self.augmentation(images, generator)
         factor, offset = self._scale
-        inputs = images * factor + offset
+        return images * factor + offset
+
+
+@dataclass(frozen=True)
+class ImageSource(Normalised):
+    """uint8 images (N, C, H, W) in one tensor, read as normalised float32.
+
+    Args:
+        images: uint8 (N, C, H, W); on the CPU they may be a file that is mapped into memory.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel, of pixels in [0, 1].
+        augmentation: what an augmented batch goes through.
+        stamp: the trigger, if some images carry one.
+        stamped: bool (N,), the images that carry it.
+        place: device of the batches, where it is another than that of the images.
+    """
+
+    images: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation = Augmentation()
+    stamp: Stamp | None = None
+    stamped: Tensor | None = None
+    place: torch.device | None = None
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where the batches live."""
+        return self.place or self.images.device
+
+    @property
+    def host_rows(self) -> bool:
+        """Whether rows are looked up on the CPU, for batches that live elsewhere."""
+        return self.device != self.images.device
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return float32 (B, C, H, W): (pixel / 255 - mean) / std, augmented if ``generator`` is given."""
+        images = sent(self.images[rows.to(self.images.device)], self.device)
+        inputs = self.finished(images, generator)
         if self.stamp is not None and self.stamped is not None:
             inputs = self.stamp(inputs, self.stamped[rows])
         return inputs
@@ -291,13 +312,36 @@ class ImageData:
         return Examples.all_of(source, self.test_labels, len(self.classes))
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images (N, C, H, W), in units of [0, 1].
+def channel_statistics(
+    images: Tensor, rows: Tensor | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images (N, C, H, W), or of some rows, in units of [0, 1].
 
     A constant channel gets standard deviation 1, so that it normalises to zero.
     """
-    pixels = images.double() / 255
-    mean = pixels.mean(dim=(0, 2, 3))
-    std = pixels.std(dim=(0, 2, 3), unbiased=False)
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    sums = PixelSums(images.shape[1])
+    for part in torch.split(torch.arange(len(images)) if rows is None else rows, 1024):
+        sums.add(images[part.to(images.device)])
+    return sums.statistics()
+
+
+class PixelSums:
+    """Sums over uint8 images, exact whatever their order, for :func:`channel_statistics`."""
+
+    def __init__(self, channels: int) -> None:
+        self._count, self._sum, self._squares = 0, [0] * channels, [0] * channels
+
+    def add(self, images: Tensor) -> None:
+        """Count uint8 images (B, C, H, W)."""
+        self._count += len(images) * images.shape[2] * images.shape[3]
+        for channel, pixels in enumerate(images.unbind(1)):
+            how_many = torch.bincount(pixels.flatten(), minlength=256).tolist()
+            self._sum[channel] += sum(value * count for value, count in enumerate(how_many))
+            self._squares[channel] += sum(value**2 * count for value, count in enumerate(how_many))
+
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel of what was counted."""
+        n = self._count
+        mean = tuple(total / (255 * n) for total in self._sum)
+        spread = [n * square - total**2 for total, square in zip(self._sum, self._squares, strict=True)]
+        return mean, tuple(math.sqrt(found) / (255 * n) if found else 1.0 for found in spread)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples
+from expunge.data.examples import Examples, read_batches
 from expunge.errors import InvalidInput
 from expunge.seeding import sent
 
@@ -67,22 +67,37 @@ class JoinedSource:
 
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return the inputs of ``rows``, each part augmented only if it may be."""
-        found: Tensor | None = None
-        rows, start = rows.cpu(), 0
+        return next(self.stream([rows], generator))
+
+    def stream(self, batches: Sequence[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
+        """Yield what :meth:`fetch` returns for each of ``batches``; the parts read ahead."""
+        sizes = torch.tensor([len(rows) for rows in batches])
+        rows_of_all, number_of = torch.cat(list(batches)).cpu(), torch.repeat_interleave(sizes)
+        place_of = torch.arange(len(rows_of_all)) - (sizes.cumsum(0) - sizes)[number_of]
+        places: list[Sequence[Tensor]] = []
+        readers: list[Iterator[Tensor]] = []
+        start = 0
         for part, augment in zip(self.parts, self.augment, strict=True):
-            here = ((rows >= start) & (rows < start + len(part))).nonzero().flatten()
-            if len(here):
-                wanted = part.index[sent(rows[here] - start, part.index.device)]
-                inputs = part.source.fetch(wanted, generator if augment else None)
-                if found is None:
-                    found = inputs.new_empty(len(rows), *inputs.shape[1:])
-                found[sent(here, found.device)] = inputs
+            here = ((rows_of_all >= start) & (rows_of_all < start + len(part))).nonzero().flatten()
+            counts = torch.bincount(number_of[here], minlength=len(batches)).tolist()
+            rows = part.index[sent(rows_of_all[here] - start, part.index.device)]
+            wanted = [rows for rows in torch.split(rows, counts) if len(rows)]
+            places.append(torch.split(place_of[here], counts))
+            readers.append(read_batches(part.source, wanted, generator if augment else None))
             start += len(part)
-        if found is None:
-            raise InvalidInput(
-                f"rows must lie in 0..{len(self) - 1} and be at least one, got {rows.tolist()}"
-            )
-        return found
+        for number, rows in enumerate(batches):
+            found: Tensor | None = None
+            for within, reader in zip(places, readers, strict=True):
+                if len(here := within[number]):
+                    inputs = next(reader)
+                    if found is None:
+                        found = inputs.new_empty(len(rows), *inputs.shape[1:])
+                    found[sent(here, found.device)] = inputs
+            if found is None:
+                raise InvalidInput(
+                    f"rows must lie in 0..{start - 1} and be at least one, got {rows.tolist()}"
+                )
+            yield found
 
 
 def join(*parts: Examples, augment: Sequence[bool] | None = None) -> Examples:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from expunge.api import examples_for, positions_of, readable, start_weights
+from expunge.data.reader import Reader
 from expunge.detection.out_of_sample import fresh_copies, out_of_sample
 from expunge.detection.relearned import relearned
 from expunge.detection.suspects import Suspects, suspects
@@ -34,6 +35,8 @@ def find(
     earlier: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     device: str | None = None,
+    workers: int = 0,
+    cache: str = "auto",
     progress: Progress = silent,
 ) -> pd.DataFrame:
     """Return which training examples are probably bad: a row for each, with a flag and a score.
@@ -53,6 +56,8 @@ def find(
         earlier: state dict of an earlier checkpoint of the same training, in place of ``base``.
         seed: of everything random.
         device: torch device; by default as in :func:`expunge.unlearn`.
+        workers: processes that read the data set ahead; the result is the same.
+        cache: where rows stay once they are read; as in :func:`expunge.unlearn`.
         progress: called with the share of the work that is done.
 
     Returns:
@@ -71,7 +76,8 @@ def find(
         raise InvalidInput(
             "give folds or recorded, not both: either trains models or reads what was recorded"
         )
-    examples, numerics = examples_for(model, readable(train_set), device)
+    reader = Reader(workers=workers, cache=cache)
+    examples, numerics = examples_for(model, readable(train_set), device, reader=reader)
     mask = torch.zeros(len(examples), dtype=torch.bool)
     if known is not None:
         mask[positions_of(known, len(examples), "known")] = True

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples, MappedSource, Source, as_pairs, check_input, item_labels
+from expunge.data.examples import Examples, Source
 from expunge.data.joined import TensorSource
+from expunge.data.mapped import MappedSource, as_pairs, check_input
 from expunge.errors import DataError
 from expunge.inputs.arrays import pad_tokens
 from expunge.inputs.row_keys import printable
@@ -22,7 +23,7 @@ def load_dataset_object(dataset: Any, options: DataOptions) -> TrainingData:
     Items are (input, label) pairs or dictionaries. An input is a float tensor, or token ids: 1-D integers,
     padded with 0 to one length. Names come from ``dataset.names``, ``dataset.filenames`` or torchvision's
     ``dataset.samples``, class names from ``dataset.classes``. Every item is read once, to check it; float
-    inputs are read again whenever they are needed, so random transforms go on working.
+    inputs are kept as ``options`` say, but where the dataset draws random numbers.
 
     Raises:
         DataError: no map-style dataset, inputs of another kind or of unequal shape, NaN or inf, or labels
@@ -53,14 +54,16 @@ def load_dataset_object(dataset: Any, options: DataOptions) -> TrainingData:
             )
         check_input(x, row, shape)
 
-    found = item_labels(pairs, look=look)
+    mapped = MappedSource(pairs, options.device, options.reader)
+    found = mapped.labels(look)
     labels, classes, named = number_labels(found, options.classes, "the dataset", known)
-    source: Source = MappedSource(pairs, options.device)
+    source: Source = mapped
     if tokens:
         padded = pad_tokens([ids.tolist() for ids in tokens], 0, "the dataset")
         source = TensorSource(padded.to(options.device))
     names = _names(dataset, len(labels))
-    return TrainingData(Examples.all_of(source, labels, len(classes)), classes, names, named_classes=named)
+    examples = Examples.all_of(source, labels, len(classes))
+    return TrainingData(examples, classes, names, named_classes=named, notes=mapped.notes)
 
 
 def _said(tensor: Tensor) -> str:

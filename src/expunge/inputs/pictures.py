@@ -2,109 +2,144 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from expunge.data.examples import Source
-from expunge.data.images import Augmentation, ImageSource
+from expunge.data.images import Augmentation, ImageSource, Normalised, PixelSums
+from expunge.data.reader import Plan, Reader, in_order
 from expunge.errors import DataError, InvalidInput
 from expunge.inputs.training_data import IMAGENET, DataOptions, Inputs
 from expunge.optional import load_extra
+from expunge.seeding import sent
 
 Opener = Callable[[], Any]
 """Returns what Pillow can open (a path or a binary file), or an image of Pillow's."""
 
+_ON_DEVICE = 4 * 2**30
+"""Bytes of images up to which all of them are put on an accelerator."""
+
 
 @dataclass(frozen=True)
-class DecodedSource:
+class Decoder:
+    """Decodes images by their rows; it can be handed to another process.
+
+    Args:
+        openers: one per image.
+        names: what each is called in messages.
+        channels: 1 or 3.
+        options: size and crop.
+    """
+
+    openers: Sequence[Opener]
+    names: Sequence[str]
+    channels: int
+    options: DataOptions
+
+    def __call__(self, plan: Plan) -> Tensor:
+        """Return uint8 (B, C, H, W).
+
+        Raises:
+            DataError: an image that cannot be read.
+        """
+        library = load_extra("PIL.Image", "pillow", "data", "reading images")
+        return torch.stack(
+            [
+                _decode(library, self.openers[row], self.names[row], self.channels, self.options)
+                for row in plan.rows
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class DecodedSource(Normalised):
     """Images that are decoded each time they are read, as normalised float32.
 
     Args:
-        decode: row -> uint8 (C, H, W).
-        count: number of rows.
+        decoder: of the rows.
         mean: per channel, of pixels in [0, 1].
         std: per channel, of pixels in [0, 1].
         augmentation: what an augmented batch goes through.
         device: torch device of the batches.
+        reader: who decodes.
     """
 
-    decode: Callable[[int], Tensor]
-    count: int
+    decoder: Decoder
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation
     device: torch.device
+    reader: Reader
+    host_rows: ClassVar[bool] = True
 
     def __len__(self) -> int:
-        return self.count
-
-    @property
-    def augments(self) -> bool:
-        """Whether augmentation changes anything."""
-        return self.augmentation != Augmentation()
+        return len(self.decoder.openers)
 
     def fetch(self, rows: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return float32 (B, C, H, W), augmented if ``generator`` is given."""
-        images = torch.stack([self.decode(row) for row in rows.tolist()]).to(self.device)
-        source = ImageSource(images, self.mean, self.std, self.augmentation)
-        return source.fetch(torch.arange(len(images), device=self.device), generator)
+        return next(self.stream([rows], generator))
+
+    def stream(self, parts: Sequence[Tensor], generator: torch.Generator | None) -> Iterator[Tensor]:
+        """Yield what :meth:`fetch` returns for each of ``parts``; workers decode ahead."""
+        plans = (Plan(rows.tolist()) for rows in parts)
+        for images in self.reader.ahead(self.decoder, plans, self.device):
+            yield self.finished(sent(images, self.device), generator)
 
 
 def read_pictures(openers: Sequence[Opener], names: Sequence[str], options: DataOptions) -> Inputs:
     """Decode every image once, check them all, and return them as a source.
 
-    Grey images stay grey where all are; palettes and transparency become colour. All images are kept in
-    memory as uint8 up to ``options.memory`` bytes, else each is decoded when it is read.
+    Grey images stay grey where all are; palettes and transparency become colour. All images are kept as uint8, in
+    memory or on disk as ``options`` say; where neither has room, each is decoded whenever it is read.
 
     Args:
         openers: one per image.
         names: what each is called in messages.
-        options: size, channels, normalisation, memory.
+        options: size, channels, normalisation, who reads and what is kept.
 
     Raises:
         DataError: an image that cannot be read, 16-bit images, or unequal sizes without ``size``.
-        InvalidInput: Pillow is not installed.
+        InvalidInput: Pillow is not installed, or no room on the disk that was named.
     """
     library = load_extra("PIL.Image", "pillow", "data", "reading images")
     channels, shapes = _look(library, openers, names, options)
     height, width = (options.size, options.size) if options.size else next(iter(shapes))
-
-    def decode(row: int) -> Tensor:
-        return _decode(library, openers[row], names[row], channels, options)
-
-    count = len(openers)
-    kept = count * channels * height * width <= options.memory
-    images = torch.empty(count if kept else 0, channels, height, width, dtype=torch.uint8)
-    total, squares = np.zeros(channels), np.zeros(channels)
-    for row in range(count):
-        image = decode(row)
-        if kept:
-            images[row] = image
-        pixels = image.flatten(1).numpy().astype(np.float64) / 255
-        total += pixels.mean(1) / count
-        squares += (pixels**2).mean(1) / count
-    deviation = np.sqrt(np.maximum(squares - total**2, 0))
-    # A constant channel normalises to zero.
-    statistics = tuple(total.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
-    mean, std = normalisation(options, channels, statistics)
+    decoder, count = Decoder(openers, names, channels, options), len(openers)
+    kept, where = options.reader.room((count, channels, height, width), torch.uint8)
+    sums, done = PixelSums(channels), 0
+    for images in options.reader.ahead(decoder, in_order(count)):
+        sums.add(images)
+        if kept is not None:
+            kept[done : done + len(images)] = images
+        done += len(images)
+    mean, std = normalisation(options, channels, sums.statistics())
     notes = [f"{count} images, {channels} x {height} x {width}, normalised {_said(options, mean, std)}"]
     if options.size and len(shapes) > 1:
         notes.append(f"{len(shapes)} sizes of image were resized to {options.size} x {options.size}")
+    notes += [where] if where else []
     device = torch.device(options.device)
     source: Source
-    if kept:
-        source = ImageSource(images.to(device), mean, std, options.augmentation)
+    if kept is None:
+        source = DecodedSource(decoder, mean, std, options.augmentation, device, options.reader)
     else:
-        notes.append(f"the images take more than {options.memory / 2**30:.1f} GiB: each is decoded when read")
-        source = DecodedSource(decode, count, mean, std, options.augmentation, device)
+        # What was too large for memory stays in its file; what is large beside an accelerator's memory stays here.
+        moves = not where and kept.nbytes <= _ON_DEVICE
+        source = ImageSource(
+            kept.to(device) if moves else kept,
+            mean,
+            std,
+            options.augmentation,
+            place=None if moves else device,
+        )
     return Inputs(source, tuple(notes), mean=mean, std=std)
 
 
@@ -220,8 +255,9 @@ def _resized(library: Any, picture: Any, size: int, crop: bool) -> Any:
 def opener_of(value: Any) -> Opener:
     """Return an opener of a path, of encoded bytes, or of an image that is decoded already."""
     if isinstance(value, bytes):
-        return lambda: io.BytesIO(value)
+        return functools.partial(io.BytesIO, value)
     if isinstance(value, str | Path):
-        return lambda: Path(value)
+        return functools.partial(Path, value)
     # A copy, because what opens an image also closes it.
-    return lambda: value.copy()
+    opener: Opener = value.copy
+    return opener

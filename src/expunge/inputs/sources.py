@@ -56,7 +56,8 @@ def load_training_data(text: str, options: DataOptions | None = None, part: Part
 
 
 _PIXELS = ("normalise", "mean", "std", "pad", "flip")
-_FILES = (*_PIXELS, "size", "crop", "channels")
+_READER = ("workers", "cache")
+_FILES = (*_PIXELS, *_READER, "size", "crop", "channels")
 
 
 def _load(text: str, options: DataOptions, part: Part) -> tuple[TrainingData, tuple[str, ...]]:
@@ -72,7 +73,7 @@ def _load(text: str, options: DataOptions, part: Part) -> tuple[TrainingData, tu
     elif ":" in target and not path.exists():
         made = call_factory(target, settings, "a map-style dataset")
         if not (hasattr(made, "column_names") and hasattr(made, "features")):
-            return load_dataset_object(made, options), ("inputs", "label")
+            return load_dataset_object(made, options), ("inputs", "label", *_READER)
         table = made
     elif (path.suffix in FORMATS and path.is_file()) or (saved and not settings):
         table = open_table(target, settings, options, part)

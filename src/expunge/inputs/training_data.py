@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples, Source, plain_label
+from expunge.data.examples import Examples, Source
 from expunge.data.images import Augmentation
+from expunge.data.mapped import plain_label
+from expunge.data.reader import Reader
 from expunge.errors import DataError, InvalidInput, near_miss
 from expunge.inputs.findings import first_few
 from expunge.inputs.row_keys import RowNames, is_number, same_text
@@ -47,7 +49,10 @@ class DataOptions:
         tokenizer: folder (or hub name) of the tokenizer that turns text into token ids.
         max_length: tokens at most in a text; by default what the tokenizer says.
         root: folder of the named data sets; by default $EXPUNGE_DATA.
-        memory: bytes of images at most that are kept in memory; beyond, each is decoded when it is read.
+        workers: processes that read ahead, for images and datasets of one's own.
+        cache: where rows stay once they are read: "auto", "memory", "disk", "none" or a folder; see
+            :class:`expunge.data.reader.Reader`.
+        memory: bytes of rows at most that "auto" keeps in memory; by default half of what is free.
         device: torch device the batches live on.
         defaults: names of those options that nobody asked for, but the model's own pipeline says.
 
@@ -70,7 +75,9 @@ class DataOptions:
     tokenizer: str | None = None
     max_length: int | None = None
     root: Path | None = None
-    memory: int = 4 * 2**30
+    workers: int = 0
+    cache: str = "auto"
+    memory: int | None = None
     device: str = "cpu"
     defaults: tuple[str, ...] = ()
 
@@ -101,8 +108,9 @@ class DataOptions:
                 raise InvalidInput(f"{name} must be at least 1, got {value}")
         if self.crop and self.size is None:
             raise InvalidInput("crop cuts out the centre of a resized image: give size too")
-        if self.pad < 0 or self.memory < 0:
-            raise InvalidInput(f"pad and memory must be at least 0, got {self.pad} and {self.memory}")
+        if self.pad < 0:
+            raise InvalidInput(f"pad must be at least 0, got {self.pad}")
+        _ = self.reader  # its own checks
 
     def check_used(self, text: str, used: Collection[str]) -> None:
         """Raise :class:`InvalidInput` for an option that was given and that reading ``text`` does not look at."""
@@ -122,10 +130,15 @@ class DataOptions:
     @property
     def reading(self) -> dict[str, Any]:
         """The options that decide what the model reads; where data lies and is kept is not among them."""
-        elsewhere = ("root", "memory", "device", "defaults")
+        elsewhere = ("root", "workers", "cache", "memory", "device", "defaults")
         return {
             entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere
         }
+
+    @property
+    def reader(self) -> Reader:
+        """Who reads, and what is kept."""
+        return Reader(workers=self.workers, cache=self.cache, memory=self.memory)
 
     @property
     def augmentation(self) -> Augmentation:

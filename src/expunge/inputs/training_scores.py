@@ -120,7 +120,7 @@ def best_normalisation(
         "--normalise none": ((0.0,) * channels, (1.0,) * channels),
     }
     if isinstance(source, ImageSource):
-        ways["--normalise data"] = channel_statistics(source.images[data.examples.index])
+        ways["--normalise data"] = channel_statistics(source.images, data.examples.index)
     found = []
     for option, (mean, std) in ways.items():
         if len(mean) == channels and not np.allclose((mean, std), (data.mean, data.std), atol=5e-3):

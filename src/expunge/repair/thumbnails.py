@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from expunge.data.examples import Examples
 from expunge.data.images import ImageSource
+from expunge.data.reader import Plan
 from expunge.inputs.pictures import DecodedSource
 from expunge.results.png import data_uri
 
@@ -36,7 +37,7 @@ def _pixels(examples: Examples, row: int) -> Tensor | None:
     if isinstance(source, ImageSource):
         found = source.images[row].cpu()
     elif isinstance(source, DecodedSource):
-        found = source.decode(row)
+        found = source.decoder(Plan([row]))[0]
     else:
         x = source.fetch(torch.tensor([row], device=examples.device), None)[0].cpu()
         if x.ndim != 3 or not x.is_floating_point():

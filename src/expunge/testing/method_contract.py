@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from expunge.data.examples import examples_from_dataset
+from expunge.data.mapped import examples_from_dataset
 from expunge.data.synthetic import learnable_images
 from expunge.errors import InvalidInput, UndeclaredNeed, UnknownName
 from expunge.methods.base import Method, Needs, Request, Unlearned
