@@ -1,13 +1,15 @@
 """Wrong labels of 10,000 CIFAR-10N images: found by relearning, in a recording, by folds, with and without a list.
 
 Usage: EXPUNGE_DATA=FOLDER python benchmarks/find.py [--labels aggre,worse] [--known 0,0.01,0.1] [--seed 0]
-       [--how relearned,recorded] [--first-row 0] [--folds 0] [--threads 1] [--work find] [--out find.jsonl]
+       [--how relearned,recorded] [--first-row 0] [--folds 0] [--pretrained] [--threads 1] [--work find]
+       [--out find.jsonl]
 
 A ResNet-9 of width 32 is trained for 24 epochs on labels that people gave, with expunge.Recording; it is kept in --work
 with the seconds it took. Then wrong labels are looked for by relearning and in the recording (and by --folds 3 new
 models of 12 epochs), without a list and with shares of the errors known, beside confident learning as cleanlab does it
 on the same probabilities. Every line of JSON: what is named, precision, recall, F1 and average precision over the rows
-that are not known, processor seconds and their share of the first training.
+that are not known, processor seconds and their share of the first training. With --pretrained the network is that of
+pretrained.py, EfficientNet-Lite0 fine-tuned on 5,000 images with the labels "worse" (and kept in --work as there).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from expunge.training.cost import Meter
 from expunge.training.loop import Loss
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
+from pretrained import load_case
 
 RECIPE = Recipe(
     model="resnet9",
@@ -101,6 +104,7 @@ def main() -> None:
     parser.add_argument("--first-row", type=int, default=0)
     parser.add_argument("--how", default="relearned,recorded")
     parser.add_argument("--folds", type=int, default=0)
+    parser.add_argument("--pretrained", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("find"))
     parser.add_argument("--out", type=Path, default=Path("find.jsonl"))
@@ -108,12 +112,41 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
 
-    for kind in options.labels.split(","):
-        measure(kind, options)
+    if options.pretrained:
+        measure(fine_tuned(options), options)
+    else:
+        for kind in options.labels.split(","):
+            measure(photographs(kind, options), options)
 
 
-def measure(kind: str, options: argparse.Namespace) -> None:
-    """Train on the labels of one kind, look for the wrong ones, and write what was found."""
+@dataclass(frozen=True)
+class Trained:
+    """A network, what it was trained on, which labels are wrong, and how it was trained."""
+
+    name: str
+    model: nn.Module
+    train: Examples
+    bad: Tensor
+    recipe: Recipe
+    numerics: Numerics
+    seconds: float
+    recorded: Path | None = None
+    base: dict[str, Tensor] | None = None
+    fresh: Callable[[torch.Generator], nn.Module] | None = None
+
+
+def fine_tuned(options: argparse.Namespace) -> Trained:
+    """Return the damaged network of pretrained.py."""
+    case = load_case("efficientnet_noise", options.work, options.seed)
+    model, cost = case.fitted("damaged", case.train)
+    return Trained(
+        "worse, pretrained", model, case.train, case.data.bad, case.recipe, case.numerics, cost["cpu_seconds"],
+        base=dict(case.base),
+    )  # fmt: skip
+
+
+def photographs(kind: str, options: argparse.Namespace) -> Trained:
+    """Train on the labels of one kind."""
     root, numerics = Path(os.environ["EXPUNGE_DATA"]), Numerics.choose("cpu", 32)
     data = load_cifar10(root)
     rows = slice(options.first_row, options.first_row + ROWS)
@@ -121,15 +154,23 @@ def measure(kind: str, options: argparse.Namespace) -> None:
     source = ImageSource(data.train_images[rows], data.mean, data.std, data.augmentation)
     given = np.load(root / "cifar_n" / "cifar10n.npz")[f"{kind}_label"][rows]
     train = Examples.all_of(source, torch.from_numpy(given.astype("int64")), 10)
-    bad = train.labels != true
-    wrong = bad.nonzero().flatten()
-    order = wrong[torch.randperm(len(wrong), generator=generator(options.seed, "known"))]
     file = options.work / f"{kind}-{options.first_row}-{options.seed}.safetensors"
     model, recorded, training = first_training(train, data.shape, options.seed, numerics, file)
+    return Trained(
+        kind, model, train, train.labels != true, RECIPE, numerics, training, recorded,
+        fresh=lambda source: RECIPE.build(data.shape, 10, source),
+    )  # fmt: skip
+
+
+def measure(on: Trained, options: argparse.Namespace) -> None:
+    """Look for the wrong labels, and write what was found."""
+    train, bad, training = on.train, on.bad, on.seconds
+    wrong = bad.nonzero().flatten()
+    order = wrong[torch.randperm(len(wrong), generator=generator(options.seed, "known"))]
 
     def write(how: str, seconds: float, known: Tensor, found: dict[str, Any], **more: Any) -> None:
         row = {
-            "labels": kind, "seed": options.seed, "wrong": len(wrong), "how": how, "known": int(known.sum()),
+            "labels": on.name, "seed": options.seed, "wrong": len(wrong), "how": how, "known": int(known.sum()),
             **found, "seconds": round(seconds, 1), "share_of_training": round(seconds / training, 3), **more,
         }  # fmt: skip
         with options.out.open("a", encoding="utf-8") as file:
@@ -155,23 +196,27 @@ def measure(kind: str, options: argparse.Namespace) -> None:
             write(f"{how}, cleanlab", seconds, known, figures(torch.from_numpy(flagged), None, bad, known))
 
     def relearn(known: Tensor) -> dict[str, Any]:
-        return {"beliefs": relearned(model, train, numerics, known=known, recipe=RECIPE, seed=options.seed)}
+        found = relearned(
+            on.model, train, on.numerics, known=known, recipe=on.recipe, seed=options.seed, start=on.base
+        )
+        return {"beliefs": found}
 
     def read(known: Tensor) -> dict[str, Any]:
-        return {"probabilities": read_recording(recorded, train.labels, 10)["probabilities"]}
+        assert on.recorded is not None
+        return {"probabilities": read_recording(on.recorded, train.labels, 10)["probabilities"]}
 
     known_ways = {"relearned": relearn, "recorded": read}
-    ways = [(how, known_ways[how], 0.0) for how in options.how.split(",")]
-    if options.folds:
+    ways = [(how, known_ways[how], 0.0) for how in options.how.split(",") if how != "recorded" or on.recorded]
+    if options.folds and on.fresh is not None:
         began = time.process_time()
         p = out_of_sample(
-            lambda source: RECIPE.build(data.shape, 10, source), train, numerics,
+            on.fresh, train, on.numerics,
             recipe=replace(RECIPE, epochs=12), folds=options.folds, seed=options.seed,
         )  # fmt: skip
         took = time.process_time() - began
         ways.append((f"{options.folds} folds", lambda known: {"probabilities": p}, took))
     for share in (float(text) for text in options.known.split(",")):
-        known = torch.zeros(ROWS, dtype=torch.bool)
+        known = torch.zeros(len(train), dtype=torch.bool)
         known[order[: round(share * len(order))]] = True
         for how, ask, spent in ways:
             look(how, known, ask, spent)
