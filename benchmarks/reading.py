@@ -185,6 +185,17 @@ def large(given: argparse.Namespace, work: Path) -> None:
     common = ["--seed", str(given.seed), "--workers", str(given.workers)]
     words = [sys.executable, str(HERE), "train", "--work", str(work), *common]
     say(given, part="large", step="train", workers=given.workers, **limited(words, work / "train.txt"))
+    find(given, work)
+
+
+def wrong_of(path: Path) -> bool:
+    """Whether an image lies in the folder of another class."""
+    return path.name[0] != path.parent.name[-1]
+
+
+def find(given: argparse.Namespace, work: Path) -> None:
+    """Look for wrong images in what is in ``work``."""
+    common = ["--seed", str(given.seed), "--workers", str(given.workers)]
     listed = work / "suspects.csv"
     for old in work.glob("suspects.*"):
         old.unlink()
@@ -203,8 +214,11 @@ def large(given: argparse.Namespace, work: Path) -> None:
     if listed.is_file():
         with listed.open() as file:
             files = [Path(row["name"]) for row in csv.DictReader(file)]
-        wrong = sum(path.name[0] != path.parent.name[-1] for path in files)
-        line |= {"listed": len(files), "listed_wrong": wrong, "wrong": count // 20}
+        line |= {
+            "listed": len(files),
+            "listed_wrong": sum(map(wrong_of, files)),
+            "wrong": sum(wrong_of(path) for path in (work / "images").rglob("*.jpg")),
+        }
     say(given, part="large", step="find", workers=given.workers, **line)
 
 
@@ -225,7 +239,7 @@ def say(given: argparse.Namespace, **found: Any) -> None:
 def main() -> None:
     """Do what is asked for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("part", choices=("slow", "large", "train"))
+    parser.add_argument("part", choices=("slow", "large", "train", "find"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="of large")
     parser.add_argument("--work", type=Path, help="folder of the files; by default a temporary one")
@@ -236,7 +250,7 @@ def main() -> None:
     given = parser.parse_args()
     work = given.work or Path(tempfile.mkdtemp())
     work.mkdir(parents=True, exist_ok=True)
-    {"slow": slow, "large": large, "train": train}[given.part](given, work)
+    {"slow": slow, "large": large, "train": train, "find": find}[given.part](given, work)
 
 
 if __name__ == "__main__":

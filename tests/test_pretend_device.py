@@ -62,7 +62,44 @@ def test_every_other_method(
     check(on_device(tuple(sorted(set(METHODS.names()) - BY_HAND)))[name])
 
 
-def test_the_device_notices(tmp_path: Path) -> None:
+def test_rows_that_stay_on_the_cpu_are_read_onto_it() -> None:
+    """Images and data sets that are kept, or not kept and read by workers, alone and joined."""
+    code = """
+        import torch
+        from torch.utils.data import TensorDataset
+        from expunge.data.examples import Examples
+        from expunge.data.images import Augmentation, ImageSource
+        from expunge.data.joined import join
+        from expunge.data.mapped import examples_from_dataset
+        from expunge.data.reader import Reader
+        from pretend_device import DEVICE, NAME, register
+        register()
+        images = torch.arange(640).remainder(256).to(torch.uint8).view(40, 1, 4, 4)
+        rows = TensorDataset(torch.randn(40, 1, 4, 4), torch.arange(40) % 2)
+
+        def read(device):
+            change, place = Augmentation(1, True), torch.device(device)
+            kept = ImageSource(images, (0.5,), (0.5,), change, place=place)
+            kept = Examples.all_of(kept, torch.arange(40) % 2, 2)
+            found = []
+            for cache, workers in (("memory", 0), ("none", 0), ("none", 2)):
+                own = examples_from_dataset(rows, 2, device, Reader(cache=cache, workers=workers))
+                for part in (own, kept, join(own, own.select(torch.arange(3)))):
+                    draw = torch.Generator().manual_seed(0)
+                    batches = [*part.batches(16, draw, augment=True), part.sample(5, draw)]
+                    assert all(batch.x.device.type == place.type for batch in batches)
+                    found += [batch.x.cpu() for batch in batches]
+            return found
+
+        here = read("cpu")
+        with DEVICE:
+            there = read(NAME)
+        print(len(here), all(torch.equal(one, other) for one, other in zip(here, there, strict=True)))
+    """
+    assert answered(code) == ["36", "True"]
+
+
+def test_the_device_notices() -> None:
     """Tensors of two devices, float64 and waits are noticed; a test on it can fail."""
     code = """
         import torch
@@ -84,10 +121,14 @@ def test_the_device_notices(tmp_path: Path) -> None:
             torch.ones(2).to(NAME), x.cpu(), x.tolist(), x[x > 0]
             print(DEVICE.waits.total())
     """
+    assert answered(code) == ["RuntimeError", "TypeError", "RuntimeError", "9.0", "3.0", "3", "7"]
+
+
+def answered(code: str) -> list[str]:
+    """Return the words that indented code prints in a process of its own, beside the pretend device."""
     found = subprocess.run(
         [sys.executable, "-c", "\n".join(line[8:] for line in code.splitlines())],
         cwd=SCRIPT.parent, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert found.stdout.split() == [
-        "RuntimeError", "TypeError", "RuntimeError", "9.0", "3.0", "3", "7",
-    ], found.stderr  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()

@@ -209,3 +209,16 @@ def test_accuracy_counts_and_takes_nan_for_wrong() -> None:
         return logits
 
     assert accuracy(oracle, source, CPU) == pytest.approx(9 / 12)
+
+
+def test_measuring_keeps_no_graph() -> None:
+    """Else the activations of every batch stay in memory until the last."""
+    seen = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return torch.zeros(len(x), 3)
+
+    accuracy(model, examples(9), CPU, batch_size=4)
+    predict(model, examples(9), CPU, batch_size=4)
+    assert seen == [False] * 6

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_AT_ONCE = 2**26
+_AT_ONCE = 2**24
 """Similarities that are held at a time."""
 
 

@@ -165,7 +165,6 @@ def training_mode(model: nn.Module, mode: bool = True) -> Iterator[None]:
             module.training = former
 
 
-@torch.no_grad()
 def predict(
     model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batch_size: int = 1024
 ) -> Tensor:
@@ -173,6 +172,7 @@ def predict(
     return _logits(model, examples, numerics, examples.batches(batch_size))[0]
 
 
+@torch.no_grad()  # else the graph of every batch stays until the last
 def _logits(
     model: Callable[[Tensor], Tensor], examples: Examples, numerics: Numerics, batches: Iterable[Batch]
 ) -> tuple[Tensor, Tensor]:
