@@ -115,18 +115,14 @@ class Reader:
                 "(--workers 0) reads it in this one"
             ) from error
         try:
-            while True:
-                try:
-                    found = next(results)
-                except StopIteration:
-                    return
-                except RuntimeError as error:
-                    raise ExpungeError(
-                        f"a process that read the data ended ({error}); workers=0 (--workers 0) reads it in this one"
-                    ) from error
+            for found in results:
                 if isinstance(found, DataError):
                     raise found
                 yield found
+        except RuntimeError as error:
+            raise ExpungeError(
+                f"a process that read the data ended ({error}); workers=0 (--workers 0) reads it in this one"
+            ) from error
         finally:
             del results  # which ends the workers, while the error may live on
 
