@@ -1,12 +1,12 @@
 """Images per second of training and of REM's phases, ours beside a plain float32 loop, in one run.
 
 Usage: python benchmarks/training_speed.py [--batch 512] [--width 64] [--steps 4] [--threads N]
-       [--discovered 0.02]
+       [--discovered 0.02] [--profile]
 
 The plain loop is what a first implementation does: the full-width network, float32, contiguous memory, the
 unused half of the channels multiplied by zeros. Ours computes the base path only, in the precision and memory
 format that Numerics.choose() picks. Every pair runs alternately and the median is reported, so that a busy
-machine slows both.
+machine slows both. --profile tells, in place of that, which operations a training step spends its time in.
 """
 
 from __future__ import annotations
@@ -68,6 +68,33 @@ def stepper(model: nn.Module, objective: Objective, numerics: Numerics, batch: B
     return step
 
 
+KINDS = {
+    "convolution": ("convolution",),
+    "batch normalisation": ("batch_norm",),
+    "CELU": ("elu",),
+    "pooling": ("pool",),
+    "optimiser": ("Optimizer", "foreach", "addcmul", "lerp"),
+}
+
+
+def profiled(width: int, batch: Batch, numerics: Numerics, steps: int) -> None:
+    """Print the share of each kind of operation in a training step, and the images a second."""
+    step = stepper(network(width, False), cross_entropy, numerics, batch)
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(steps):
+            step()
+    spent = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    shares = dict.fromkeys((*KINDS, "all else"), 0.0)
+    for key, time_ in spent.items():
+        kind = next((kind for kind, words in KINDS.items() if any(w in key for w in words)), "all else")
+        shares[kind] += time_ / sum(spent.values())
+    for kind, share in shares.items():
+        print(f"{share:9.1%}  {kind}")
+    taken = statistics.median(step() for _ in range(steps))
+    print(f"{len(batch) / taken:9.1f} images/s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=512)
@@ -75,6 +102,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--discovered", type=float, default=0.02, help="share of the batch in the forget set")
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
@@ -83,6 +111,9 @@ def main() -> None:
     source = torch.Generator().manual_seed(0)
     x, y = torch.randn(size, 3, 32, 32, generator=source), torch.randint(0, 10, (size,), generator=source)
     batch = Batch(x.to(device), y.to(device), torch.arange(size, device=device))
+    if options.profile:
+        profiled(options.width, batch, ours, options.steps)
+        return
     cpu_batch = Batch(x, y, torch.arange(size))
     found = torch.zeros(size, dtype=torch.bool, device=device)
     found[: max(1, round(options.discovered * size))] = True
