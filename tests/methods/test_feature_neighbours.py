@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from expunge.data.examples import Examples
 from expunge.data.joined import in_memory
 from expunge.methods import feature_neighbours as module
-from expunge.methods.feature_neighbours import Neighbours, feature_neighbours, two_means
+from expunge.methods.feature_neighbours import Cut, Neighbours, feature_neighbours, two_means
 from expunge.methods.relearn import Relearn
 from expunge.seeding import generator
 from expunge.training.numerics import Numerics
@@ -357,3 +357,31 @@ def test_layers_that_do_not_run_and_networks_without_layers_are_no_error() -> No
     assert feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=0.5).found.any()
     alone = nn.Linear(24, 2)
     nobody(feature_neighbours(alone, train, known, NUMERICS, separation=SEPARATION, share=0.5))
+
+
+@dataclass
+class Same:
+    """A likeness that does not depend on the members."""
+
+    known: Tensor
+    values: Tensor
+
+    def __call__(self, member: Tensor) -> Tensor:
+        del member
+        return self.values
+
+
+def test_a_first_cut_that_lies_apart_stands_where_a_second_does_not() -> None:
+    draw = torch.Generator().manual_seed(0)
+    apart = torch.cat([torch.full((30,), 6.0), torch.zeros(170)]) + torch.randn(200, generator=draw)
+    likeness: Any = Same(of(torch.arange(10), 200), torch.rand(200, generator=draw))
+    parts = two_means(apart)
+    assert parts.separation > 4.5
+    assert two_means(likeness.values).separation < 4
+    above, good = module._refined(likeness, (apart, parts), 4.2)
+    assert torch.equal(above, apart > parts.threshold)
+    assert good is not None
+    assert good < 0.05
+    # A first cut that was read off the known ones needs a second.
+    _, good = module._refined(likeness, (apart, Cut(parts.threshold, 0.0)), 4.2)
+    assert good is None

@@ -134,10 +134,10 @@ def feature_neighbours(
         concentrated = binom.sf(count - 1, sum(of_label), overall[label] / len(train)) <= _CONCENTRATED
         maps = maps or _whitenings(model, train, layers, numerics)
         likeness = _Likeness(model, train.select(rows), known[rows], layers, maps, numerics)
-        above = _first_cut(likeness, bool(concentrated), separation)
-        if above is None:
+        first = _first_cut(likeness, bool(concentrated), separation)
+        if first is None:
             continue
-        above, expected = _refined(likeness, above, separation * (1.0 if concentrated else _ELSEWHERE))
+        above, expected = _refined(likeness, first, separation * (1.0 if concentrated else _ELSEWHERE))
         others = above & ~likeness.known
         if expected is not None and int(others.sum()) <= share * int((~likeness.known).sum()):
             found[rows] = others
@@ -145,30 +145,38 @@ def feature_neighbours(
     return Neighbours(found, good)
 
 
-def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> Tensor | None:
-    """Return bool (N,), who lies above the first cut; ``None`` if it says nothing."""
+def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> tuple[Tensor, Cut] | None:
+    """Return the likenesses and the first cut; ``None`` if it says nothing."""
     known = likeness.known
     count, values = int(known.sum()), likeness(known)
     # The likeness of an only member is to nothing.
     parts = two_means(values if count > 1 else values[~known])
     if count == 1:
-        return values > parts.threshold if parts.separation >= separation * _ELSEWHERE else None
+        return (values, parts) if parts.separation >= separation * _ELSEWHERE else None
     apart = parts.separation >= separation * _BEGINNING
     if not (apart or concentrated):
         return None
-    above = values > (parts.threshold if apart or count < _MANY else _best_cut(values, known))
+    if not apart and count >= _MANY:
+        # Where it is read off the known ones, the parts need not lie apart.
+        parts = Cut(_best_cut(values, known), 0.0)
+    above = values > parts.threshold
     inside, others = int(above[known].sum()), float(above[~known].float().mean())
     by_chance = float(binom.sf(inside - 1, count, others))
     level = _LIKE if not apart else 1.0 if concentrated else _BY_CHANCE
-    return above if inside >= _MEMBERS * count and by_chance <= level else None
+    return (values, parts) if inside >= _MEMBERS * count and by_chance <= level else None
 
 
-def _refined(likeness: _Likeness, above: Tensor, separation: float) -> tuple[Tensor, float | None]:
+def _refined(
+    likeness: _Likeness, first: tuple[Tensor, Cut], separation: float
+) -> tuple[Tensor, float | None]:
     """Compute the likeness from all above and cut again; return the last cut and the share of good ones above it.
 
-    The share is ``None`` where the parts never lie ``separation`` apart.
+    The share is ``None`` where the parts never lie ``separation`` apart, those of the first cut neither.
     """
-    known, expected, least = likeness.known, None, separation
+    known, least = likeness.known, separation
+    values, parts = first
+    above = values > parts.threshold
+    expected = _expected_good(values, parts, known) if parts.separation >= separation else None
     for _ in range(_ROUNDS):
         values = likeness(known | above)
         parts = two_means(values)
@@ -176,10 +184,16 @@ def _refined(likeness: _Likeness, above: Tensor, separation: float) -> tuple[Ten
         if parts.separation < least:
             break
         above, least = values > parts.threshold, parts.separation
-        below = values[~above].cpu().double()
-        tail = float(norm.sf(parts.threshold, float(below.mean()), max(float(below.std()), 1e-9)))
-        expected = min(1.0, len(below) * tail / max(1, int((above & ~known).sum())))
+        expected = _expected_good(values, parts, known)
     return above, expected
+
+
+def _expected_good(values: Tensor, parts: Cut, known: Tensor) -> float:
+    """Return the share of good ones above the cut, by the tail of a normal distribution fitted to those below."""
+    above = values > parts.threshold
+    below = values[~above].cpu().double()
+    tail = float(norm.sf(parts.threshold, float(below.mean()), max(float(below.std()), 1e-9)))
+    return min(1.0, len(below) * tail / max(1, int((above & ~known).sum())))
 
 
 class _Likeness:
