@@ -325,7 +325,7 @@ ADAM = replace(HOW, optimiser=Optimiser(name="adamw", lr=0.001))
     [
         (1.0, HOW, (0.4, 0.4, 1.0), 1.0),
         (0.96, HOW, (0.85, 0.85, 1.0), 1.0),
-        (1.0, ADAM, (0.55, 0.55, 1.0), 1.0),
+        (1.0, ADAM, (0.55, 0.4, 1.0), 1.0),
         (0.96, ADAM, (0.85, 0.85, 1.0), 1.0),
         (0.97, AUGMENTED, (0.4, 0.4, 1.0), 1.0),
         (0.96, AUGMENTED, (0.85, 0.85, 1.0), 0.25),  # it has memorised little

@@ -62,10 +62,10 @@ class Relearn(Method):
         least_steps: where the passes have fewer steps than these, the batch is halved, to 8 at the least, and then
             there are more passes.
         keep: share of the weights that is kept in step 2; 1 to leave them as they are. By default 0 where theta_0 is
-            known, 1 for other networks with layer normalisation, and for all others 0.4, or 0.55 where the optimiser
-            is "adam" or "adamw", whose steps have the size of the rate; 0.85 at least for a network that gives less
-            than 97 % of the retained examples their label (it has memorised little), and a quarter of the learning
-            rate if it was trained with augmentation.
+            known, 1 for other networks with layer normalisation, and for all others 0.4, or 0.55 with batch
+            normalisation and an optimiser of Adam's kind; 0.85 at least for a network that gives less than 97 % of
+            the retained examples their label (it has memorised little), and a quarter of the learning rate if it was
+            trained with augmentation.
         early_learning: weight of the term that holds the network to what it learns first; it keeps wrong labels
             that nobody listed from being memorised.
         memory: share of the former average that an average prediction keeps.

@@ -16,7 +16,7 @@ from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
 from expunge.methods.feature_neighbours import Neighbours, feature_neighbours
-from expunge.training.batchnorm import recalibrate
+from expunge.training.batchnorm import batch_norms, recalibrate
 from expunge.training.class_shares import bring_back_lost_classes
 from expunge.training.continued import Continued
 from expunge.training.frozen_prefix import FrozenPrefix
@@ -328,12 +328,12 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
 def usual_share(model: nn.Module, optimiser: str = "sgd") -> float:
     """Return the share of the weights that is kept where those the training began from are not known.
 
-    A step of Adam has the size of the learning rate whatever the gradient is, so that a few passes bring fewer weights
-    back. Networks with layer norms do not come back at all.
+    A step of Adam has the size of the learning rate whatever the gradient is, so that a few passes turn fewer of the
+    weights before a batch norm, whose direction alone counts. Networks with layer norms do not come back at all.
     """
     if any(isinstance(module, nn.LayerNorm) for module in model.modules()):
         return 1.0
-    return 0.4 if optimiser == "sgd" else 0.55
+    return 0.55 if optimiser != "sgd" and batch_norms(model) else 0.4
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
