@@ -19,7 +19,7 @@ _LARGEST = 2.0
 """By how much a bias is changed at most."""
 _PROBE = 64
 _CLOSE = 0.05
-"""Share of the change within which the logits must have followed the bias."""
+"""Share of the largest logit, or of 1, within which the logits must have followed the bias."""
 
 
 @torch.no_grad()
