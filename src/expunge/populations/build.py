@@ -109,8 +109,8 @@ class Crew:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 _settled(future)
-            done += len(finished)
-            progress(done / len(jobs))
+                done += 1
+                progress(done / len(jobs))
 
     def _started(self) -> LocalEngine:
         if self._engine is None:
