@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import method_results
 import typer
+import typeset
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -129,7 +132,9 @@ def _settings(kind: type[Any]) -> str:
     for each in dataclasses.fields(kind):
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
         tried = f" `tune` tries {_cell(str(space[each.name]))}." if each.name in space else ""
-        lines.append(f"| `{each.name}` = `{default!r}` | {_cell(told.get(each.name, ''))}{tried} |")
+        lines.append(
+            f"| `{each.name}` = `{default!r}` | {typeset.inline(_cell(told.get(each.name, '')), strict=True)}{tried} |"
+        )
     return "\n".join([*lines, ""]) + "\n" if len(lines) > 4 else ""
 
 
@@ -166,18 +171,28 @@ def _unit(kind: type[Metric]) -> str:
     return "fraction, in [0, 1]" if kind.unit == "fraction" else kind.unit or "none"
 
 
-def _formula(kind: type[Metric]) -> str:
-    """Return the definitions of the public functions of the metric's module."""
-    module = inspect.getmodule(kind)
-    found = [
+def _formula(kind: type[Any]) -> str:
+    """Return the definitions of the public functions that a metric names or calls."""
+    module = sys.modules[kind.__module__]
+    told = [_function(name) for name in re.findall(r":func:`~?([\w.]+)`", kind.__doc__ or "")]
+    source = "".join(inspect.getsource(each) for each in kind.__mro__ if each.__module__ == kind.__module__)
+    called = [
         each for name, each in inspect.getmembers(module, inspect.isfunction)
-        if each.__module__ == kind.__module__ and not name.startswith("_")
+        if each.__module__.startswith("expunge.metrics.") and not name.startswith("_")
+        and re.search(rf"\b{name}\b", source) and "Evaluated" not in str(inspect.signature(each))
     ]  # fmt: skip
     parts = []
-    for each in found:
+    for each in dict.fromkeys([*filter(None, told), *called]):
         summary, body = _docstring(each)
-        parts.append(f"### `{each.__name__}{inspect.signature(each)}`\n\n{summary}\n\n{body}\n")
+        signature = re.sub(r"(: |-> )'([^']+)'", r"\1\2", str(inspect.signature(each)))
+        parts.append(f"### `{each.__name__}{signature}`\n\n{summary}\n\n{body}\n")
     return "\n## Definition\n\n" + "\n".join(parts) if parts else ""
+
+
+def _function(path: str) -> Callable[..., Any] | None:
+    """Return what a reference of a docstring leads to, if it is a public path."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name) if module else None
 
 
 def commands_page() -> str:
@@ -203,14 +218,15 @@ def commands_page() -> str:
 
 
 def _docstring(target: Any) -> tuple[str, str]:
-    """Return the first line and the rest of a docstring as Markdown; formulas become code."""
+    """Return the first line and the rest of a docstring as Markdown; formulas are typeset."""
     text = inspect.getdoc(target) or ""
     first, _, rest = text.partition("\n")
-    return _links(first), "\n".join(_blocks(rest))
+    formula = _is_formula([first], after=False)
+    return typeset.inline(_links(first), strict=not formula), "\n".join(_blocks(rest))
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yield a docstring's paragraphs as Markdown; those with a formula, and the steps around them, stay as they are."""
+    """Yield a docstring's paragraphs as Markdown; those with a formula, and the steps around them, keep their lines."""
     formula = list[str]()
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.splitlines()
@@ -218,27 +234,30 @@ def _blocks(text: str) -> Iterator[str]:
             formula.append(block)
             continue
         if formula:
-            yield _code(formula)
+            yield _formulas(formula)
             formula = []
         if not lines:
             continue
         if section := _SECTION.match(lines[0]):
             if section[1] != "Args":  # the settings have a table of their own
                 yield f"**{section[1]}**\n"
-                yield from (f"- `{name}`: {_links(told)}" for name, told in _items(block, section[1]))
+                items = [f"- `{name}`: {_prose(told)}" for name, told in _items(block, section[1])]
+                yield from items or [_prose(" ".join(_joined(lines[1:])))]
                 yield ""
         else:
             named = _NAMED.match(block)
             told = block[named.end() :].splitlines() if named else lines
-            said = _links(" ".join(_joined(told)) if not _is_list(told) else _listed(told))
+            if named and named[1] == "Symbols":
+                yield f"**Symbols:** {typeset.inline(' '.join(_joined(told)))}\n"
+                continue
+            said = _prose(" ".join(_joined(told)) if not _is_list(told) else _listed(told))
             yield (f"**{_links(named[0][:-2])}:** {said}" if named else said) + "\n"
     if formula:
-        yield _code(formula)
+        yield _formulas(formula)
 
 
-def _code(blocks: list[str]) -> str:
-    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1", "\n\n".join(blocks)).replace("``", "")
-    return f"```text\n{text}\n```\n"
+def _formulas(blocks: list[str]) -> str:
+    return typeset.block(re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", "\n\n".join(blocks)))
 
 
 def _listed(lines: list[str]) -> str:
@@ -278,6 +297,10 @@ def _items(text: str, section: str) -> Iterator[tuple[str, str]]:
             if name:
                 yield name, " ".join(told)
             inside, name = False, ""
+
+
+def _prose(text: str) -> str:
+    return typeset.inline(_links(text), strict=True)
 
 
 def _links(text: str) -> str:
