@@ -74,7 +74,7 @@ def first_training(
 
         RECIPE.train(model, train, seed, numerics, Meter(numerics.device), objective=objective)
     took = time.process_time() - began
-    save_file(dict(model.state_dict()), file)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
     seconds.write_text(str(took))
     return model, recorded, took
 
