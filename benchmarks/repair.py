@@ -220,7 +220,7 @@ class Case:
             self.say(name, listed, {"exit": done.returncode, "said": said}, {})
             return
         report = json.loads((out / "report.json").read_text())
-        before, after = read_checkpoint(self.checkpoint), read_checkpoint(out / "checkpoint.pt")
+        before, after = read_checkpoint(self.checkpoint), read_checkpoint(out / report["written"])
         cost = report["cost"]
         model = self.model()
         load_weights(model, after)

@@ -357,7 +357,7 @@ def test_left_to_itself_it_chooses_as_clean_does() -> None:
     data = dataset()
     model = trained(dense(), data)
     short = Recipe(epochs=2, batch_size=16, optimiser=Optimiser(lr=0.05), augment=False)
-    long = replace(short, epochs=40)
+    long = replace(short, epochs=80)
     assert unlearn(model, data, **gently()).method.name == "relearn"
     assert unlearn(model, data, recipe=long, discovery=1.0, **gently()).method.name == "relearn"
     dear: dict[str, Any] = {"forget": [0, 7, 11], "recipe": short, "device": "cpu"}

@@ -332,13 +332,26 @@ ADAM = replace(HOW, optimiser=Optimiser(name="adamw", lr=0.001))
     ],
 )
 def test_what_is_kept_depends_on_the_network_and_on_whether_it_has_memorised(
-    known: float, how: Continued, expected: tuple[float, float, float], factor: float
+    known: float,
+    how: Continued,
+    expected: tuple[float, float, float],
+    factor: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("expunge.methods.relearning._SMALL", 0)
     case = vector_case()
     cases = (convolutional_case(), case, replace(case, model=Tokens()))
     runs = [run_of(Relearn(), each, how) for each in cases]
     assert [run._choose(known) for run in runs] == [factor] * 3
     assert tuple(run.keep for run in runs) == expected
+
+
+def test_more_is_kept_where_there_is_little_to_come_back_with() -> None:
+    case = vector_case()
+    runs = [run_of(Relearn(), each, HOW) for each in (case, replace(case, model=Tokens()))]
+    for run in runs:
+        run._choose(1.0)
+    assert [run.keep for run in runs] == [0.7, 1.0]
 
 
 @pytest.mark.parametrize("known", [1.0, 0.5])

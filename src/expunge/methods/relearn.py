@@ -16,8 +16,8 @@ from expunge.training.continued import continued
 from expunge.training.frozen_prefix import frozen_prefix
 from expunge.training.recipe import Optimiser, Recipe
 
-_SMALLEST_BATCH = 8
-"""That a batch is halved to: batch normalisation makes little of fewer."""
+_SMALLEST_BATCH = 16
+"""That a batch is halved to: with 8 a rare class is hardly told from the others (results/relearn.md)."""
 _NEIGHBOURS = 0.4
 """Epochs that a forward pass, and the search, cost."""
 _ATTEMPTS = 3
@@ -59,11 +59,12 @@ class Relearn(Method):
 
     Args:
         epochs: passes over the training set, at least 2.
-        least_steps: where the passes have fewer steps than these, the batch is halved, to 8 at the least, and then
-            there are more passes.
+        least_steps: where the passes have fewer steps than these, the batch is halved, to 16 at the least, and
+            then there are more passes.
         keep: share of the weights that is kept in step 2; 1 to leave them as they are. By default 0 where theta_0 is
             known, 1 for other networks with layer normalisation, and for all others 0.4, or 0.55 with batch
-            normalisation and an optimiser of Adam's kind; 0.85 at least for a network that gives less than 97 % of
+            normalisation and an optimiser of Adam's kind; 0.7 at least where there are fewer than 1,000 examples to
+            come back with; 0.85 at least for a network that gives less than 97 % of
             the retained examples their label (it has memorised little), and a quarter of the learning rate if it was
             trained with augmentation.
         early_learning: weight of the term that holds the network to what it learns first; it keeps wrong labels

@@ -45,6 +45,9 @@ _MEMORISED = 0.97
 _KEPT_UNMEMORISED = 0.85
 """Share of the weights that is kept where it has not, at least; and, with augmentation, the factor on the rate."""
 _RATE_UNMEMORISED = 0.25
+_SMALL = 1000
+"""Training examples below which a network comes back too little from losing more than the rest of this share."""
+_KEPT_SMALL = 0.7
 _CLAMP = 1e-4
 """Keeps log(1 - <p, t>) finite, as in the published code."""
 
@@ -171,6 +174,8 @@ class Run:
         """
         method = self.method
         keep, rate = usual_share(self.model, self.how.optimiser.name), 1.0
+        if len(self.train) < _SMALL:
+            keep = max(keep, _KEPT_SMALL)
         if self.request.start is not None:
             keep = 0.0
         elif before < _MEMORISED:
