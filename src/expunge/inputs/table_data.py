@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from expunge.data.joined import TensorSource
@@ -112,8 +113,10 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
                 f"{where} has no column {name!r}{near_miss(name, table.column_names)}; it has "
                 f"{first_few(table.column_names, 8)}"
             )
-    label = _label_column(table, options, where)
-    feature = table.features[label]
+    # Every look at table.features copies all of them: with a column a pixel that is most of the time.
+    features = table.features
+    label = _label_column(features, options, where)
+    feature = features[label]
     values = table.with_format(None)[label][:]
     names = tuple(getattr(feature, "names", None) or ())
     if names:
@@ -121,14 +124,15 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
         values = [None if value == -1 else value for value in values]
     what = f"{where}, column {label!r}"
     labels, classes, named = number_labels(values, options.classes, what, names)
-    inputs = _input_columns(table, label, options, where)
+    inputs = _input_columns(table, features, label, options, where)
     if label in inputs:
         raise DataError(f"{where}: column {label!r} is the label and an input too; leave it out of --inputs")
+    taken_in = {*inputs}
     columns = _Columns(
-        table, [n for n in table.column_names if n not in inputs and _dtype(table, n) is not None]
+        table, [name for name in features if name not in taken_in and _dtype(features, name) is not None]
     )
-    read = _read(table, inputs, options, where)
-    left = [name for name in table.column_names if name not in (*inputs, label)]
+    read = _read(table, features, inputs, options, where)
+    left = [name for name in features if name not in taken_in and name != label]
     left_out = f"; left out: {first_few(left, 8)}" if left else ""
     taken = first_few(list(map(repr, inputs)), 8)
     notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
@@ -154,38 +158,40 @@ class _Columns(Mapping[str, Sequence[Any]]):
         return len(self._names)
 
 
-def _dtype(table: Any, name: str) -> str | None:
+def _dtype(features: Mapping[str, Any], name: str) -> str | None:
     """Type of a column of single values; ``None`` for images, lists and the like."""
-    feature = table.features[name]
+    feature = features[name]
     kinds = ("Value", "ClassLabel")
     return str(feature.dtype) if type(feature).__name__ in kinds else None
 
 
-def _label_column(table: Any, options: DataOptions, where: str) -> str:
+def _label_column(features: Mapping[str, Any], options: DataOptions, where: str) -> str:
     if options.label:
         return options.label
-    kinds = [name for name in table.column_names if type(table.features[name]).__name__ == "ClassLabel"]
+    kinds = [name for name in features if type(features[name]).__name__ == "ClassLabel"]
     if len(kinds) == 1:
         return str(kinds[0])
     for name in _LABELS:
-        if name in table.column_names:
+        if name in features:
             return name
     raise DataError(
-        f"{where}: no column of labels was found among {first_few(table.column_names, 8)}; name it with --label"
+        f"{where}: no column of labels was found among {first_few(list(features), 8)}; name it with --label"
     )
 
 
-def _input_columns(table: Any, label: str, options: DataOptions, where: str) -> list[str]:
+def _input_columns(
+    table: Any, features: Mapping[str, Any], label: str, options: DataOptions, where: str
+) -> list[str]:
     if options.inputs:
         return list(options.inputs)
-    rest = [name for name in table.column_names if name != label]
-    images = [name for name in rest if type(table.features[name]).__name__ == "Image"]
-    texts = [name for name in rest if "string" in (_dtype(table, name) or "")]
-    lists = [name for name in rest if _dtype(table, name) is None and name not in images]
+    rest = [name for name in features if name != label]
+    images = [name for name in rest if type(features[name]).__name__ == "Image"]
+    texts = [name for name in rest if "string" in (_dtype(features, name) or "")]
+    lists = [name for name in rest if _dtype(features, name) is None and name not in images]
     numbers = [
         name
         for name in rest
-        if (_dtype(table, name) or "").startswith(("float", "double", "int", "uint"))
+        if (_dtype(features, name) or "").startswith(("float", "double", "int", "uint"))
         and name.lower() not in _ABOUT_ROWS
     ]
     if options.tokenizer and texts:
@@ -205,7 +211,7 @@ def _input_columns(table: Any, label: str, options: DataOptions, where: str) -> 
         return numbers
     tokenizer = " and --tokenizer FOLDER if it is text" if texts and not options.tokenizer else ""
     raise DataError(
-        f"{where}: which columns the model reads is not clear; it has {first_few(table.column_names, 8)}. Name them "
+        f"{where}: which columns the model reads is not clear; it has {first_few(list(features), 8)}. Name them "
         f"with --inputs{tokenizer}"
     )
 
@@ -232,26 +238,31 @@ def _no_number(where: str, name: str, values: Sequence[Any], row: int) -> str:
     )
 
 
-def _read(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
-    first = table.features[inputs[0]]
-    if type(first).__name__ == "Image":
+def _read(
+    table: Any, features: Mapping[str, Any], inputs: list[str], options: DataOptions, where: str
+) -> Inputs:
+    if type(features[inputs[0]]).__name__ == "Image":
         return _images(table, inputs, options, where)
-    if all("string" in (_dtype(table, name) or "") for name in inputs):
+    if all("string" in (_dtype(features, name) or "") for name in inputs):
         texts = {name: table.with_format(None)[name][:] for name in inputs}
         tokens, note = tokenize(texts, options, where)
         return Inputs(TensorSource(tokens.to(options.device)), (note,))
-    plain = table.with_format(None)
-    if len(inputs) == 1 and _dtype(table, inputs[0]) is None:
-        return _lists(plain[inputs[0]][:], inputs[0], options, where)
-    columns = []
-    for name in inputs:
-        values = plain[name][:]
-        found = [_number(value) for value in values]
-        if None in found:
-            raise DataError(_no_number(where, name, values, found.index(None)))
-        columns.append(np.asarray(found, dtype=np.float32))
-    stacked = read_inputs(where, np.stack(columns, axis=1))
+    if len(inputs) == 1 and _dtype(features, inputs[0]) is None:
+        return _lists(table.with_format(None)[inputs[0]][:], inputs[0], options, where)
+    arrow = table.select_columns([*dict.fromkeys(inputs)]).with_format("arrow")[:]
+    stacked = read_inputs(where, np.stack([_numbers(arrow[name], name, where) for name in inputs], axis=1))
     return Inputs(TensorSource(stacked.to(options.device)), (f"{len(inputs)} numbers a row, as they are",))
+
+
+def _numbers(column: Any, name: str, where: str) -> npt.NDArray[np.float32]:
+    """Return a column of Arrow as float32 (N,)."""
+    if column.null_count == 0 and str(column.type).startswith(("int", "uint", "float", "double")):
+        return np.asarray(column.to_numpy(), dtype=np.float64).astype(np.float32)
+    values = column.to_pylist()
+    found = [_number(value) for value in values]
+    if None in found:
+        raise DataError(_no_number(where, name, values, found.index(None)))
+    return np.asarray(found, dtype=np.float32)
 
 
 def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
