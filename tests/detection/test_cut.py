@@ -45,3 +45,14 @@ def test_whether_known_ones_stand_out() -> None:
     scores = torch.arange(100, dtype=torch.float64)
     assert stand_out(scores, scores >= 94)
     assert not stand_out(scores, scores % 20 == 0)
+
+
+def test_one_known_example_that_happens_to_stand_on_top_makes_no_list() -> None:
+    others = torch.linspace(0, 0.9, 1000)
+    mine = torch.tensor([0.99, 0.85, 0.84, 0.83, 0.82, 0.81, 0.5, 0.4, 0.3])
+    known = torch.arange(1009) >= 1000
+    cut = known_cut(torch.cat([others, mine]), known)
+    assert cut.recall >= 2 / 9
+    assert 50 <= cut.count <= 200
+    alone = known_cut(torch.tensor([0.1, 0.2, 0.9]), torch.tensor([False, False, True]))
+    assert (alone.count, alone.recall) == (0, 1.0)

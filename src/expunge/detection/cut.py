@@ -15,6 +15,8 @@ _LIMIT = 1.0
 
 _ENOUGH = 0.2
 """Share of the known ones above a cut from which the numbers there are more than chance."""
+_ALONE = 2
+"""Known ones above a cut below which it may be the luck of one that stands among the very first."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def known_cut(scores: Tensor, known: Tensor) -> Cut:
     """Return the cut with the largest r^2 / q, just below the score of a known example.
 
     r is the share of the known ones above, q that of all the others: r^2 / q is proportional to F1 squared where
-    the known ones are a random draw of the bad ones. r is its lower limit (Wilson's, one standard error).
+    the known ones are a random draw of the bad ones. r is its lower limit (Wilson's, one standard error). Cuts above
+    fewer than a fifth of the known ones, or one alone, are left out.
 
     Args:
         scores: float (N,), higher is more suspicious.
@@ -56,7 +59,8 @@ def known_cut(scores: Tensor, known: Tensor) -> Cut:
     above = len(others) - torch.searchsorted(others, mine, side="left")
     share = above.clamp(min=1).double() / len(others)
     merit = lower_limit(recall, m).square() / share
-    best = int(merit.argmax())
+    enough = recall >= max(_ENOUGH, min(_ALONE, m) / m)
+    best = int(merit.masked_fill(~enough, -1.0).argmax())
     return Cut(int(above[best]), float(recall[best]), float(merit[best]))
 
 
