@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 
-from expunge.data.examples import Examples
+from expunge.data.examples import Examples, read_labels
 from expunge.data.joined import join
 from expunge.data.mapped import MappedSource, examples_from_dataset
 from expunge.data.reader import Reader
@@ -293,3 +293,11 @@ def test_an_input_that_is_not_finite_is_not_kept_unseen() -> None:
     x[17, 1] = torch.nan
     with pytest.raises(DataError, match="input 17 contains NaN or inf"):
         examples_from_dataset(TensorDataset(x, torch.arange(20) % 2), 2)
+
+
+def test_labels_alone_are_those_of_the_items() -> None:
+    data = TensorDataset(torch.zeros(3, 2), torch.tensor([4, 0, 7]))
+    data.targets = [1, 1, 1]  # type: ignore[attr-defined]
+    assert torch.equal(read_labels(data), torch.tensor([4, 0, 7]))
+    with pytest.raises(DataError, match="map-style"):
+        read_labels(iter([1]))

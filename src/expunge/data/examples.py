@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import InitVar, dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -160,6 +160,24 @@ def batch_count(examples: int, size: int) -> int:
     """Return how many batches a shuffled pass over so many examples has."""
     lone = examples % size == 1 and 1 < size < examples
     return math.ceil(examples / size) - lone
+
+
+def read_labels(dataset: Any) -> Tensor:
+    """Return the labels int64 (N,) of a map-style dataset as ``unlearn`` reads them, whatever the number of classes.
+
+    Args:
+        dataset: of (input, label) pairs, or dictionaries.
+
+    Raises:
+        DataError: not a map-style dataset, an empty one, items that are no pairs, or labels that are no whole numbers.
+    """
+    from expunge.data.mapped import (  # which reads into the examples of here
+        MappedSource,
+        as_pairs,
+        numbered_labels,
+    )
+
+    return numbered_labels(MappedSource(as_pairs(dataset)))
 
 
 def check_labels(labels: Tensor, n_classes: int) -> None:

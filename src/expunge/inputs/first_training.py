@@ -20,7 +20,7 @@ from expunge.methods.gradient import GradientMethod
 from expunge.methods.relearn import Relearn
 from expunge.seeding import generator
 from expunge.tasks.base import Split
-from expunge.training.continued import continued
+from expunge.training.continued import completed, continued
 from expunge.training.cost import Meter
 from expunge.training.initialisation import matching
 from expunge.training.numerics import Numerics
@@ -88,7 +88,7 @@ def first_training(
     if recipe is not None:
         # Networks of these packages are rarely trained from a fresh initialisation.
         tuned = base is not None or folder is not None or kind in ("transformers", "timm")
-        return FirstTraining(recipe, "from --recipe", not tuned, start, file)
+        return FirstTraining(completed(recipe, model), "from --recipe", not tuned, start, file)
     found, source = (None, "") if folder is None else _of_trainer(folder)
     return FirstTraining(found, source, False, start, file)
 
@@ -127,8 +127,7 @@ def trained_on(
                 augment=method.augment, generator=generator(seed, "unlearning", "rate"), meter=meter,
             )  # fmt: skip
         name, rate, size = found.optimiser.name, found.optimiser.lr, found.batch_size
-        follows = first.recipe is not None and method.optimiser in (None, name)
-        why = found.why
+        follows, why = found.follows, found.why
         tried = {} if follows or method.lr is not None else {"optimiser": name, "lr": rate}
     elif isinstance(method, GradientMethod):
         name, rate, size = method.optimiser, method.lr, method.batch_size

@@ -31,7 +31,8 @@ from expunge.repair.job import Report
 from expunge.repair.loaded import Loaded, build_loaded, load
 from expunge.store.atomic import write_output
 from expunge.store.weights import WeightStore
-from expunge.training.recipe import Recipe
+from expunge.training.continued import completed
+from expunge.training.recipe import PartialRecipe, Recipe
 
 _LABELS: Mapping[Purpose | None, Labels | None] = {"heal": "wrong", "forget": "right", None: None}
 
@@ -236,7 +237,10 @@ def _train(
 
 
 def _recipe(job: AuditJob, loaded: Loaded) -> Recipe:
-    return job.recipe or short_training(len(loaded.data) - len(loaded.forget.positions), augment=True)
+    if job.recipe is None:
+        return short_training(len(loaded.data) - len(loaded.forget.positions), augment=True)
+    recipe = completed(job.recipe, loaded.model)
+    return recipe.plain() if isinstance(recipe, PartialRecipe) else recipe
 
 
 def _population(

@@ -176,7 +176,7 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
             method=method,
             seed=job.seed,
             device=prepared.numerics.device,
-            recipe=job.recipe if Needs.RECIPE in method.needs else prepared.first.recipe,
+            recipe=None if job.recipe is None and Needs.RECIPE in method.needs else prepared.first.recipe,
             base=prepared.first.start,
             unseen=prepared.split.unseen,
             codes=prepared.codes,

@@ -14,7 +14,7 @@ from expunge.inputs.specification import plain_value
 from expunge.inputs.training_data import DataOptions
 from expunge.registry import METHODS
 from expunge.settings import make_settings
-from expunge.training.recipe import Optimiser, Recipe
+from expunge.training.recipe import Optimiser, PartialRecipe, Recipe
 
 Report = Callable[[float, str], None]
 """Receives the share of the work that is done, in [0, 1], and what is being done."""
@@ -109,8 +109,10 @@ def read_settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def read_recipe(texts: Sequence[str]) -> Recipe | None:
+def read_recipe(texts: Sequence[str]) -> PartialRecipe | None:
     """Return the recipe of ``field=value`` texts, ``None`` for no text; ``optimiser.lr=0.05`` goes deeper.
+
+    It knows which fields were stated: nobody trains a transformer with the optimiser that is the default of recipes.
 
     Raises:
         InvalidInput: an unknown field or a value out of range.
@@ -127,4 +129,5 @@ def read_recipe(texts: Sequence[str]) -> Recipe | None:
     inner = {name.partition(".")[2]: value for name, value in settings.items() if "." in name}
     plain = {name: value for name, value in settings.items() if "." not in name}
     optimiser = make_settings(Optimiser, inner, "--recipe optimiser")
-    return make_settings(Recipe, {**plain, "optimiser": optimiser}, "--recipe")
+    made = {**plain, "optimiser": optimiser, "stated": tuple(settings)}
+    return make_settings(PartialRecipe, made, "--recipe")

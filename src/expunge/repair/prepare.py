@@ -31,6 +31,7 @@ from expunge.repair.loaded import Loaded, load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
+from expunge.training.recipe import rate_known
 
 _OPTION = {
     Needs.RECIPE: "how the model was first trained (--recipe epochs=... --recipe batch_size=...)",
@@ -158,9 +159,8 @@ def _method(
     first: FirstTraining,
 ) -> tuple[Choice, Method, dict[str, object]]:
     # What a trainer left says how to train on; it cannot be followed from a fresh initialisation.
-    request = Request(
-        split, seed=job.seed, numerics=numerics, recipe=job.recipe, codes=codes, start=first.start
-    )
+    known = None if job.recipe is None else first.recipe
+    request = Request(split, seed=job.seed, numerics=numerics, recipe=known, codes=codes, start=first.start)
     there = request.available if job.retain else request.available & ~Needs.RETAIN
     situation = replace(
         situation_of(
@@ -200,7 +200,8 @@ def _attachable(model: nn.Module, x: Tensor) -> bool:
 
 def _configured(job: Job, name: str, split: Split, first: FirstTraining) -> tuple[Method, dict[str, object]]:
     kind = type(load_method(name))
-    started = starting_settings(kind, len(split.train), job.purpose, first.recipe)
+    followed = first.recipe if rate_known(first.recipe) else None
+    started = starting_settings(kind, len(split.train), job.purpose, followed)
     if job.force and "least_learned" in kind.__dataclass_fields__:
         started["least_learned"] = 0.0
     # A learning rate belongs to its optimiser.

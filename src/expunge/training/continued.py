@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,9 +14,13 @@ from expunge.training.batchnorm import batch_norms
 from expunge.training.cost import Meter
 from expunge.training.loop import accuracy, cross_entropy, fit
 from expunge.training.numerics import Numerics
-from expunge.training.recipe import Optimiser, Recipe
+from expunge.training.recipe import Optimiser, PartialRecipe, Recipe, rate_known
 
 _RATES = {"sgd": (0.1, 0.03, 0.01, 0.003, 0.001), "adamw": (2e-3, 5e-4, 1e-4, 3e-5)}
+_USUAL = {"sgd": Optimiser().lr, "adam": 1e-3, "adamw": 1e-3}
+"""Learning rates to train with where nobody says, and nothing can be tried."""
+_OF_SGD = 0.01
+"""Learning rate from which an optimiser that nobody names is taken for SGD: Adam is not run at so much."""
 _DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}
 _BATCH = 64
 _STEPS = 12
@@ -43,6 +47,39 @@ class Continued:
     augment: bool
     why: str
 
+    @property
+    def follows(self) -> bool:
+        """Whether that is the first training."""
+        return self.why == _AS_FIRST
+
+
+_AS_FIRST = "as in the first training"
+
+
+def usual_optimiser(model: nn.Module) -> str:
+    """Return the name of the optimiser that networks of this kind are trained with."""
+    return "sgd" if batch_norms(model) else "adamw"
+
+
+def completed(recipe: Recipe, model: nn.Module) -> Recipe:
+    """Return ``recipe`` with an optimiser that is usual for the kind of network, as far as nobody stated it."""
+    if not isinstance(recipe, PartialRecipe):
+        return recipe
+    given = {name.partition(".")[2]: True for name in recipe.stated if name.startswith("optimiser.")}
+    first = recipe.optimiser
+    name = first.name
+    if "name" not in given:
+        name = "sgd" if "lr" in given and first.lr >= _OF_SGD else usual_optimiser(model)
+    return replace(
+        recipe,
+        optimiser=replace(
+            first,
+            name=name,
+            lr=first.lr if "lr" in given else _USUAL[name],
+            weight_decay=first.weight_decay if "weight_decay" in given else _DECAY[name],
+        ),
+    )
+
 
 def continued(
     model: nn.Module,
@@ -61,8 +98,8 @@ def continued(
 ) -> Continued:
     """Return how to train ``model`` on; what is given comes first, then ``recipe``, then the network's kind.
 
-    Without a recipe and a rate, the highest of a few rates is taken at which a copy keeps four fifths of its accuracy
-    on a batch of ``examples`` over a dozen steps, or the lowest rate if it keeps that at none.
+    Where neither a recipe nor anything else says the rate, the highest of a few is taken at which a copy keeps four
+    fifths of its accuracy on a batch of ``examples`` over a dozen steps, or the lowest rate if it keeps that at none.
 
     Args:
         model: in place for ``numerics``; left as it is.
@@ -85,7 +122,8 @@ def continued(
         raise InvalidInput(
             "every parameter is frozen, so nothing can be trained; unfreeze the last layers at least"
         )
-    if recipe is not None and optimiser in (None, recipe.optimiser.name):
+    recipe = None if recipe is None else completed(recipe, model)
+    if recipe is not None and rate_known(recipe) and optimiser in (None, recipe.optimiser.name):
         first = recipe.optimiser
         return Continued(
             optimiser=Optimiser(
@@ -96,9 +134,10 @@ def continued(
             ),
             batch_size=batch_size or recipe.batch_size,
             augment=(recipe.augment if augment is None else augment) and examples.augments,
-            why="as in the first training",
+            why=_AS_FIRST,
         )
-    name = optimiser or ("sgd" if batch_norms(model) else "adamw")
+    usual = usual_optimiser(model) if recipe is None or rate_known(recipe) else recipe.optimiser.name
+    name = optimiser or usual
     decay = _DECAY[name] if weight_decay is None else weight_decay
     size = batch_size or (_BATCH if recipe is None else recipe.batch_size)
     rate, why = lr, "as was asked for"
@@ -112,7 +151,8 @@ def continued(
     return Continued(
         optimiser=Optimiser(name=name, lr=rate, momentum=momentum, weight_decay=decay),
         batch_size=size,
-        augment=bool(augment) and examples.augments,
+        augment=bool(recipe is not None and recipe.augment if augment is None else augment)
+        and examples.augments,
         why=why,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -215,3 +215,23 @@ def _train_there(
 ) -> tuple[dict[str, Tensor], int]:
     meter = Meter(numerics.device)
     return recipe.train(model, examples, seed, numerics, meter).state_dict(), meter.sample_gradients
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartialRecipe(Recipe):
+    """A recipe of which somebody stated a part; the other fields stand in for what is not known.
+
+    Args:
+        stated: names of the fields that were, those of the optimiser as "optimiser.lr".
+    """
+
+    stated: tuple[str, ...] = ()
+
+    def plain(self) -> Recipe:
+        """Return the same as a recipe that is simply followed."""
+        return Recipe(**{each.name: getattr(self, each.name) for each in fields(Recipe)})
+
+
+def rate_known(recipe: Recipe | None) -> bool:
+    """Return whether the learning rate of ``recipe`` is that of the first training."""
+    return recipe is not None and (not isinstance(recipe, PartialRecipe) or "optimiser.lr" in recipe.stated)
