@@ -13,10 +13,10 @@ from expunge.data.joined import in_memory, join
 from expunge.errors import Diverged, InvalidInput
 from expunge.seeding import generator
 from expunge.training import continued as module
-from expunge.training.continued import Continued, continued
+from expunge.training.continued import Continued, completed, continued
 from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
-from expunge.training.recipe import Optimiser, Recipe
+from expunge.training.recipe import Optimiser, PartialRecipe, Recipe, rate_known
 
 NUMERICS = Numerics(channels_last=False)
 RECIPE = Recipe(
@@ -148,3 +148,40 @@ def test_the_trial_s_gradients_are_counted() -> None:
 def test_everything_frozen(recipe: Recipe | None) -> None:
     with pytest.raises(InvalidInput, match=r"every parameter is frozen.*unfreeze the last layers at least"):
         found(plain().requires_grad_(False), recipe)
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "model", "expected"),
+    [
+        ((), {}, plain, ("adamw", 1e-3, 0.01)),
+        ((), {}, normalised, ("sgd", 0.025, 5e-4)),
+        (("optimiser.name",), {"name": "adam"}, normalised, ("adam", 1e-3, 0.0)),
+        (("optimiser.lr",), {"lr": 2e-5}, plain, ("adamw", 2e-5, 0.01)),
+        (("optimiser.lr",), {"lr": 0.05}, plain, ("sgd", 0.05, 5e-4)),  # nobody runs Adam at so much
+        (("optimiser.weight_decay",), {"weight_decay": 0.3}, plain, ("adamw", 1e-3, 0.3)),
+    ],
+)
+def test_what_nobody_stated_is_usual_for_the_network(
+    stated: tuple[str, ...], given: dict[str, Any], model: Any, expected: tuple[str, float, float]
+) -> None:
+    recipe = PartialRecipe(epochs=7, optimiser=Optimiser(**given), stated=("epochs", *stated))
+    made = completed(recipe, model())
+    assert (made.optimiser.name, made.optimiser.lr, made.optimiser.weight_decay) == expected
+    assert made.epochs == 7
+    assert rate_known(made) == ("optimiser.lr" in stated)
+
+
+def test_a_rate_that_nobody_stated_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_highest", lambda *_: 0.25)
+    recipe = PartialRecipe(batch_size=24, augment=False, stated=("epochs", "batch_size"))
+    how = found(recipe=recipe)
+    assert (how.optimiser.name, how.optimiser.lr, how.batch_size, how.follows) == ("adamw", 0.25, 24, False)
+    stated = found(recipe=PartialRecipe(optimiser=Optimiser(lr=0.3), stated=("optimiser.lr",)))
+    assert (stated.optimiser.lr, stated.follows) == (0.3, True)
+    assert completed(RECIPE, plain()) is RECIPE
+
+
+def test_a_partial_recipe_as_one_that_is_followed() -> None:
+    recipe = PartialRecipe(epochs=3, stated=("epochs",)).plain()
+    assert type(recipe) is Recipe
+    assert recipe == Recipe(epochs=3)
