@@ -24,14 +24,13 @@ from expunge.metrics.base import Measurement
 from expunge.metrics.of_populations import KLOM, RULI, ForgettingQuality, ULiRA
 from expunge.populations.assess import PopulationReport, assess_population, halves_for
 from expunge.populations.population import PopulationSettings
+from expunge.repair.clean_files import REPORT
 from expunge.repair.loaded import Loaded
 from expunge.repair.price import epochs_of, seconds_of_a_gradient
 from expunge.results.wording import duration
 from expunge.store.weights import WeightStore
 from expunge.training.loop import Progress
 from expunge.training.recipe import Recipe
-
-REPORT = "report.json"
 
 
 def method_of(unlearned: Path, name: str | None, settings: Mapping[str, Any]) -> Method:

@@ -22,6 +22,7 @@ from expunge.repair.pretrained import pretrained_files
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
+REPORT = "report.json"
 _ASKED = (
     "checkpoint", "arch", "data", "forget", "purpose", "discovery", "validation", "unseen", "truth", "reference",
     "base", "earlier", "seed",
@@ -46,7 +47,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]
     """
     content = {
         "report.html": clean_page(prepared, cleaned),
-        "report.json": json.dumps(_finite(as_json(prepared, cleaned)), indent=2, allow_nan=False) + "\n",
+        REPORT: json.dumps(_finite(as_json(prepared, cleaned)), indent=2, allow_nan=False) + "\n",
     }
     if cleaned.found is not None and len(cleaned.found.positions):
         content["found.csv"] = row_table(prepared, cleaned, cleaned.found.positions, cleaned.found.scores)
