@@ -284,8 +284,8 @@ def test_parts_that_do_not_lie_apart_are_a_beginning_and_no_more(strength: float
     likeness = module._Likeness(model, train.select(rows), known[rows], ["layer"], maps, NUMERICS)
     assert two_means(likeness(known[rows])).separation < SEPARATION - 0.2
     # All known ones have this label: more of them above a cut than of the others is enough to begin with.
-    assert module._first_cut(likeness, True, SEPARATION) is not None
-    assert module._first_cut(likeness, False, SEPARATION) is None
+    assert module._first_cut(likeness, True, SEPARATION, 0.1) is not None
+    assert module._first_cut(likeness, False, SEPARATION, 0.1) is None
     result = neighbours(x, labels, known)
     if separated:
         assert int(result.found[bad].sum()) >= 45
@@ -302,6 +302,22 @@ def test_a_part_that_holds_known_examples_by_chance_is_no_rule(count: int, rule:
     if rule:
         assert int(result.found[:240].sum()) >= 220
         assert not result.found[240:].any()
+    else:
+        nobody(result)
+
+
+@pytest.mark.parametrize(
+    ("spread", "per_label", "rule"), [(3, 3, True), (10, 3, False), (10, 1, False), (2, 1, True)]
+)
+def test_known_ones_of_many_labels_are_as_many_chances(spread: int, per_label: int, rule: bool) -> None:
+    labels = torch.arange(2000) // 200
+    x = torch.randn(2000, 24, generator=generator(0))
+    for label in range(10):
+        x[label * 200 : label * 200 + 60, label] += 40  # by chance three lie in it with probability 0.3^3
+    known = torch.cat([label * 200 + torch.arange(per_label) for label in range(spread)])
+    result = neighbours(x, labels, of(known, 2000), n_classes=10)
+    if rule:
+        assert set(result.good) == set(range(spread))
     else:
         nobody(result)
 

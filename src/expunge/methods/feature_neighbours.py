@@ -39,6 +39,9 @@ _LIKE = 1e-3
 """Level of the test whether known examples lie above the cut more often than the others, where they do."""
 _BY_CHANCE = 0.1
 """Level of that test where they are not concentrated and the values fall into two parts."""
+_BY_RULE = 3
+"""Labels with known examples that a rule makes: a trigger has one, an exchange two. More are made by chance, and each
+may lie in a natural part of its class, so that they share the level."""
 _BEGINNING = 0.9
 """Times the separation from which parts are a beginning."""
 _ELSEWHERE = 1.2
@@ -101,10 +104,11 @@ def feature_neighbours(
 
     The values are cut by two means. Parts that lie nearly ``separation`` pooled standard deviations apart are a
     beginning, if three in four known ones lie above, and more of them than of the others, where they do not have the
-    label more often than chance would (binomial tests at 10 and 1 %). Where they do have it more often, parts that do
-    not lie apart are a beginning as well, if more of them lie above than of the others (at 0.1 %); of ten known
-    ones or more, the cut is then that with the largest r^2 / q, r the share of them above it and q that of the others
-    (Lee and Liu, ICML 2003: proportional to F1 squared).
+    label more often than chance would (binomial tests at 10 and 1 %, the former shared by the labels where more than
+    three have known ones). Where they do have it more often, parts that do not lie apart are a beginning as well, if
+    more of them lie above than of the others (at 0.1 %); of ten known ones or more, the cut is then that with the
+    largest r^2 / q, r the share of them above it and q that of the others (Lee and Liu, ICML 2003: proportional to F1
+    squared).
 
     Then those above are taken for known, the likeness is computed from all of them, and the values are cut by two means
     again, three times at most and as long as the parts lie ``separation`` apart, and farther each time. Classes have
@@ -127,6 +131,8 @@ def feature_neighbours(
     layers = _layers(model, train, numerics)
     of_label = torch.bincount(train.labels[known], minlength=train.n_classes).tolist()
     overall = torch.bincount(train.labels, minlength=train.n_classes).tolist()
+    n_labels = sum(count > 0 for count in of_label)
+    level = _BY_CHANCE if n_labels <= _BY_RULE else _BY_CHANCE / n_labels
     for label, count in enumerate(of_label):
         if not count or overall[label] - count < _FEWEST or not layers:
             continue
@@ -134,7 +140,7 @@ def feature_neighbours(
         concentrated = binom.sf(count - 1, sum(of_label), overall[label] / len(train)) <= _CONCENTRATED
         maps = maps or _whitenings(model, train, layers, numerics)
         likeness = _Likeness(model, train.select(rows), known[rows], layers, maps, numerics)
-        first = _first_cut(likeness, bool(concentrated), separation)
+        first = _first_cut(likeness, bool(concentrated), separation, level)
         if first is None:
             continue
         above, expected = _refined(likeness, first, separation * (1.0 if concentrated else _ELSEWHERE))
@@ -145,14 +151,18 @@ def feature_neighbours(
     return Neighbours(found, good)
 
 
-def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> tuple[Tensor, Cut] | None:
+def _first_cut(
+    likeness: _Likeness, concentrated: bool, separation: float, level: float
+) -> tuple[Tensor, Cut] | None:
     """Return the likenesses and the first cut; ``None`` if it says nothing."""
     known = likeness.known
     count, values = int(known.sum()), likeness(known)
     # The likeness of an only member is to nothing.
     parts = two_means(values if count > 1 else values[~known])
     if count == 1:
-        return (values, parts) if parts.separation >= separation * _ELSEWHERE else None
+        # Nothing can be tested of an only one, so that it counts where few labels have any.
+        apart = parts.separation >= separation * _ELSEWHERE and level >= _BY_CHANCE
+        return (values, parts) if apart else None
     apart = parts.separation >= separation * _BEGINNING
     if not (apart or concentrated):
         return None
@@ -162,7 +172,7 @@ def _first_cut(likeness: _Likeness, concentrated: bool, separation: float) -> tu
     above = values > parts.threshold
     inside, others = int(above[known].sum()), float(above[~known].float().mean())
     by_chance = float(binom.sf(inside - 1, count, others))
-    level = _LIKE if not apart else 1.0 if concentrated else _BY_CHANCE
+    level = _LIKE if not apart else 1.0 if concentrated else level
     return (values, parts) if inside >= _MEMBERS * count and by_chance <= level else None
 
 

@@ -62,7 +62,7 @@ def usual_optimiser(model: nn.Module) -> str:
 
 
 def completed(recipe: Recipe, model: nn.Module) -> Recipe:
-    """Return ``recipe`` with an optimiser that is usual for the kind of network, as far as nobody stated it."""
+    """Return ``recipe`` with optimiser and batch size that are usual for the kind of network, where nobody said."""
     if not isinstance(recipe, PartialRecipe):
         return recipe
     given = {name.partition(".")[2]: True for name in recipe.stated if name.startswith("optimiser.")}
@@ -72,6 +72,7 @@ def completed(recipe: Recipe, model: nn.Module) -> Recipe:
         name = "sgd" if "lr" in given and first.lr >= _OF_SGD else usual_optimiser(model)
     return replace(
         recipe,
+        batch_size=recipe.batch_size if "batch_size" in recipe.stated else _BATCH,
         optimiser=replace(
             first,
             name=name,
