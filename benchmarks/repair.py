@@ -211,7 +211,14 @@ class Case:
             "--recipe",
             f"batch_size={self.recipe.batch_size}",
         )
-        held = ("--validation", self.validation, "--truth", self.folder / "truth.csv", "--measure-only", "--yes")
+        held = (
+            "--validation",
+            self.validation,
+            "--truth",
+            self.folder / "truth.csv",
+            "--measure-only",
+            "--yes",
+        )
         done, seconds = self.call(
             "clean", "--checkpoint", self.checkpoint, "--forget", forget, "--out", out, *held, *recipe, *given
         )
