@@ -176,6 +176,8 @@ def test_a_rate_that_nobody_stated_is_tried(monkeypatch: pytest.MonkeyPatch) -> 
     recipe = PartialRecipe(batch_size=24, augment=False, stated=("epochs", "batch_size"))
     how = found(recipe=recipe)
     assert (how.optimiser.name, how.optimiser.lr, how.batch_size, how.follows) == ("adamw", 0.25, 24, False)
+    decay = PartialRecipe(optimiser=Optimiser(weight_decay=0.3), stated=("optimiser.weight_decay",))
+    assert found(recipe=decay).optimiser == Optimiser(name="adamw", lr=0.25, weight_decay=0.3)
     stated = found(recipe=PartialRecipe(optimiser=Optimiser(lr=0.3), stated=("optimiser.lr",)))
     assert (stated.optimiser.lr, stated.follows) == (0.3, True)
     assert completed(RECIPE, plain()) is RECIPE

@@ -23,6 +23,7 @@ _OF_SGD = 0.01
 """Learning rate from which an optimiser that nobody names is taken for SGD: Adam is not run at so much."""
 _DECAY = {"sgd": 5e-4, "adam": 0.0, "adamw": 0.01}
 _BATCH = 64
+_AS_FIRST = "as in the first training"
 _STEPS = 12
 """Of a trial of one rate."""
 _PROBE = 256
@@ -53,9 +54,6 @@ class Continued:
         return self.why == _AS_FIRST
 
 
-_AS_FIRST = "as in the first training"
-
-
 def usual_optimiser(model: nn.Module) -> str:
     """Return the name of the optimiser that networks of this kind are trained with."""
     return "sgd" if batch_norms(model) else "adamw"
@@ -65,7 +63,7 @@ def completed(recipe: Recipe, model: nn.Module) -> Recipe:
     """Return ``recipe`` with optimiser and batch size that are usual for the kind of network, where nobody said."""
     if not isinstance(recipe, PartialRecipe):
         return recipe
-    given = {name.partition(".")[2]: True for name in recipe.stated if name.startswith("optimiser.")}
+    given = {name.partition(".")[2] for name in recipe.stated}
     first = recipe.optimiser
     name = first.name
     if "name" not in given:
@@ -124,36 +122,28 @@ def continued(
             "every parameter is frozen, so nothing can be trained; unfreeze the last layers at least"
         )
     recipe = None if recipe is None else completed(recipe, model)
-    if recipe is not None and rate_known(recipe) and optimiser in (None, recipe.optimiser.name):
-        first = recipe.optimiser
-        return Continued(
-            optimiser=Optimiser(
-                name=first.name,
-                lr=lr or first.lr,
-                momentum=first.momentum,
-                weight_decay=first.weight_decay if weight_decay is None else weight_decay,
-            ),
-            batch_size=batch_size or recipe.batch_size,
-            augment=(recipe.augment if augment is None else augment) and examples.augments,
-            why=_AS_FIRST,
-        )
-    usual = usual_optimiser(model) if recipe is None or rate_known(recipe) else recipe.optimiser.name
-    name = optimiser or usual
-    decay = _DECAY[name] if weight_decay is None else weight_decay
+    if recipe is not None and optimiser in (None, recipe.optimiser.name):
+        first, known = recipe.optimiser, rate_known(recipe)
+    else:
+        name = optimiser or usual_optimiser(model)
+        first, known = Optimiser(name=name, momentum=momentum, weight_decay=_DECAY[name]), False
+    if weight_decay is not None:
+        first = replace(first, weight_decay=weight_decay)
     size = batch_size or (_BATCH if recipe is None else recipe.batch_size)
-    rate, why = lr, "as was asked for"
-    if rate is None:
-        kinds = "adamw" if name == "adam" else name
-        made = [
-            Optimiser(name=name, lr=rate, momentum=momentum, weight_decay=decay) for rate in _RATES[kinds]
-        ]
+    if known:
+        rate, why = lr or first.lr, _AS_FIRST
+    elif lr is not None:
+        rate, why = lr, "as was asked for"
+    else:
+        tried = _RATES["adamw" if first.name == "adam" else first.name]
+        made = [replace(first, lr=each) for each in tried]
         rate = _highest(model, examples, numerics, made, size, generator, meter)
         why = "by the kind of the network, at a rate that was tried on retained examples"
+    augmented = recipe is not None and recipe.augment if augment is None else augment
     return Continued(
-        optimiser=Optimiser(name=name, lr=rate, momentum=momentum, weight_decay=decay),
+        optimiser=replace(first, lr=rate),
         batch_size=size,
-        augment=bool(recipe is not None and recipe.augment if augment is None else augment)
-        and examples.augments,
+        augment=augmented and examples.augments,
         why=why,
     )
 
