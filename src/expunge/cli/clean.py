@@ -86,6 +86,10 @@ def clean_command(
     measure_batch: Annotated[int, _measure(help="Rows measured at a time.")] = 256,
     seed: args.Seed = 0,
     device: args.Device = None,
+    devices: Annotated[
+        int,
+        typer.Option(help="GPUs that share the training steps of the method; with --device cpu, processes."),
+    ] = 1,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -119,7 +123,8 @@ def clean_command(
         purpose=cast(Literal["heal", "forget"], purpose),
         retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
         learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), base=base,
-        earlier=earlier, force=force, seed=seed, device=device, dtype=dtype, measure_batch=measure_batch,
+        earlier=earlier, force=force, seed=seed, device=device, devices=devices, dtype=dtype,
+        measure_batch=measure_batch,
     )  # fmt: skip
 
     from expunge.cli.clean_report import print_findings, print_outlook, print_result

@@ -21,6 +21,7 @@ from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.repair.pretrained import checkpoint_name
 from expunge.training.cost import Meter
+from expunge.training.numerics import Devices
 
 _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
@@ -162,7 +163,7 @@ def _known(prepared: Prepared) -> list[Finding]:
 
 def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
     job, method = prepared.job, prepared.method
-    doing = f"unlearning: {method.name}"
+    doing = f"unlearning: {method.name}{f' on {job.devices} devices' if job.devices > 1 else ''}"
 
     def step(share: float) -> None:
         report((1 - share) * _BEFORE + share * _UNLEARNED, doing)
@@ -176,6 +177,8 @@ def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
             method=method,
             seed=job.seed,
             device=prepared.numerics.device,
+            devices=Devices(job.devices),
+            dtype=prepared.numerics.dtype,
             recipe=None if job.recipe is None and Needs.RECIPE in method.needs else prepared.first.recipe,
             base=prepared.first.start,
             unseen=prepared.split.unseen,

@@ -30,7 +30,8 @@ from expunge.repair.job import Job
 from expunge.repair.loaded import Loaded, load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
-from expunge.training.numerics import Numerics
+from expunge.training.launch import check_count
+from expunge.training.numerics import Devices, Numerics
 from expunge.training.recipe import rate_known
 
 _OPTION = {
@@ -91,6 +92,9 @@ def prepare(job: Job) -> Prepared:
     model, data, forget, check, numerics = (
         loaded.model, loaded.data, loaded.forget, loaded.check, loaded.numerics
     )  # fmt: skip
+    shared = replace(numerics, devices=Devices(job.devices))
+    if shared.devices.several:
+        check_count(shared)
     first = first_training(
         model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
     )
@@ -176,6 +180,8 @@ def _method(
         nonlocal changed
         method, changed = _configured(job, name, split, first)
         _check(method, model, split, request, there, situation)
+        if method.trains and job.devices > 1:
+            method.check_devices(Devices(job.devices))
         return method
 
     if job.method is not None:
