@@ -73,25 +73,26 @@ class Bench:
     test: Examples
     codes: torch.Tensor
     seed: int
+    numerics: Numerics = NUMERICS
 
     def figures(self, model: nn.Module, label: int) -> dict[str, float]:
         """A_R and E_F in percent, and the probe's accuracy on the class in percent."""
         forgotten = self.test.labels == label
-        right = predict(model, self.test, NUMERICS).argmax(1) == self.test.labels
-        probe = class_mean_probe(model, self.train, self.test.select(forgotten), NUMERICS)
+        right = predict(model, self.test, self.numerics).argmax(1) == self.test.labels
+        probe = class_mean_probe(model, self.train, self.test.select(forgotten), self.numerics)
         return {
             "a_r": 100 * float(right[~forgotten].double().mean()),
             "e_f": 100 - 100 * float(right[forgotten].double().mean()),
             "probe": 100 * probe,
         }
 
-    def forget(self, method: Method, label: int) -> dict[str, float]:
-        """The figures after forgetting ``label``, with the median seconds of three runs."""
+    def forget(self, method: Method, label: int, runs: int = 3) -> dict[str, float]:
+        """The figures after forgetting ``label``, with the median seconds of ``runs``."""
         positions = (self.train.labels == label).nonzero().flatten()
         outcomes = []
-        for _ in range(3):
+        for _ in range(runs):
             request = Request(
-                Split(self.train, positions), seed=self.seed, numerics=NUMERICS, codes=self.codes
+                Split(self.train, positions), seed=self.seed, numerics=self.numerics, codes=self.codes
             )
             outcomes.append(method(self.model, request))
         last = outcomes[-1]
