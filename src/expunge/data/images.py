@@ -298,8 +298,7 @@ class ImageData:
         """The images that were held out, without augmentation; ``None`` if none were."""
         if self.unseen_images is None or self.unseen_labels is None:
             return None
-        source = ImageSource(self.unseen_images, self.mean, self.std)
-        return Examples.all_of(source, self.unseen_labels, len(self.classes))
+        return self.examples(self.unseen_images, self.unseen_labels)
 
     def largest_input(self) -> float:
         """Largest value any normalised training pixel takes, over all channels."""
@@ -308,8 +307,11 @@ class ImageData:
 
     def test(self) -> Examples:
         """The test part, in order, without augmentation."""
-        source = ImageSource(self.test_images, self.mean, self.std)
-        return Examples.all_of(source, self.test_labels, len(self.classes))
+        return self.examples(self.test_images, self.test_labels)
+
+    def examples(self, images: Tensor, labels: Tensor, **reading: Any) -> Examples:
+        """Images (N, C, H, W) of this data set, with their labels (N,), as :class:`ImageSource` reads them."""
+        return Examples.all_of(ImageSource(images, self.mean, self.std, **reading), labels, len(self.classes))
 
 
 def channel_statistics(

@@ -5,27 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.errors import InvalidInput
-from expunge.models.split import (
-    Route,
-    SplitBatchNorm2d,
-    SplitConv2d,
-    SplitLinear,
-    SplitNetwork,
-    require_width,
-)
-
-
-class _Layer(nn.Module):
-    """Convolution, batch normalisation, ReLU."""
-
-    def __init__(self, inputs: tuple[int, int], outputs: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv = SplitConv2d(inputs, outputs, 3, 1, 1)
-        self.norm = SplitBatchNorm2d(*outputs)
-
-    def forward(self, x: Tensor, wide: bool) -> Tensor:
-        return F.relu(self.norm(self.conv(x, wide), wide))
+from expunge.models.split import Route, SplitLinear, SplitNetwork, SplitUnit
 
 
 class ConvNet(SplitNetwork):
@@ -57,33 +37,15 @@ class ConvNet(SplitNetwork):
         spare: float = 0.0,
     ) -> None:
         super().__init__()
-        if size < 4:
-            raise InvalidInput(
-                f"ConvNet needs images of at least 4x4 pixels, got {size}x{size}; enlarge them"
-            )
-        require_width("ConvNet", width, capacity, spare)
-        self.settings = {
-            "channels": channels,
-            "size": size,
-            "n_classes": n_classes,
-            "width": width,
-            "capacity": capacity,
-            "spare": spare,
-        }
+        self.keep_settings(locals())
+        self.require_size(4)
         inputs = (channels, 0)
-        self.base = tuple(int(factor * width * capacity) for factor in (1, 2, 4))
         self.layers = nn.ModuleList()
-        for base in self.base:
-            outputs = (base, round(base * spare))
-            self.layers.append(_Layer(inputs, outputs))
+        for factor in (1, 2, 4):
+            outputs = self.parts(factor * width)
+            self.layers.append(SplitUnit(inputs, outputs, F.relu))
             inputs = outputs
         self.head = SplitLinear(inputs, (n_classes, 0))
-
-    def reset_parameters(self) -> None:
-        """Torch's initialisation of convolutions and linear layers, neutral normalisation."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-                module.reset_parameters()
 
     def forward(self, x: Tensor, route: Route | None = None) -> Tensor:
         """Return logits (B, n_classes) for images (B, C, H, W)."""
@@ -91,7 +53,7 @@ class ConvNet(SplitNetwork):
         for site, layer in enumerate(self.layers):
             x = layer(x, wide)
             if route is not None:
-                x = route(x, self.base[site], site)
+                x = route(x, layer.norm.base, site)
             if site == 1:
                 x = F.max_pool2d(x, 2)
         logits: Tensor = self.head(x.mean(dim=(2, 3)), wide)

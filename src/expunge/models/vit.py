@@ -192,32 +192,21 @@ class ViT(SplitNetwork):
         super().__init__()
         if patch is None:
             patch = size // 4
+        self.keep_settings(locals())
         if patch < 1 or size % patch:
             raise InvalidInput(
                 f"ViT needs a patch that divides the image size, got patch {patch} for {size}x{size} pixels; "
                 f"give patch= one of the divisors of the size, or resize the images"
             )
-        if not 0 < capacity <= 1 or spare < 0 or min(dim_head, depth, *_bases(capacity, dim, heads, mlp)) < 1:
+        units = (dim, heads, mlp)
+        valid = 0 < capacity <= 1 and spare >= 0
+        if not valid or min(dim_head, depth, *(self.parts(full)[0] for full in units)) < 1:
             raise InvalidInput(
                 "ViT needs capacity in (0, 1], spare >= 0, dim_head and depth of at least 1, and at least "
                 f"one feature, head and hidden unit at that capacity; got capacity {capacity}, spare {spare}, "
                 f"dim_head {dim_head}, depth {depth}, dim {dim}, heads {heads}, mlp {mlp}"
             )
-        self.settings = {
-            "channels": channels,
-            "size": size,
-            "n_classes": n_classes,
-            "dim": dim,
-            "heads": heads,
-            "dim_head": dim_head,
-            "mlp": mlp,
-            "depth": depth,
-            "patch": patch,
-            "capacity": capacity,
-            "spare": spare,
-        }
-        bases = _bases(capacity, dim, heads, mlp)
-        features, attention, hidden = ((base, round(base * spare)) for base in bases)
+        features, attention, hidden = map(self.parts, units)
         tokens = 1 + (size // patch) ** 2
         self.base_dim = features[0]
         self.embed = ShiftedPatches(channels, patch, features)
@@ -235,11 +224,9 @@ class ViT(SplitNetwork):
 
     def reset_parameters(self) -> None:
         """Torch's defaults, N(0, 1) for class token and positions, and untrained temperatures."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.LayerNorm):
-                module.reset_parameters()
-            elif isinstance(module, LocalSelfAttention):
-                module.reset_temperature()
+        super().reset_parameters()
+        for attention in self.attention:
+            attention.reset_temperature()
         nn.init.normal_(self.class_token)
         nn.init.normal_(self.positions)
 
@@ -269,7 +256,3 @@ class ViT(SplitNetwork):
         x = _open_features(self.norm(x[:, :1], wide), self.base_dim, route)
         logits: Tensor = self.fc(x[:, 0], wide)
         return logits
-
-
-def _bases(capacity: float, *full: int) -> list[int]:
-    return [int(units * capacity) for units in full]
