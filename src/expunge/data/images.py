@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -157,8 +157,8 @@ class ImageData:
         test_images: uint8 (M, C, H, W).
         test_labels: int64 (M,).
         classes: one name per class.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
+        mean: per channel, of pixels in [0, 1]; by default those of the training images.
+        std: the same.
         augmentation: the data set's customary training augmentation.
         train_fine: int64 (N,), finer labels of which several share one label, where there are some.
         test_fine: the same for the test images.
@@ -175,9 +175,9 @@ class ImageData:
     test_images: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    augmentation: Augmentation = Augmentation()
     train_fine: Tensor | None = None
     test_fine: Tensor | None = None
     unseen_images: Tensor | None = None
@@ -202,6 +202,10 @@ class ImageData:
                 f"{self.name}: training images are {tuple(self.train_images.shape[1:])} but test images are "
                 f"{tuple(self.test_images.shape[1:])} (C, H, W)"
             )
+        if not self.mean:
+            mean, std = channel_statistics(self.train_images)
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "std", std)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -216,10 +220,7 @@ class ImageData:
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the data set on ``device``."""
-        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)
-        }
+        moved: Any = {name: held.to(device) for name, held in vars(self).items() if isinstance(held, Tensor)}
         return replace(self, **moved)
 
     def subset(self, n_train: int, seed: int = 0) -> ImageData:

@@ -25,7 +25,7 @@ _LABELS = ("label", "labels", "y", "target")
 class _Pairs:
     """A dataset whose items are dictionaries, as one of (input, label) pairs."""
 
-    def __init__(self, dataset: Any, inputs: str, label: str) -> None:
+    def __init__(self, dataset: Any, inputs: Any, label: Any) -> None:
         self.dataset, self._input, self._label = dataset, inputs, label
 
     def __len__(self) -> int:
@@ -41,9 +41,8 @@ def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) 
 
     Args:
         dataset: with items that are sequences, or dictionaries as those of Hugging Face.
-        inputs: entry of a dictionary that is the input; by default the first of ``input``, ``x``, ``image``,
-            ``pixel_values``, ``input_ids``, ``features`` that is there.
-        label: entry that is the label; by default ``label``, ``labels``, ``y`` or ``target``.
+        inputs: entry of a dictionary that is the input; by default the first usual name that is there.
+        label: entry that is the label; likewise.
 
     Raises:
         DataError: no map-style dataset, an empty one, an item that cannot be read, or dictionaries without
@@ -62,15 +61,13 @@ def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) 
         return dataset
     inputs = inputs or next((name for name in _INPUTS if name in first), None)
     label = label or next((name for name in _LABELS if name in first), None)
-    for name, what in ((inputs, "inputs"), (label, "label")):
-        if name is None or name not in first:
-            raise DataError(
-                f"items of the dataset hold {', '.join(map(str, list(first)[:8]))}, but no {name or what!r}; name the "
-                f"entry with --{what}, or return (input, label) pairs"
-            )
-    assert inputs is not None
-    assert label is not None
-    return _Pairs(dataset, inputs, label)
+    if inputs in first and label in first:
+        return _Pairs(dataset, inputs, label)
+    name, option = (label, "label") if inputs in first else (inputs, "inputs")
+    raise DataError(
+        f"items of the dataset hold {', '.join(map(str, list(first)[:8]))}, but no {name or option!r}; name the "
+        f"entry with --{option}, or return (input, label) pairs"
+    )
 
 
 def _item(dataset: Any, row: int) -> Any:
@@ -290,15 +287,10 @@ class MappedSource:
                     first = item_input(_item(self.dataset, row), row)
                     before = global_state()
                     again = item_input(_item(self.dataset, row), row)
-                    if global_state() != before or not _same(first, again):
+                    same = first.dtype == again.dtype and torch.equal(first.nan_to_num(), again.nan_to_num())
+                    if global_state() != before or not same:
                         return True
         return False
-
-
-def _same(first: Tensor, again: Tensor) -> bool:
-    if first.shape != again.shape or first.dtype != again.dtype:
-        return False
-    return bool(torch.equal(first.nan_to_num(), again.nan_to_num()))
 
 
 def examples_from_dataset(
