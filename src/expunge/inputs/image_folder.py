@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -65,11 +64,10 @@ def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
         labels += [number[same_text(name)]] * len(images)
         other += ignored
     names = tuple(printable(path.relative_to(folder).as_posix()) for path in paths)
-    pictures = read_pictures([opener_of(path) for path in paths], [str(path) for path in paths], options)
+    source, notes = read_pictures([opener_of(path) for path in paths], [str(path) for path in paths], options)
     if other:
-        notes = (*pictures.notes, f"{other} files that are no images were left out")
-        pictures = replace(pictures, notes=notes)
-    return pictures.with_labels(torch.tensor(labels), classes, names)
+        notes += (f"{other} files that are no images were left out",)
+    return TrainingData.of(source, torch.tensor(labels), classes, names=names, notes=notes)
 
 
 def _images_in(folder: Path) -> tuple[list[Path], int]:

@@ -18,7 +18,7 @@ from expunge.data.examples import Source
 from expunge.data.images import Augmentation, ImageSource, Normalised, PixelSums
 from expunge.data.reader import Plan, Reader, in_order
 from expunge.errors import DataError, InvalidInput
-from expunge.inputs.training_data import IMAGENET, DataOptions, Inputs
+from expunge.inputs.training_data import IMAGENET, DataOptions
 from expunge.optional import load_extra
 from expunge.seeding import sent
 
@@ -95,8 +95,10 @@ class DecodedSource(Normalised):
             yield self.finished(sent(images, self.device), generator)
 
 
-def read_pictures(openers: Sequence[Opener], names: Sequence[str], options: DataOptions) -> Inputs:
-    """Decode every image once, check them all, and return them as a source.
+def read_pictures(
+    openers: Sequence[Opener], names: Sequence[str], options: DataOptions
+) -> tuple[Source, tuple[str, ...]]:
+    """Decode every image once, check them all, and return them as a source, with notes for the user.
 
     Grey images stay grey where all are; palettes and transparency become colour. All images are kept as uint8, in
     memory or on disk as ``options`` say; where neither has room, each is decoded whenever it is read.
@@ -127,20 +129,14 @@ def read_pictures(openers: Sequence[Opener], names: Sequence[str], options: Data
         notes.append(f"{len(shapes)} sizes of image were resized to {options.size} x {options.size}")
     notes += [where] if where else []
     device = torch.device(options.device)
-    source: Source
     if kept is None:
-        source = DecodedSource(decoder, mean, std, options.augmentation, device, options.reader)
-    else:
-        # What was too large for memory stays in its file; what is large beside an accelerator's memory stays here.
-        moves = not where and kept.nbytes <= _ON_DEVICE
-        source = ImageSource(
-            kept.to(device) if moves else kept,
-            mean,
-            std,
-            options.augmentation,
-            place=None if moves else device,
-        )
-    return Inputs(source, tuple(notes), mean=mean, std=std)
+        decoded = DecodedSource(decoder, mean, std, options.augmentation, device, options.reader)
+        return decoded, tuple(notes)
+    # What was too large for memory stays in its file; what is large beside an accelerator's memory stays here.
+    moves = not where and kept.nbytes <= _ON_DEVICE
+    images = kept.to(device) if moves else kept
+    source = ImageSource(images, mean, std, options.augmentation, place=None if moves else device)
+    return source, tuple(notes)
 
 
 def normalisation(

@@ -140,5 +140,4 @@ def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingDat
         mean, std = normalisation(options, images.shape[1], (mean, std))
     augmentation = options.augmentation if options.pad or options.flip else data.augmentation
     source = ImageSource(images.to(options.device), mean, std, augmentation)
-    numbers, classes, _ = number_labels(labels.tolist(), options.classes, data.name, data.classes)
-    return TrainingData(Examples.all_of(source, numbers, len(classes)), classes, mean=mean, std=std)
+    return TrainingData.of(source, *number_labels(labels.tolist(), options.classes, data.name, data.classes))

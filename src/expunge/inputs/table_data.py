@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from expunge.data.examples import Source
 from expunge.data.joined import TensorSource
 from expunge.errors import DataError, InvalidInput, near_miss
 from expunge.inputs.arrays import Part, pad_tokens, read_inputs
@@ -19,14 +20,7 @@ from expunge.inputs.forget_files import LABEL_COLUMNS, TITLES
 from expunge.inputs.pictures import opener_of, read_pictures
 from expunge.inputs.row_keys import printable
 from expunge.inputs.specification import is_path
-from expunge.inputs.training_data import (
-    NO_LABEL,
-    DataOptions,
-    Inputs,
-    TrainingData,
-    given_names,
-    number_labels,
-)
+from expunge.inputs.training_data import NO_LABEL, DataOptions, TrainingData, given_names, number_labels
 from expunge.optional import load_extra
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
@@ -79,13 +73,11 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
             library.enable_progress_bars()
     if not hasattr(found, "keys"):
         return found
-    wanted = (
-        [options.split] if options.split else {"train": ["train"], "validation": ["validation", "test"]}[part]
-    )
-    # A single file has one split, which the library calls "train".
+    usual = ["train"] if part == "train" else ["validation", "test"]
+    wanted = [options.split] if options.split else usual
     split = next((name for name in wanted if name in found), None)
     if split is None and not options.split and len(found) == 1:
-        split = next(iter(found))
+        split = next(iter(found))  # of a single file, which the library calls "train"
     if split is None:
         raise DataError(
             f"{target}: no split {wanted[0]!r}; it has {first_few(list(found), 8)}, name one with --split"
@@ -123,20 +115,18 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
         # -1 stands for no label there.
         values = [None if value == -1 else value for value in values]
     what = f"{where}, column {label!r}"
-    labels, classes, named = number_labels(values, options.classes, what, names)
+    numbered = number_labels(values, options.classes, what, names)
     inputs = _input_columns(table, features, label, options, where)
     if label in inputs:
         raise DataError(f"{where}: column {label!r} is the label and an input too; leave it out of --inputs")
-    taken_in = {*inputs}
-    columns = _Columns(
-        table, [name for name in features if name not in taken_in and _dtype(features, name) is not None]
-    )
-    read = _read(table, features, inputs, options, where)
-    left = [name for name in features if name not in taken_in and name != label]
-    left_out = f"; left out: {first_few(left, 8)}" if left else ""
+    source, rows, note = _read(table, features, inputs, options, where)
+    others = [name for name in features if name not in {*inputs}]
+    columns = _Columns(table, [name for name in others if _dtype(features, name) is not None])
+    others.remove(label)
+    left_out = f"; left out: {first_few(others, 8)}" if others else ""
     taken = first_few(list(map(repr, inputs)), 8)
-    notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
-    return replace(read, notes=notes).with_labels(labels, classes, read.names, columns, named)
+    notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *note)
+    return TrainingData.of(source, *numbered, names=rows, columns=columns, notes=notes)
 
 
 class _Columns(Mapping[str, Sequence[Any]]):
@@ -240,18 +230,20 @@ def _no_number(where: str, name: str, values: Sequence[Any], row: int) -> str:
 
 def _read(
     table: Any, features: Mapping[str, Any], inputs: list[str], options: DataOptions, where: str
-) -> Inputs:
+) -> tuple[Source, tuple[str, ...], tuple[str, ...]]:
+    """Return the inputs, the names of the rows, if they have any, and notes for the user."""
     if type(features[inputs[0]]).__name__ == "Image":
         return _images(table, inputs, options, where)
     if all("string" in (_dtype(features, name) or "") for name in inputs):
         texts = {name: table.with_format(None)[name][:] for name in inputs}
-        tokens, note = tokenize(texts, options, where)
-        return Inputs(TensorSource(tokens.to(options.device)), (note,))
-    if len(inputs) == 1 and _dtype(features, inputs[0]) is None:
-        return _lists(table.with_format(None)[inputs[0]][:], inputs[0], options, where)
-    arrow = table.select_columns([*dict.fromkeys(inputs)]).with_format("arrow")[:]
-    stacked = read_inputs(where, np.stack([_numbers(arrow[name], name, where) for name in inputs], axis=1))
-    return Inputs(TensorSource(stacked.to(options.device)), (f"{len(inputs)} numbers a row, as they are",))
+        found, note = _tokenize(texts, options, where)
+    elif len(inputs) == 1 and _dtype(features, inputs[0]) is None:
+        found, note = _lists(table.with_format(None)[inputs[0]][:], f"{where}, column {inputs[0]!r}")
+    else:
+        arrow = table.select_columns([*dict.fromkeys(inputs)]).with_format("arrow")[:]
+        found = read_inputs(where, np.stack([_numbers(arrow[name], name, where) for name in inputs], axis=1))
+        note = f"{len(inputs)} numbers a row, as they are"
+    return TensorSource(found.to(options.device)), (), (note,)
 
 
 def _numbers(column: Any, name: str, where: str) -> npt.NDArray[np.float32]:
@@ -265,7 +257,9 @@ def _numbers(column: Any, name: str, where: str) -> npt.NDArray[np.float32]:
     return np.asarray(found, dtype=np.float32)
 
 
-def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
+def _images(
+    table: Any, inputs: list[str], options: DataOptions, where: str
+) -> tuple[Source, tuple[str, ...], tuple[str, ...]]:
     library = load_extra("datasets", "datasets", "data", f"reading {where}")
     if len(inputs) > 1:
         raise DataError(
@@ -279,19 +273,17 @@ def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> 
         openers.append(opener_of(cell["bytes"] if cell["bytes"] is not None else cell["path"]))
         names.append(printable(cell["path"]) if cell["path"] else "")
     shown = [f"{where}, row {row}" + (f" ({name})" if name else "") for row, name in enumerate(names)]
-    pictures = read_pictures(openers, shown, options)
-    return replace(pictures, names=tuple(names) if all(names) else ())
+    source, notes = read_pictures(openers, shown, options)
+    return source, tuple(names) if all(names) else (), notes
 
 
-def _lists(values: Sequence[Any], name: str, options: DataOptions, where: str) -> Inputs:
-    what = f"{where}, column {name!r}"
+def _lists(values: Sequence[Any], what: str) -> tuple[Tensor, str]:
     row = next((i for i, value in enumerate(values) if not isinstance(value, list)), None)
     if row is not None:
         raise DataError(f"{what}: row {row} holds {values[row]!r:.40}, expected a list of numbers")
     if all(isinstance(item, int) for value in values for item in value):
         tokens = pad_tokens(values, 0, what)
-        read_inputs(what, tokens.numpy())
-        return Inputs(TensorSource(tokens.to(options.device)), ("token ids, padded with 0",))
+        return read_inputs(what, tokens.numpy()), "token ids, padded with 0"
     try:
         array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -299,21 +291,13 @@ def _lists(values: Sequence[Any], name: str, options: DataOptions, where: str) -
             f"{what}: the lists are not of one shape of numbers ({error}); pad or cut them as in training"
         ) from error
     inputs = read_inputs(what, array)
-    shape = " x ".join(map(str, inputs.shape[1:]))
-    return Inputs(TensorSource(inputs.to(options.device)), (f"{shape} numbers a row, as they are",))
+    return inputs, f"{' x '.join(map(str, inputs.shape[1:]))} numbers a row, as they are"
 
 
-def tokenize(
+def _tokenize(
     columns: Mapping[str, Sequence[str | None]], options: DataOptions, where: str
 ) -> tuple[Tensor, str]:
-    """Return token ids int64 (N, T) of one column of texts, or of pairs, and a note on what was done.
-
-    They are padded to the longest with the tokenizer's padding token, or with 0 if it has none.
-
-    Raises:
-        InvalidInput: no tokenizer is named, or it cannot be loaded.
-        DataError: more than two columns, a row without a text, or a text without a token.
-    """
+    """Return token ids int64 (N, T) of one column of texts, or of pairs, and a note on what was done."""
     inputs = list(columns)
     if not options.tokenizer:
         raise InvalidInput(

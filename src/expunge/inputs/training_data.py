@@ -156,8 +156,6 @@ class TrainingData:
         names: one per row where the rows have names (files relative to their folder), else empty.
         columns: further values of each row, for a forget list that is a column of the data.
         named_classes: whether ``classes`` are names, not the numbers up to the largest label.
-        mean: what uint8 images are normalised by; empty for other inputs.
-        std: the same.
         notes: what was decided in reading, for the user.
     """
 
@@ -166,12 +164,28 @@ class TrainingData:
     names: tuple[str, ...] = ()
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     named_classes: bool = True
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, source: Source, labels: Tensor, classes: tuple[str, ...], named: bool = True, **further: Any
+    ) -> TrainingData:
+        """Every row of ``source``, with labels and classes as :func:`number_labels` gives them."""
+        examples = Examples.all_of(source, labels, len(classes))
+        return cls(examples, classes, named_classes=named, **further)
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What each channel of uint8 images is normalised by; empty for other inputs."""
+        return getattr(self.examples.source, "mean", ())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The same."""
+        return getattr(self.examples.source, "std", ())
 
     def name(self, position: int) -> str:
         """What the row at ``position`` is called in messages."""
@@ -213,39 +227,6 @@ class TrainingData:
             self,
             examples=replace(self.examples, n_classes=count),
             classes=tuple(str(label) for label in range(count)),
-        )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Inputs alone, as they were read.
-
-    Args:
-        source: reader of the inputs.
-        notes: what was decided in reading, for the user.
-        names: one per row, or empty.
-        mean: what uint8 images are normalised by; empty for other inputs.
-        std: the same.
-    """
-
-    source: Source
-    notes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-    def with_labels(
-        self,
-        labels: Tensor,
-        classes: tuple[str, ...],
-        names: tuple[str, ...] = (),
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        named_classes: bool = True,
-    ) -> TrainingData:
-        """Return the training data of these inputs and ``labels``; the rest as :class:`TrainingData` says."""
-        examples = Examples.all_of(self.source, labels, len(classes))
-        return TrainingData(
-            examples, classes, names, columns or {}, named_classes, self.mean, self.std, self.notes
         )
 
 

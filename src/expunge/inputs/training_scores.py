@@ -126,6 +126,6 @@ def best_normalisation(
         if len(mean) == channels and not np.allclose((mean, std), (data.mean, data.std), atol=5e-3):
             read: Source = replace(source, mean=mean, std=std)
             right = fit(model, replace(examples, source=read), numerics, batch_size)
-            other = replace(data, examples=replace(data.examples, source=read), mean=mean, std=std)
+            other = replace(data, examples=replace(data.examples, source=read))
             found.append(Alternative(option, right, other))
     return max(found, key=lambda alternative: alternative.accuracy, default=None)
