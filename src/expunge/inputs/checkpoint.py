@@ -19,8 +19,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from expunge.data.location import check_memory, check_regular
-from expunge.errors import InvalidInput, StoreError
-from expunge.inputs.findings import first_few
+from expunge.errors import InvalidInput, StoreError, first_few
 from expunge.store.atomic import write_output
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")

@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from expunge.errors import InvalidInput, near_miss
+from expunge.errors import InvalidInput, first_few, near_miss
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import first_few
 from expunge.optional import load_extra
 
 

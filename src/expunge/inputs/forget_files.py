@@ -6,20 +6,21 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from expunge.data.location import check_regular
 from expunge.data.npz import read_array
-from expunge.errors import DataError, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, first_few, near_miss
 from expunge.inputs.row_keys import NAME_COLUMNS, POSITION_COLUMNS, RowNames, is_number
+from expunge.inputs.specification import Specification
 
 _MARKS = ("is_label_issue", "forget", "is_bad", "bad", "remove", "is_issue")
 LABEL_COLUMNS = ("true_label", "clean_label", "corrected_label", "correct_label")
 TITLES = (*_MARKS, *POSITION_COLUMNS, *NAME_COLUMNS)
+_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".npy")
 _TRUE, _FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
 
 
@@ -30,7 +31,7 @@ class Listed:
     Args:
         values: positions (int), positions or names as text (str), or one mark per row (bool).
         title: of the column they stand in; empty for a list without one.
-        labelled: rows and their labels, where a table of issues says them, of those that it does not mark too.
+        labelled: all rows of a table of issues and their labels, where it says them.
         notes: what was decided in reading, for the user.
     """
 
@@ -48,6 +49,20 @@ def as_marks(values: Sequence[Any]) -> list[bool] | None:
     return [text in _TRUE for text in texts]
 
 
+def file_and_column(text: str) -> tuple[Path, str | None]:
+    """Return the two parts of ``FILE?column=NAME``.
+
+    Raises:
+        DataError: another setting than ``column``.
+    """
+    specification = Specification.parse(text)
+    unknown = [name for name in specification.settings if name != "column"]
+    if unknown:
+        raise DataError(f"{text!r}: a forget list has no setting {unknown[0]!r}; expected FILE?column=NAME")
+    column = specification.settings.get("column")
+    return Path(specification.target).expanduser(), None if column is None else str(column)
+
+
 def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
     """Read a ``.txt``, ``.csv``, ``.tsv``, ``.json`` or ``.npy`` file.
 
@@ -59,20 +74,18 @@ def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
     Raises:
         DataError: the file is missing, unreadable or of another kind, or lacks the column.
     """
-    readers: dict[str, Callable[[Path], Listed]] = {
-        ".txt": lambda path: _lines(read_text(path, names), names),
-        ".csv": lambda path: _listed(path, read_table(path, names), column, names),
-        ".tsv": lambda path: _listed(path, read_table(path, names), column, names),
-        ".json": lambda path: _json(path, read_text(path, names)),
-        ".npy": _array,
-    }
-    if path.suffix not in readers:
+    if path.suffix not in _SUFFIXES:
         raise DataError(
-            f"{path}: a forget list is a {', '.join(readers)} file, or column:NAME for a column of the data"
+            f"{path}: a forget list is a {', '.join(_SUFFIXES)} file, or column:NAME for a column of the data"
         )
-    if column is not None and path.suffix not in (".csv", ".tsv"):
+    if path.suffix in (".csv", ".tsv"):
+        return _listed(path, read_table(path, names), column, names)
+    if column is not None:
         raise DataError(f"{path}: only a .csv or .tsv file has columns; leave '?column={column}' out")
-    return readers[path.suffix](path)
+    if path.suffix == ".npy":
+        return _array(path)
+    text = read_text(path, names)
+    return _json(path, text) if path.suffix == ".json" else _lines(text, names)
 
 
 def read_text(path: Path, names: RowNames) -> str:
@@ -214,7 +227,12 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
         raise DataError(
             f"{path} has no column {column!r}{near_miss(column, header)}; it has {first_few(header, 8)}"
         )
-    chosen = column if column is not None else _column(path, table)
+    chosen = next((name for name in TITLES if name in table), None) if column is None else column
+    if chosen is None:
+        raise DataError(
+            f"{path}: which column names the rows is not clear; it has {first_few(list(table), 8)}. Name it: "
+            f"{path.name}?column=NAME"
+        )
     values = table[chosen]
     notes = (f"read from column {chosen!r} of {path.name}",)
     # A column called "index" that holds only 0 and 1 is still a list of positions.
@@ -235,14 +253,3 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
     bad = [key for key, mark in zip(table[keyed], marks, strict=True) if mark]
     labelled = (table[keyed], table["given_label"]) if "given_label" in table else None
     return Listed(bad, keyed, labelled, (*notes, f"rows named by column {keyed!r}"))
-
-
-def _column(path: Path, table: Mapping[str, Sequence[str]]) -> str:
-    for known in (_MARKS, POSITION_COLUMNS, NAME_COLUMNS):
-        found = [name for name in known if name in table]
-        if found:
-            return found[0]
-    raise DataError(
-        f"{path}: which column names the rows is not clear; it has {first_few(list(table), 8)}. Name it: "
-        f"{path.name}?column=NAME"
-    )

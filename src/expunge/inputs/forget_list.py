@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from expunge.errors import DataError, near_miss
-from expunge.inputs.findings import first_few
-from expunge.inputs.forget_files import Listed, as_marks, read_list
+from expunge.errors import DataError, first_few, near_miss
+from expunge.inputs.forget_files import Listed, as_marks, file_and_column, read_list
 from expunge.inputs.row_keys import rows_of
-from expunge.inputs.specification import Specification
 from expunge.inputs.training_data import TrainingData, match_classes
 from expunge.tasks.base import check_forget
 
@@ -61,15 +58,7 @@ def read_forget_list(text: str, data: TrainingData) -> ForgetList:
     if text.startswith("column:"):
         listed = _own_column(text.removeprefix("column:"), data)
     else:
-        specification = Specification.parse(text)
-        unknown = [name for name in specification.settings if name != "column"]
-        if unknown:
-            raise DataError(
-                f"{text!r}: a forget list has no setting {unknown[0]!r}; expected FILE?column=NAME"
-            )
-        column = specification.settings.get("column")
-        path = Path(specification.target).expanduser()
-        listed = read_list(path, None if column is None else str(column), data.row_names)
+        listed = read_list(*file_and_column(text), data.row_names)
     form, positions = _positions(text, listed.values, listed.title, data)
     _check_labels(text, listed, data)
     found = check_forget(positions, len(data))
@@ -80,12 +69,8 @@ def read_forget_list(text: str, data: TrainingData) -> ForgetList:
 
 def _own_column(name: str, data: TrainingData) -> Listed:
     if name not in data.columns:
-        has = (
-            f"it has {first_few(list(data.columns), 8)}"
-            if data.columns
-            else "it has none beside inputs and labels"
-        )
-        raise DataError(f"the data has no column {name!r}{near_miss(name, data.columns)}; {has}")
+        has = first_few(list(data.columns), 8) or "none beside inputs and labels"
+        raise DataError(f"the data has no column {name!r}{near_miss(name, data.columns)}; it has {has}")
     values = data.columns[name]
     marks = as_marks(values)
     if marks is None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from expunge.errors import DataError, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, first_few, near_miss
 from expunge.inputs.pictures import opener_of, read_pictures
 from expunge.inputs.row_keys import printable, same_text
 from expunge.inputs.training_data import DataOptions, TrainingData, given_names

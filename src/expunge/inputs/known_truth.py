@@ -14,6 +14,7 @@ from expunge.errors import DataError
 from expunge.inputs.forget_files import (
     LABEL_COLUMNS,
     as_marks,
+    file_and_column,
     key_column,
     parse_json,
     read_list,
@@ -22,7 +23,6 @@ from expunge.inputs.forget_files import (
 )
 from expunge.inputs.forget_list import read_forget_list
 from expunge.inputs.row_keys import NAME_COLUMNS, POSITION_COLUMNS, rows_of, same_text
-from expunge.inputs.specification import Specification
 from expunge.inputs.training_data import TrainingData, match_classes
 
 UNKNOWN = -1
@@ -99,11 +99,9 @@ def _labels(text: str, data: TrainingData) -> tuple[Tensor | None, Sequence[Any]
             return None  # what the data has is told by the reader of lists
         own = data.columns[name]
         return None if name not in LABEL_COLUMNS and as_marks(own) is not None else (None, own)
-    specification = Specification.parse(text)
-    path = Path(specification.target).expanduser()
-    column = specification.settings.get("column")
+    path, column = file_and_column(text)
     if path.suffix in (".csv", ".tsv"):
-        return _in_table(text, path, None if column is None else str(column), data)
+        return _in_table(text, path, column, data)
     if path.suffix == ".json":
         found = parse_json(path, read_text(path, data.row_names))
         if isinstance(found, Mapping) and not any(isinstance(value, list) for value in found.values()):

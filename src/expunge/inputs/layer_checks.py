@@ -1,8 +1,10 @@
-"""What a model's layers and parameters will do to a repair, found without running the model."""
+"""What is found in a user's model, and what its layers and parameters will do to a repair, without running it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -10,12 +12,36 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from expunge.errors import InvalidInput
-from expunge.inputs.findings import Level, Remark, first_few, ranked
+from expunge.errors import InvalidInput, first_few
 from expunge.models.head import find_head
+
+Level = Literal["error", "warning", "note"]
+"""An error stops the repair; a warning puts its result in doubt; a note is to be known."""
 
 SMALL_BATCH = 16
 """Examples below which the statistics of a batch are too noisy to normalise by."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One thing found.
+
+    Args:
+        level: "error", "warning" or "note".
+        where: the layer, file or part it was found in.
+        what: what was found, with numbers.
+        remedy: what to do; empty where there is nothing to do.
+    """
+
+    level: Level
+    where: str
+    what: str
+    remedy: str = ""
+
+
+def ranked(findings: list[Remark]) -> list[Remark]:
+    """Return errors first, then warnings, then notes; otherwise in their order."""
+    return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
 
 
 def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str = "cpu") -> list[Remark]:
@@ -27,15 +53,8 @@ def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str 
         batch_size: examples a step of the repair will have.
         device: where it will run.
     """
-    found = [
-        *_values(model),
-        *_frozen(model),
-        *_tied(model),
-        *_normalisation(model, batch_size, device),
-        *_dropout(model),
-        *_head(model, n_classes),
-    ]
-    return ranked(found)
+    found = _values(model) + _frozen(model) + _tied(model) + _normalisation(model, batch_size, device)
+    return ranked(found + _dropout(model) + _head(model, n_classes))
 
 
 def check_lazy(model: nn.Module) -> list[Remark]:

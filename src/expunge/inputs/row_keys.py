@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from expunge.errors import DataError, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, first_few, near_miss
 from expunge.store.spreadsheet import from_text
 
 if TYPE_CHECKING:

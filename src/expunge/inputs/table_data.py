@@ -13,9 +13,8 @@ from torch import Tensor
 
 from expunge.data.examples import Source
 from expunge.data.joined import TensorSource
-from expunge.errors import DataError, InvalidInput, near_miss
+from expunge.errors import DataError, InvalidInput, first_few, near_miss
 from expunge.inputs.arrays import Part, pad_tokens, read_inputs
-from expunge.inputs.findings import first_few
 from expunge.inputs.forget_files import LABEL_COLUMNS, TITLES
 from expunge.inputs.pictures import opener_of, read_pictures
 from expunge.inputs.row_keys import printable

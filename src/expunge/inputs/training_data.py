@@ -15,8 +15,7 @@ from expunge.data.examples import Examples, Source
 from expunge.data.images import Augmentation
 from expunge.data.mapped import plain_label
 from expunge.data.reader import Reader
-from expunge.errors import DataError, InvalidInput, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, InvalidInput, first_few, near_miss
 from expunge.inputs.row_keys import RowNames, is_number, same_text
 from expunge.store.spreadsheet import from_text
 
