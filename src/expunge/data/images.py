@@ -16,13 +16,12 @@ from expunge.errors import DataError, InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import sent
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of pixels in [0, 1]."""
+
 
 def rank_in_class(labels: Tensor) -> Tensor:
-    """Return int64 (N,): how many examples of the same label come before each, 0 for the first of a class.
-
-    Args:
-        labels: integers (N,); the result is on the same device.
-    """
+    """Return int64 (N,): how many examples of the same label come before each, 0 for the first of a class."""
     rank = torch.empty_like(labels, dtype=torch.int64)
     for label in torch.unique(labels):
         members = labels == label
@@ -315,9 +314,7 @@ class ImageData:
         return Examples.all_of(ImageSource(images, self.mean, self.std, **reading), labels, len(self.classes))
 
 
-def channel_statistics(
-    images: Tensor, rows: Tensor | None = None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor, rows: Tensor | None = None) -> Statistics:
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), or of some rows, in units of [0, 1].
 
     A constant channel gets standard deviation 1, so that it normalises to zero.
@@ -342,7 +339,7 @@ class PixelSums:
             self._sum[channel] += sum(value * count for value, count in enumerate(how_many))
             self._squares[channel] += sum(value**2 * count for value, count in enumerate(how_many))
 
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self) -> Statistics:
         """Mean and standard deviation per channel of what was counted."""
         n = self._count
         mean = tuple(total / (255 * n) for total in self._sum)

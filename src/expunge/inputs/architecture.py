@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,10 @@ from expunge.seeding import global_generator
 FORMS = "expunge:NAME, transformers:NAME_OR_FOLDER, timm:NAME or path/to/file.py:FACTORY"
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an architecture's own pipeline prepares images, where it says so; ``None`` where it does not.
+class Preprocessing(NamedTuple):
+    """How an architecture's own pipeline prepares images: statistics of pixels in [0, 1] per channel, side in pixels.
 
-    Args:
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        size: height and width in pixels.
+    ``None`` where it does not say.
     """
 
     mean: tuple[float, ...] | None = None
@@ -84,13 +80,7 @@ def build_architecture(
 
 @dataclass(frozen=True)
 class FreshNetwork:
-    """Makes untrained networks of one architecture; their parameters follow from the generator.
-
-    Args:
-        arch: see :func:`build_architecture`.
-        shape: of one input.
-        n_classes: number of logits.
-    """
+    """Makes untrained networks as :func:`build_architecture` does; their parameters follow from the generator."""
 
     arch: str
     shape: tuple[int, ...]
@@ -115,10 +105,8 @@ def preprocessing_of(text: str) -> Preprocessing:
     if kind == "timm":
         timm = load_extra("timm", "timm", "timm", f"architecture {text!r}")
         found = timm.create_model(name, pretrained=False).default_cfg
-        size = found.get("input_size")
-        return Preprocessing(
-            _floats(found.get("mean")), _floats(found.get("std")), size[-1] if size else None
-        )
+        *_, size = found.get("input_size") or (None,)
+        return Preprocessing(_floats(found.get("mean")), _floats(found.get("std")), size)
     return Preprocessing()
 
 
@@ -186,7 +174,9 @@ def _from_timm(
 def _from_transformers(name: str, settings: dict[str, Any], n_classes: int | None) -> Any:
     transformers = load_extra("transformers", "transformers", "text", f"architecture 'transformers:{name}'")
     config = _config(transformers, name, settings)
-    if n_classes is not None and "num_labels" not in settings and _says_nothing_of_classes(config):
+    # A configuration that was never told its classes has these two.
+    unsaid = dict(config.id2label) == {0: "LABEL_0", 1: "LABEL_1"}
+    if n_classes is not None and "num_labels" not in settings and unsaid:
         config.num_labels = n_classes
     for kind in ("AutoModelForImageClassification", "AutoModelForSequenceClassification"):
         auto = getattr(transformers, kind)
@@ -236,11 +226,6 @@ def _check_settings(name: str, settings: Mapping[str, Any], config: Any) -> None
         # It would take any name as an attribute, and build another network than was meant.
         if not hasattr(config, key):
             raise InvalidInput(f"{name} has no setting {key!r}{near_miss(key, config.to_dict())}")
-
-
-def _says_nothing_of_classes(config: Any) -> bool:
-    # What a configuration has that was never told its classes.
-    return dict(config.id2label) == {0: "LABEL_0", 1: "LABEL_1"}
 
 
 def _of_folder(folder: Path) -> Preprocessing:

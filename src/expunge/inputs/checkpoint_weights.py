@@ -119,16 +119,16 @@ def _names(checkpoint: Checkpoint, missing: list[str], unknown: list[str]) -> st
     if unknown:
         hint = near_miss(unknown[0], missing)
         parts.append(f"{len(unknown)} in the file are not in the model: {first_few(unknown)}{hint}")
-    if missing and unknown and _differ_by_prefix(missing, unknown):
+    if missing and unknown and _ends(missing) == _ends(unknown):
         remedy = "the same layers bear other prefixes: give a factory that names them as the file does"
     else:
         remedy = "give the architecture the checkpoint was trained with, with the same settings"
     return "; ".join([*parts, remedy])
 
 
-def _differ_by_prefix(missing: list[str], unknown: list[str]) -> bool:
-    ends = {name.rpartition(".")[0].rpartition(".")[2] + name.rpartition(".")[2] for name in missing}
-    return ends == {name.rpartition(".")[0].rpartition(".")[2] + name.rpartition(".")[2] for name in unknown}
+def _ends(names: list[str]) -> set[str]:
+    """Return the last two parts of each name."""
+    return {"".join(name.split(".")[-2:]) for name in names}
 
 
 def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) -> str:
@@ -137,7 +137,7 @@ def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) 
         own[name].ndim == state[name].ndim > 0 and own[name].shape[1:] == state[name].shape[1:]
         for name in unequal
     )
-    if rows_alone and _in_one_layer(unequal):
+    if rows_alone and len({name.rpartition(".")[0] for name in unequal}) == 1:
         name = unequal[0]
         return (
             f"{checkpoint.path} has {state[name].shape[0]} classes, but the architecture has "
@@ -152,10 +152,6 @@ def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) 
         f"{checkpoint.path} does not fit the architecture: {len(unequal)} shapes differ: {first_few(differences)}; "
         "give the architecture the settings the checkpoint was trained with (width, depth, image size, channels)"
     )
-
-
-def _in_one_layer(names: list[str]) -> bool:
-    return len({name.rpartition(".")[0] for name in names}) == 1
 
 
 def published_names(model: nn.Module) -> dict[str, str]:

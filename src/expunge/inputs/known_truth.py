@@ -33,7 +33,7 @@ class KnownTruth:
     """What is known.
 
     Args:
-        bad: bool (N,), the rows known to be bad: those that were listed, or whose true label is not the given one.
+        bad: bool (N,), the rows that were listed, or whose true label is not the given one.
         labels: int64 (N,), true labels, :data:`UNKNOWN` where one is not known; ``None`` for a list of rows.
         source: where it was read from.
         note: how it was read, for the user.

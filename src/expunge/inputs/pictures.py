@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from expunge.data.examples import Source
-from expunge.data.images import Augmentation, ImageSource, Normalised, PixelSums
+from expunge.data.images import Augmentation, ImageSource, Normalised, PixelSums, Statistics
 from expunge.data.reader import Plan, Reader, in_order
 from expunge.errors import DataError, InvalidInput
 from expunge.inputs.training_data import IMAGENET, DataOptions
@@ -31,14 +31,7 @@ _ON_DEVICE = 4 * 2**30
 
 @dataclass(frozen=True)
 class Decoder:
-    """Decodes images by their rows; it can be handed to another process.
-
-    Args:
-        openers: one per image.
-        names: what each is called in messages.
-        channels: 1 or 3.
-        options: size and crop.
-    """
+    """Decodes images by their rows; it can be handed to another process. ``names`` are for messages."""
 
     openers: Sequence[Opener]
     names: Sequence[str]
@@ -52,26 +45,23 @@ class Decoder:
             DataError: an image that cannot be read.
         """
         library = load_extra("PIL.Image", "pillow", "data", "reading images")
-        return torch.stack(
-            [
-                _decode(library, self.openers[row], self.names[row], self.channels, self.options)
-                for row in plan.rows
-            ]
-        )
+        return torch.stack([self._decode(library, self.openers[row], self.names[row]) for row in plan.rows])
+
+    def _decode(self, library: Any, opener: Opener, name: str) -> Tensor:
+        with _opened(library, opener, name) as image:
+            try:
+                picture = image.convert("L" if self.channels == 1 else "RGB")
+            except Exception as error:
+                raise DataError(_broken(name, error)) from error
+            if self.options.size is not None:
+                picture = _resized(library, picture, self.options.size, self.options.crop)
+        array = np.array(picture, dtype=np.uint8)
+        return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
 @dataclass(frozen=True)
 class DecodedSource(Normalised):
-    """Images that are decoded each time they are read, as normalised float32.
-
-    Args:
-        decoder: of the rows.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        augmentation: what an augmented batch goes through.
-        device: torch device of the batches.
-        reader: who decodes.
-    """
+    """Images that are decoded each time they are read, as normalised float32; the rest as in :class:`ImageSource`."""
 
     decoder: Decoder
     mean: tuple[float, ...]
@@ -139,24 +129,16 @@ def read_pictures(
     return source, tuple(notes)
 
 
-def normalisation(
-    options: DataOptions, channels: int, statistics: tuple[tuple[float, ...], tuple[float, ...]]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(options: DataOptions, channels: int, statistics: Statistics) -> Statistics:
     """Return mean and std per channel as ``options`` ask for; ``statistics`` are those of the data.
 
     Raises:
         InvalidInput: three numbers for grey images.
     """
+    usual: dict[str, Statistics] = {"imagenet": IMAGENET, "half": ((0.5,), (0.5,)), "none": ((0.0,), (1.0,))}
+    mean, std = usual.get(options.normalise, statistics)
     if options.mean is not None and options.std is not None:
         mean, std = options.mean, options.std
-    elif options.normalise in ("auto", "data"):
-        mean, std = statistics
-    elif options.normalise == "imagenet":
-        mean, std = IMAGENET
-    elif options.normalise == "half":
-        mean, std = (0.5,), (0.5,)
-    else:
-        mean, std = (0.0,), (1.0,)
     if len(mean) == 1:
         mean, std = mean * channels, std * channels
     if len(mean) != channels:
@@ -168,14 +150,9 @@ def normalisation(
 
 
 def _said(options: DataOptions, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
-    given = (
-        "as given" if options.mean is not None else f"by {'data' if options.open else options.normalise!r}"
-    )
-    return f"{given}: mean {_numbers(mean)}, std {_numbers(std)}"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:.4f}" for value in values)
+    by = "data" if options.open else repr(options.normalise)
+    means, stds = (",".join(f"{value:.4f}" for value in values) for values in (mean, std))
+    return f"{'as given' if options.mean is not None else f'by {by}'}: mean {means}, std {stds}"
 
 
 def _look(
@@ -220,28 +197,12 @@ def _broken(name: str, error: Exception) -> str:
     return f"{name}: cannot be read as an image ({said.strip()}); repair it, or take it out of the data"
 
 
-def _decode(library: Any, opener: Opener, name: str, channels: int, options: DataOptions) -> Tensor:
-    with _opened(library, opener, name) as image:
-        try:
-            picture = image.convert("L" if channels == 1 else "RGB")
-        except Exception as error:
-            raise DataError(_broken(name, error)) from error
-        if options.size is not None:
-            picture = _resized(library, picture, options.size, options.crop)
-    array = np.array(picture, dtype=np.uint8)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
-
-
 def _resized(library: Any, picture: Any, size: int, crop: bool) -> Any:
     width, height = picture.size
-    if not crop:
-        return (
-            picture
-            if (width, height) == (size, size)
-            else picture.resize((size, size), library.Resampling.BILINEAR)
-        )
-    scale = size / min(width, height)
-    wide, high = max(size, int(width * scale)), max(size, int(height * scale))
+    wide, high = size, size
+    if crop:
+        scale = size / min(width, height)
+        wide, high = max(size, int(width * scale)), max(size, int(height * scale))
     if (wide, high) != (width, height):
         picture = picture.resize((wide, high), library.Resampling.BILINEAR)
     left, top = round((wide - size) / 2), round((high - size) / 2)

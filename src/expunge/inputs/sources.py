@@ -123,21 +123,20 @@ def load_validation_data(text: str, options: DataOptions, training: TrainingData
             f"{text}: {len(found.classes)} classes, but the training data has {len(training.classes)}; give "
             "validation data of the same classes"
         )
-    if _same(found.examples, training.examples):
-        raise DataError(f"{text} holds the training data itself; give data that the model was not trained on")
+    first, second = found.examples, training.examples
+    if len(first) == len(second) and torch.equal(first.labels, second.labels):
+        few, others = next(first.batches(8)).x, next(second.batches(8)).x
+        if torch.equal(few, others):
+            raise DataError(
+                f"{text} holds the training data itself; give data that the model was not trained on"
+            )
     return replace(found.examples, n_classes=len(training.classes))
 
 
-def _same(first: Examples, second: Examples) -> bool:
-    if len(first) != len(second) or not torch.equal(first.labels, second.labels):
-        return False
-    few, others = next(first.batches(8)).x, next(second.batches(8)).x
-    return few.shape == others.shape and torch.equal(few, others)
-
-
 def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingData:
-    images = data.train_images if part == "train" else data.test_images
-    labels = data.train_labels if part == "train" else data.test_labels
+    images, labels = data.train_images, data.train_labels
+    if part == "validation":
+        images, labels = data.test_images, data.test_labels
     mean, std = data.mean, data.std
     if options.mean is not None or options.normalise not in ("auto", "data"):
         mean, std = normalisation(options, images.shape[1], (mean, std))

@@ -49,8 +49,7 @@ class DataOptions:
         max_length: tokens at most in a text; by default what the tokenizer says.
         root: folder of the named data sets; by default $EXPUNGE_DATA.
         workers: processes that read ahead, for images and datasets of one's own.
-        cache: where rows stay once they are read: "auto", "memory", "disk", "none" or a folder; see
-            :class:`expunge.data.reader.Reader`.
+        cache: where rows stay once they are read, see :class:`expunge.data.reader.Reader`.
         memory: bytes of rows at most that "auto" keeps in memory; by default half of what is free.
         device: torch device the batches live on.
         defaults: names of those options that nobody asked for, but the model's own pipeline says.
@@ -89,10 +88,9 @@ class DataOptions:
         if (self.mean is None) != (self.std is None):
             raise InvalidInput("mean and std belong together: give both, or neither")
         if self.mean is not None and self.std is not None:
-            if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-                raise InvalidInput(
-                    f"mean and std take 1 or 3 numbers each, got {len(self.mean)} and {len(self.std)}"
-                )
+            counts = len(self.mean), len(self.std)
+            if counts not in ((1, 1), (3, 3)):
+                raise InvalidInput(f"mean and std take 1 or 3 numbers each, got {counts[0]} and {counts[1]}")
             if min(self.std) <= 0:
                 raise InvalidInput(f"std must be above 0, got {self.std}")
             if max(self.mean) > 1 or max(self.std) > 1:
@@ -130,9 +128,7 @@ class DataOptions:
     def reading(self) -> dict[str, Any]:
         """The options that decide what the model reads; where data lies and is kept is not among them."""
         elsewhere = ("root", "workers", "cache", "memory", "device", "defaults")
-        return {
-            entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere
-        }
+        return {name: value for name, value in vars(self).items() if name not in elsewhere}
 
     @property
     def reader(self) -> Reader:
@@ -223,9 +219,7 @@ class TrainingData:
                 "on, or all class names in the order of the model's logits (--classes)"
             )
         return replace(
-            self,
-            examples=replace(self.examples, n_classes=count),
-            classes=tuple(str(label) for label in range(count)),
+            self, examples=replace(self.examples, n_classes=count), classes=tuple(map(str, range(count)))
         )
 
 
@@ -263,8 +257,8 @@ def number_labels(
     """Return labels int64 (N,), the class names, and whether they are names rather than numbers.
 
     Text is numbered in the order of ``classes``, or sorted. Whole numbers are classes as they are, unless they are
-    the names in ``classes``. Whole numbers that stand for ``names`` are text: in another order of ``classes`` they
-    are renumbered.
+    the names in ``classes``. Where they stand for ``names`` they are text: another order of ``classes`` renumbers
+    them.
 
     Raises:
         DataError: labels that are neither, or of both kinds, negative ones, or one that ``classes`` lacks.
@@ -337,11 +331,9 @@ def match_classes(
     matched = [table.get(text, table.get(text.removesuffix(".0"))) for text in texts]
     if None in matched:
         at = matched.index(None)
-        why = (
-            "; others are names of classes, and one list keeps to names or to numbers"
-            if named and texts[at] in numbers
-            else near_miss(texts[at], classes)
-        )
+        why = near_miss(texts[at], classes)
+        if named and texts[at] in numbers:
+            why = "; others are names of classes, and one list keeps to names or to numbers"
         raise DataError(
             f"{where}: {rows[at] if rows else f'row {at}'} has label {found[at]!r:.100}, which is none of the classes "
             f"{first_few(list(classes), 12)}{why}; correct the label or the classes"
