@@ -10,7 +10,7 @@ import torch
 
 from expunge.data.joined import in_memory
 from expunge.errors import DataError
-from expunge.inputs.known_truth import read_true_labels, read_truth
+from expunge.inputs.forget_list import read_true_labels, read_truth
 from expunge.inputs.training_data import TrainingData
 
 LABELS = torch.tensor([0, 0, 1, 1])

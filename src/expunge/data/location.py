@@ -16,11 +16,7 @@ def data_folder(
 ) -> Path:
     """Return the folder that has all ``files``: ``root/name``, else ``root`` itself.
 
-    Args:
-        root: folder of data sets; None reads it from the environment variable ``EXPUNGE_DATA``.
-        name: folder of this data set below ``root``.
-        files: names of the files it needs.
-        suffixes: what may follow a file's name; ``("", ".gz")`` lets it be packed.
+    Without ``root`` the environment variable ``EXPUNGE_DATA`` says it; ``suffixes`` may follow a file's name.
 
     Raises:
         DataError: no folder is known, or files are missing in both places.

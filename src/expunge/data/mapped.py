@@ -39,10 +39,7 @@ class _Pairs:
 def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) -> Any:
     """Return a map-style dataset whose items are (input, label, ...); dictionaries are read by the usual names.
 
-    Args:
-        dataset: with items that are sequences, or dictionaries as those of Hugging Face.
-        inputs: entry of a dictionary that is the input; by default the first usual name that is there.
-        label: entry that is the label; likewise.
+    ``inputs`` and ``label`` name the entries of dictionaries where they have other names.
 
     Raises:
         DataError: no map-style dataset, an empty one, an item that cannot be read, or dictionaries without
@@ -81,11 +78,7 @@ def _item(dataset: Any, row: int) -> Any:
 
 
 def item_input(item: Any, row: int) -> Tensor:
-    """Return the input of an (input, label, ...) item as a dense tensor.
-
-    Raises:
-        DataError: the item is no pair, or its input no tensor that a model can read.
-    """
+    """Return the input of an (input, label, ...) item as a dense tensor that a model can read."""
     try:
         tensor = torch.as_tensor(item[0])
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
@@ -124,11 +117,7 @@ def _label(item: Any, where: str, row: int) -> int | str:
 
 
 def plain_label(value: Any, where: str, row: int) -> int | str:
-    """Return a label of any type as a whole number or text.
-
-    Raises:
-        DataError: no label, several, or one that is no whole number.
-    """
+    """Return a label of any type as a whole number or text; refuse none, several, or another number."""
     given = value
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
@@ -215,8 +204,7 @@ class MappedSource:
     def labels(self, look: Callable[[Tensor, int], None] | None = None) -> list[int | str]:
         """Read every item once: return its label, a whole number or text, and keep its input.
 
-        Args:
-            look: is given each input and its row.
+        ``look`` is given each input and its row.
 
         Raises:
             DataError: an item that cannot be read or is no pair, or a label that is neither.
@@ -308,12 +296,9 @@ def examples_from_dataset(
 
 
 def numbered_labels(source: MappedSource, look: Callable[[Tensor, int], None] | None = None) -> Tensor:
-    """Return the labels int64 (N,) of a dataset, unchecked against a number of classes; the rest as there.
+    """Return the labels int64 (N,) of a dataset, unchecked against a number of classes.
 
     Warns of what keeps the inputs from being kept, where it is not ``reader`` itself.
-
-    Raises:
-        DataError: items that are no pairs, or labels that are no whole numbers.
     """
     labels = source.labels(look)
     text = next((row for row, label in enumerate(labels) if isinstance(label, str)), None)

@@ -64,16 +64,10 @@ def load_npz(path: Path) -> ImageData:
 
 
 def read_arrays(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, _Array]:
-    """Read named arrays of a ``.npz`` file; pickled content stays unread.
-
-    Args:
-        path: the file.
-        required: names that must be in it.
-        optional: names that are read where they are in it.
+    """Read named arrays of a ``.npz`` file, the ``optional`` ones where they are there; pickled content stays unread.
 
     Raises:
-        DataError: the file is missing, truncated or no ``.npz``, lacks a required name, or holds an array
-            of objects.
+        DataError: the file is missing, truncated or no ``.npz``, lacks a required name, or holds an array of objects.
     """
     check_regular(path)
     try:
@@ -107,11 +101,7 @@ def read_arrays(path: Path, required: Sequence[str], optional: Sequence[str] = (
 
 
 def array_names(path: Path) -> list[str]:
-    """Return the names of the arrays of a ``.npz`` file.
-
-    Raises:
-        DataError: as :func:`read_arrays`.
-    """
+    """Return the names of the arrays of a ``.npz`` file; refuse it as :func:`read_arrays` does."""
     read_arrays(path, ())
     with zipfile.ZipFile(path) as archive:
         return [name.removesuffix(".npy") for name in archive.namelist()]
@@ -174,11 +164,7 @@ def _part(path: Path, arrays: dict[str, _Array], prefix: str) -> tuple[Tensor, T
 
 
 def as_images(what: str, array: _Array) -> Tensor:
-    """Return uint8 (N, C, H, W) of images uint8 or float in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W).
-
-    Raises:
-        DataError: another shape or dtype, nothing, pixels that are not finite or outside [0, 1].
-    """
+    """Return uint8 (N, C, H, W) of images uint8 or float in [0, 1], (N, H, W), (N, H, W, C) or (N, C, H, W)."""
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[3] in (1, 3):

@@ -57,11 +57,7 @@ class Reader:
             )
 
     def room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Room:
-        """Return where rows ``shape`` = (N, ...) are to stay.
-
-        Raises:
-            InvalidInput: on disk, where there is too little.
-        """
+        """Return where rows ``shape`` = (N, ...) are to stay; a disk that was named and has too little is refused."""
         return room_for(shape, dtype, self.cache, self.memory)
 
     def ahead(
@@ -69,10 +65,8 @@ class Reader:
     ) -> Iterator[T]:
         """Yield ``read(plan)`` of every plan, in order; workers are some batches ahead.
 
-        Args:
-            read: raises :class:`DataError` for a row that cannot be used, here as in a worker.
-            plans: looked at no earlier than they are needed.
-            device: where the results go; for a GPU they are put into pinned memory.
+        ``read`` raises :class:`DataError` for a row that cannot be used, here as in a worker. Results for a GPU are put
+        into pinned memory.
 
         Raises:
             DataError: of ``read``.

@@ -76,11 +76,7 @@ def load_arrays(path: Path, options: DataOptions, part: Part = "train") -> Train
 
 
 def read_inputs(what: str, array: _Array) -> Tensor:
-    """Return float32 (N, ...), or int64 (N, T) token ids.
-
-    Raises:
-        DataError: another dtype, or values that are not finite.
-    """
+    """Return float32 (N, ...), or int64 (N, T) token ids; refuse other dtypes and values that are not finite."""
     if array.dtype.kind == "f" and array.ndim >= 2:
         inputs = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         finite = torch.isfinite(inputs).flatten(1).all(1)
@@ -102,11 +98,7 @@ def read_inputs(what: str, array: _Array) -> Tensor:
 
 
 def pad_tokens(sequences: Sequence[Sequence[int]], padding: int, where: str) -> Tensor:
-    """Return int64 (N, T): each sequence, then ``padding`` up to the longest.
-
-    Raises:
-        DataError: a sequence without a token.
-    """
+    """Return int64 (N, T): each sequence, then ``padding`` up to the longest; refuse one without a token."""
     empty = next((row for row, tokens in enumerate(sequences) if len(tokens) == 0), None)
     if empty is not None:
         raise DataError(f"{where}: row {empty} has no token; take it out, or give it a text")

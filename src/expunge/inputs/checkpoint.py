@@ -110,9 +110,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     return checkpoint.renamed({name: name.replace(_COMPILED, "") for name in checkpoint.state})
 
 
-def write_checkpoint(
-    checkpoint: Checkpoint, state: Mapping[str, Tensor], out: Path | str, *, overwrite: bool = False
-) -> None:
+def write_checkpoint(checkpoint: Checkpoint, state: Mapping[str, Tensor], out: Path | str) -> None:
     """Write ``state`` in the form of ``checkpoint``: names, shapes, dtypes, container, metadata.
 
     Other entries of a torch file (see :attr:`Checkpoint.carried`) are written back unchanged, and so is a
@@ -122,8 +120,7 @@ def write_checkpoint(
     Args:
         checkpoint: as it was read.
         state: the new tensors, under the names of ``checkpoint.state``.
-        out: never the file that was read.
-        overwrite: replace another file that is at ``out``.
+        out: where nothing is yet.
 
     Raises:
         InvalidInput: ``out`` is the file that was read, or there already; a name too many, another shape,
@@ -135,7 +132,7 @@ def write_checkpoint(
         raise InvalidInput(
             f"{out} is the checkpoint that was read; it is never overwritten, choose another name"
         )
-    if out.exists() and not overwrite:
+    if out.exists():
         raise InvalidInput(f"{out} is there already; choose another name, or move it away")
     unknown = [name for name in state if name not in checkpoint.state]
     if unknown:

@@ -23,12 +23,10 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
 
     Three differences are bridged. A prefix is taken off where the names then fit (``DataParallel`` stores
     ``module.fc.weight``, Lightning ``model.fc.weight``); what lies outside it, such as the counter of an average of
-    models, is written back as it was. Layers that ``transformers`` stores under other
-    names than its modules have are found. A tied parameter may be stored under one of its names, and a
-    stored buffer that the model no longer saves is left out here and written back as it was.
-
-    Returns:
-        The checkpoint, its names now those of the model; to be given to ``write_checkpoint``.
+    models, is written back as it was. Layers that ``transformers`` stores under other names than its modules have are
+    found. A tied parameter may be stored under one of its names, and a stored buffer that the model no longer saves is
+    left out here and written back as it was. The checkpoint that is returned has the model's names, as
+    ``write_checkpoint`` expects them.
 
     Raises:
         InvalidInput: names that are missing or too many, shapes or a number of classes that differ.

@@ -50,11 +50,7 @@ def as_marks(values: Sequence[Any]) -> list[bool] | None:
 
 
 def file_and_column(text: str) -> tuple[Path, str | None]:
-    """Return the two parts of ``FILE?column=NAME``.
-
-    Raises:
-        DataError: another setting than ``column``.
-    """
+    """Return the two parts of ``FILE?column=NAME``; refuse other settings."""
     specification = Specification.parse(text)
     unknown = [name for name in specification.settings if name != "column"]
     if unknown:
@@ -66,13 +62,8 @@ def file_and_column(text: str) -> tuple[Path, str | None]:
 def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
     """Read a ``.txt``, ``.csv``, ``.tsv``, ``.json`` or ``.npy`` file.
 
-    Args:
-        path: the file.
-        column: of a table; by default the one whose name says it.
-        names: what the rows are called; what is a name there is one in the file, whatever its characters.
-
-    Raises:
-        DataError: the file is missing, unreadable or of another kind, or lacks the column.
+    ``column`` is that of a table, by default the one whose title says it. What is one of the ``names`` of the data is
+    one in the file, whatever its characters.
     """
     if path.suffix not in _SUFFIXES:
         raise DataError(
@@ -89,11 +80,7 @@ def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
 
 
 def read_text(path: Path, names: RowNames) -> str:
-    """Return a file of UTF-8 text, with bytes that are none as the names of the data show them.
-
-    Raises:
-        DataError: it is missing, no regular file, or other text than UTF-8.
-    """
+    """Return a file of UTF-8 text, with bytes that are none as the names of the data show them."""
     check_regular(path)
     try:
         return path.read_text(encoding="utf-8-sig", errors="backslashreplace" if names.escaped else "strict")
@@ -122,11 +109,7 @@ def _without_comment(line: str, names: RowNames) -> str:
 
 
 def parse_json(path: Path, text: str) -> Any:
-    """Return what a JSON text holds.
-
-    Raises:
-        DataError: it is none, or nested too deep.
-    """
+    """Return what a JSON text holds; ``path`` is for messages."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -171,11 +154,7 @@ def _array(path: Path) -> Listed:
 
 
 def read_table(path: Path, names: RowNames) -> list[list[str]]:
-    """Return the cells of a ``.csv`` or ``.tsv`` file, row by row; every row has as many as the first.
-
-    Raises:
-        DataError: the file cannot be read, or a row has another number of cells.
-    """
+    """Return the cells of a ``.csv`` or ``.tsv`` file, row by row; every row has as many as the first."""
     text = read_text(path, names)
     separator = "\t" if path.suffix == ".tsv" else ","
     lines = [line for line in text.split("\n") if line.strip()]

@@ -24,14 +24,7 @@ SMALL_BATCH = 16
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing found.
-
-    Args:
-        level: "error", "warning" or "note".
-        where: the layer, file or part it was found in.
-        what: what was found, with numbers.
-        remedy: what to do; empty where there is nothing to do.
-    """
+    """One thing found, with numbers, ``where`` it is (layer, file or part), and the remedy, if there is one."""
 
     level: Level
     where: str
@@ -45,14 +38,7 @@ def ranked(findings: list[Remark]) -> list[Remark]:
 
 
 def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str = "cpu") -> list[Remark]:
-    """Return what is found in the layers and parameters of ``model``, errors first.
-
-    Args:
-        model: as it was loaded.
-        n_classes: classes of the data.
-        batch_size: examples a step of the repair will have.
-        device: where it will run.
-    """
+    """Return what is found in a model as it was loaded, errors first; ``batch_size`` is that of the repair."""
     found = _values(model) + _frozen(model) + _tied(model) + _normalisation(model, batch_size, device)
     return ranked(found + _dropout(model) + _head(model, n_classes))
 

@@ -1,9 +1,10 @@
-"""Image files decoded to uint8, checked one by one, kept in memory or read when they are needed."""
+"""Image files, one by one or in a folder per class: decoded to uint8, and kept or read when they are needed."""
 
 from __future__ import annotations
 
 import functools
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from torch import Tensor
 from expunge.data.examples import Source
 from expunge.data.images import Augmentation, ImageSource, Normalised, PixelSums, Statistics
 from expunge.data.reader import Plan, Reader, in_order
-from expunge.errors import DataError, InvalidInput
-from expunge.inputs.training_data import IMAGENET, DataOptions
+from expunge.errors import DataError, InvalidInput, first_few, near_miss
+from expunge.inputs.row_keys import printable, same_text
+from expunge.inputs.training_data import IMAGENET, DataOptions, TrainingData, given_names
 from expunge.optional import load_extra
 from expunge.seeding import sent
 
 Opener = Callable[[], Any]
 """Returns what Pillow can open (a path or a binary file), or an image of Pillow's."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_PARTS = {"train", "training", "test", "val", "valid", "validation", "dev"}
 
 _ON_DEVICE = 4 * 2**30
 """Bytes of images up to which all of them are put on an accelerator."""
@@ -39,11 +44,7 @@ class Decoder:
     options: DataOptions
 
     def __call__(self, plan: Plan) -> Tensor:
-        """Return uint8 (B, C, H, W).
-
-        Raises:
-            DataError: an image that cannot be read.
-        """
+        """Return uint8 (B, C, H, W)."""
         library = load_extra("PIL.Image", "pillow", "data", "reading images")
         return torch.stack([self._decode(library, self.openers[row], self.names[row]) for row in plan.rows])
 
@@ -91,16 +92,8 @@ def read_pictures(
     """Decode every image once, check them all, and return them as a source, with notes for the user.
 
     Grey images stay grey where all are; palettes and transparency become colour. All images are kept as uint8, in
-    memory or on disk as ``options`` say; where neither has room, each is decoded whenever it is read.
-
-    Args:
-        openers: one per image.
-        names: what each is called in messages.
-        options: size, channels, normalisation, who reads and what is kept.
-
-    Raises:
-        DataError: an image that cannot be read, 16-bit images, or unequal sizes without ``size``.
-        InvalidInput: Pillow is not installed, or no room on the disk that was named.
+    memory or on disk as ``options`` say; where neither has room, each is decoded whenever it is read. ``names`` are for
+    messages.
     """
     library = load_extra("PIL.Image", "pillow", "data", "reading images")
     channels, shapes = _look(library, openers, names, options)
@@ -130,11 +123,7 @@ def read_pictures(
 
 
 def normalisation(options: DataOptions, channels: int, statistics: Statistics) -> Statistics:
-    """Return mean and std per channel as ``options`` ask for; ``statistics`` are those of the data.
-
-    Raises:
-        InvalidInput: three numbers for grey images.
-    """
+    """Return mean and std per channel as ``options`` ask for; ``statistics`` are those of the data."""
     usual: dict[str, Statistics] = {"imagenet": IMAGENET, "half": ((0.5,), (0.5,)), "none": ((0.0,), (1.0,))}
     mean, std = usual.get(options.normalise, statistics)
     if options.mean is not None and options.std is not None:
@@ -150,7 +139,7 @@ def normalisation(options: DataOptions, channels: int, statistics: Statistics) -
 
 
 def _said(options: DataOptions, mean: tuple[float, ...], std: tuple[float, ...]) -> str:
-    by = "data" if options.open else repr(options.normalise)
+    by = repr("data" if options.open else options.normalise)
     means, stds = (",".join(f"{value:.4f}" for value in values) for values in (mean, std))
     return f"{'as given' if options.mean is not None else f'by {by}'}: mean {means}, std {stds}"
 
@@ -218,3 +207,71 @@ def opener_of(value: Any) -> Opener:
     # A copy, because what opens an image also closes it.
     opener: Opener = value.copy
     return opener
+
+
+def load_image_folder(folder: Path, options: DataOptions) -> TrainingData:
+    """Read ``folder/CLASS/**/IMAGE``; the classes are the folders' names, sorted.
+
+    Rows come in the order of torchvision's ``ImageFolder``: class by class, files sorted, so positions
+    written down with it stay valid. Names are paths relative to ``folder``, with forward slashes.
+    """
+    inside = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    found = {printable(entry.name): entry for entry in inside if entry.is_dir()}
+    loose = [entry.name for entry in inside if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+    if not found:
+        what = f"{len(loose)} images" if loose else "no folders"
+        raise DataError(f"{folder} holds {what}; expected one folder of images per class")
+    if loose:
+        raise DataError(
+            f"{folder}: {len(loose)} images lie outside the class folders (the first is {loose[0]}); move each "
+            "into the folder of its class"
+        )
+    if {name.lower() for name in found} <= _PARTS:
+        raise DataError(
+            f"{folder} holds the parts {', '.join(found)}, expected class folders; give {folder / next(iter(found))}"
+        )
+    classes = given_names(options.classes, found, "classes") or tuple(found)
+    number = {same_text(name): label for label, name in enumerate(classes)}
+    for name in found:
+        if same_text(name) not in number:
+            raise DataError(
+                f"{folder}: folder {name!r} is none of the classes that were named{near_miss(name, classes)}; "
+                "name every folder"
+            )
+    paths: list[Path] = []
+    labels: list[int] = []
+    other = 0
+    for name, inner in found.items():
+        images, ignored = _images_in(inner)
+        if not images:
+            raise DataError(
+                f"{inner} holds no image ({first_few(list(SUFFIXES), 9)}); remove the folder, or add the "
+                "images the model was trained on"
+            )
+        paths += images
+        labels += [number[same_text(name)]] * len(images)
+        other += ignored
+    names = tuple(printable(path.relative_to(folder).as_posix()) for path in paths)
+    source, notes = read_pictures([opener_of(path) for path in paths], [str(path) for path in paths], options)
+    if other:
+        notes += (f"{other} files that are no images were left out",)
+    return TrainingData.of(source, torch.tensor(labels), classes, names=names, notes=notes)
+
+
+def _images_in(folder: Path) -> tuple[list[Path], int]:
+    """Images in torchvision's order, and the number of other files; each folder is read once, links followed."""
+    found: list[Path] = []
+    other, seen = 0, set()
+    for root, inner, files in os.walk(folder, followlinks=True):
+        here = Path(root).resolve()
+        if here in seen:
+            inner.clear()  # a link to a folder that was read, such as one above it
+            continue
+        seen.add(here)
+        for file in files:
+            path = Path(root, file)
+            if file.lower().endswith(SUFFIXES) and path.is_file():
+                found.append(path)
+            elif not file.startswith("."):
+                other += 1
+    return sorted(found, key=lambda path: (str(path.parent), path.name)), other

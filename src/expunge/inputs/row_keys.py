@@ -94,12 +94,8 @@ def rows_of(
     """Return how ``keys`` are meant, and int64 (F,): the rows, in their order.
 
     Integers are positions. Texts are what the title of their column says; under another title or none they are
-    positions if all are whole numbers, else names.
-
-    Raises:
-        DataError: keys of both kinds, numbers that are positions as well as names of other rows, names that are
-            unknown, ambiguous or given twice, or numbers beyond 64 bits. Whether a position is in the data is not
-            checked.
+    positions if all are whole numbers, else names. Refused are keys of both kinds, numbers that are names of other rows
+    too, and names that are unknown, ambiguous or given twice; not positions outside the data.
     """
     odd = next((key for key in keys if isinstance(key, bool) or not isinstance(key, int | str)), None)
     texts = [key for key in keys if isinstance(key, str)]

@@ -17,8 +17,7 @@ from expunge.data.location import check_regular
 from expunge.data.mapped import MappedSource, as_pairs, check_input
 from expunge.errors import DataError, near_miss
 from expunge.inputs.arrays import Part, load_arrays, pad_tokens
-from expunge.inputs.image_folder import load_image_folder
-from expunge.inputs.pictures import normalisation
+from expunge.inputs.pictures import load_image_folder, normalisation
 from expunge.inputs.row_keys import printable
 from expunge.inputs.specification import Specification, call_factory
 from expunge.inputs.table_data import FORMATS, load_table, open_table
@@ -152,10 +151,6 @@ def load_dataset_object(dataset: Any, options: DataOptions) -> TrainingData:
     padded with 0 to one length. Names come from ``dataset.names``, ``dataset.filenames`` or torchvision's
     ``dataset.samples``, class names from ``dataset.classes``. Every item is read once, to check it; float
     inputs are kept as ``options`` say, but where the dataset draws random numbers.
-
-    Raises:
-        DataError: no map-style dataset, inputs of another kind or of unequal shape, NaN or inf, or labels
-            that are no class numbers.
     """
     pairs = as_pairs(dataset, options.inputs[0] if options.inputs else None, options.label)
     known = tuple(str(name) for name in getattr(dataset, "classes", None) or ())

@@ -31,16 +31,8 @@ _TEXTS = ("text", "sentence", "content", "question")
 def open_table(target: str, settings: dict[str, Any], options: DataOptions, part: Part = "train") -> Any:
     """Return a ``datasets.Dataset``: a local file or folder, or a name that the library looks up.
 
-    Args:
-        target: a .parquet, .csv, .tsv, .json or .jsonl file, a folder written by ``save_to_disk`` or one
-            that ``load_dataset`` reads, or the name of a data set.
-        settings: passed on to ``load_dataset`` (``name``, ``revision``).
-        options: the split, if one is named.
-        part: which split to take where none is named.
-
-    Raises:
-        DataError: the library cannot load it, or has no such split.
-        InvalidInput: ``datasets`` is not installed.
+    ``settings`` are passed on to ``load_dataset`` (``name``, ``revision``); ``part`` says which split is taken where
+    ``options`` name none.
     """
     library = load_extra("datasets", "datasets", "data", f"reading {target}")
     path = Path(target).expanduser()
@@ -91,9 +83,6 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     class or y. The inputs are ``options.inputs``, else an image column, else with a tokenizer a text
     column, else a column of equal-length lists, else every column of numbers but for those whose title says that they
     name or mark rows.
-
-    Raises:
-        DataError: no rows, no such column, or values that are not of one kind.
     """
     if len(table) == 0:
         raise DataError(f"{where} has no rows")

@@ -110,7 +110,7 @@ class DataOptions:
         _ = self.reader  # its own checks
 
     def check_used(self, text: str, used: Collection[str]) -> None:
-        """Raise :class:`InvalidInput` for an option that was given and that reading ``text`` does not look at."""
+        """Refuse an option that was given and that reading ``text`` does not look at."""
         known = {*used, "classes", "memory", "device", "defaults", *self.defaults}
         for entry in fields(self):
             if entry.name not in known and getattr(self, entry.name) != entry.default:
@@ -227,9 +227,6 @@ def given_names(given: Sequence[str], known: Collection[str], what: str) -> tupl
     """Return the names that a list of the user's means, such as ``--classes``, where a name may hold a comma itself.
 
     Neighbours that give a ``known`` name when the comma is put back are that name; quotes around one are left out.
-
-    Raises:
-        InvalidInput: one named twice; ``what`` says of which list.
     """
     there = {same_text(name): name for name in known}
     found: list[str] = []
@@ -257,11 +254,7 @@ def number_labels(
     """Return labels int64 (N,), the class names, and whether they are names rather than numbers.
 
     Text is numbered in the order of ``classes``, or sorted. Whole numbers are classes as they are, unless they are
-    the names in ``classes``. Where they stand for ``names`` they are text: another order of ``classes`` renumbers
-    them.
-
-    Raises:
-        DataError: labels that are neither, or of both kinds, negative ones, or one that ``classes`` lacks.
+    the names in ``classes``. Where they stand for ``names`` they are text: another order of ``classes`` renumbers them.
     """
     found = [plain_label(value, where, row) for row, value in enumerate(found)]
     texts = [same_text(value) for value in found if isinstance(value, str)]
@@ -311,16 +304,8 @@ def match_classes(
 ) -> list[int]:
     """Return the class that each label is: all are names of ``classes``, or all are numbers of theirs.
 
-    Names go first: a number is the name of a class if any of the labels is a name.
-
-    Args:
-        found: text or whole numbers.
-        classes: their names.
-        where: the labels come from; for the message.
-        rows: what the rows are called there; by default "row 0" and so on.
-
-    Raises:
-        DataError: a label that is no class.
+    Names go first: a number is the name of a class if any of the labels is a name. ``where`` they come from and what
+    their ``rows`` are called (by default "row 0" and so on) is for messages.
     """
     texts = [same_text(from_text(str(value))) for value in found]
     names = {same_text(name): number for number, name in enumerate(classes)}

@@ -39,11 +39,7 @@ class ForgetTask(Task):
             check_forget(self.choose(data, None), len(data.train_labels))
 
     def build(self, data: ImageData, difficulty: Tensor | None = None) -> Problem:
-        """Name the forget set and the evaluation sets.
-
-        Args:
-            data: the data set.
-            difficulty: float (N,), mean training loss of each training image; only the hardest samples need it.
+        """Name the forget set and the evaluation sets; only the hardest samples need ``difficulty``.
 
         Raises:
             InvalidInput: the data set cannot carry the task, or ``difficulty`` is needed and missing.
