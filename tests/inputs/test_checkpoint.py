@@ -252,6 +252,13 @@ def test_the_input_is_never_overwritten(tmp_path: Path, checkpoint: Checkpoint, 
     assert checkpoint.path.read_bytes() == before
 
 
+def test_a_list_that_holds_itself_is_looked_through(tmp_path: Path) -> None:
+    around: list[Any] = []
+    around.append(around)
+    content = {"state_dict": {"w": torch.ones(2)}, "around": around, "ema": [around, torch.ones(2)]}
+    assert read_checkpoint(written(tmp_path / "around.pt", content)).carried == ["ema"]
+
+
 def test_bad_writes(tmp_path: Path, checkpoint: Checkpoint) -> None:
     out = tmp_path / "out.pt"
     with pytest.raises(InvalidInput, match=r"extra: not in .*net\.pt"):

@@ -50,11 +50,7 @@ def load_mnist(root: Path | None = None) -> ImageData:
 def load_fashion_mnist(root: Path | None = None) -> ImageData:
     """Fashion-MNIST: 70,000 photographs of garments, 28x28 grey; 60,000 to train, 10,000 to test.
 
-    The four original files are looked for in ``root/fashion_mnist``, then in ``root``; ``root`` defaults
-    to the environment variable ``EXPUNGE_DATA``.
-
-    Raises:
-        DataError: a file is missing, truncated or of another shape; the files are MNIST's.
+    The four original files are looked for in ``root/fashion_mnist``; the rest is as in :func:`load_mnist`.
 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
     learning algorithms", arXiv:1708.07747, 2017.

@@ -34,10 +34,9 @@ def data_folder(
     missing = {
         folder: [file for file in files if find_file(folder, file, suffixes) is None] for folder in folders
     }
-    for folder in folders:
-        if not missing[folder]:
-            return folder
     fewest = min(folders, key=lambda folder: len(missing[folder]))
+    if not missing[fewest]:
+        return fewest
     raise DataError(
         f"{name}: missing {', '.join(missing[fewest])} (looked in {folders[0]} and {folders[1]}); {remedy}"
     )

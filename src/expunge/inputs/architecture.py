@@ -239,12 +239,10 @@ def _of_folder(folder: Path) -> Preprocessing:
     size = found.get("size")
     if isinstance(size, Mapping):
         size = size.get("height", size.get("shortest_edge"))
-    normalises = found.get("do_normalize", True)
-    return Preprocessing(
-        _floats(found.get("image_mean")) if normalises else (0.0,),
-        _floats(found.get("image_std")) if normalises else (1.0,),
-        size if isinstance(size, int) else None,
-    )
+    mean, std = _floats(found.get("image_mean")), _floats(found.get("image_std"))
+    if not found.get("do_normalize", True):
+        mean, std = (0.0,), (1.0,)
+    return Preprocessing(mean, std, size if isinstance(size, int) else None)
 
 
 def _floats(values: Any) -> tuple[float, ...] | None:

@@ -113,14 +113,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 def write_checkpoint(checkpoint: Checkpoint, state: Mapping[str, Tensor], out: Path | str) -> None:
     """Write ``state`` in the form of ``checkpoint``: names, shapes, dtypes, container, metadata.
 
-    Other entries of a torch file (see :attr:`Checkpoint.carried`) are written back unchanged, and so is a
-    stored tensor that ``state`` lacks, such as a buffer that newer versions no longer save. The file is
-    written aside, then moved into place.
-
-    Args:
-        checkpoint: as it was read.
-        state: the new tensors, under the names of ``checkpoint.state``.
-        out: where nothing is yet.
+    Other entries of a torch file (see :attr:`Checkpoint.carried`) are written back unchanged, and so is a stored tensor
+    that ``state`` lacks, such as a buffer that newer versions no longer save.
 
     Raises:
         InvalidInput: ``out`` is the file that was read, or there already; a name too many, another shape,
@@ -246,11 +240,14 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
 
 
 def _tensors(value: Any) -> bool:
-    left = [value]
-    while left:  # nesting may be deeper than calls
+    left, seen = [value], set()
+    while left:  # nesting may be deeper than calls, and lists may hold themselves
         item = left.pop()
         if isinstance(item, Tensor):
             return True
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
         left += item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
     return False
 

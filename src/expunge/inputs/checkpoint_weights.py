@@ -33,7 +33,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     """
     checkpoint = _under_own_names(model, _fitting_prefix(model, checkpoint))
     own: dict[str, Tensor] = {
-        name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)
+        k: value for k, value in model.state_dict().items() if isinstance(value, Tensor)
     }
     state = {name: tensor for name, tensor in checkpoint.state.items() if name not in checkpoint.extra}
     buffers = dict(model.named_buffers())

@@ -112,17 +112,8 @@ def trained_on(
     """Return the optimiser in words, and the settings of ``method`` that were found by trying.
 
     Relearning follows the first training; where nobody knows it, the kind of the network says the optimiser, and a few
-    learning rates are tried on retained examples.
-
-    Args:
-        method: as it is configured.
-        model: with its weights; it stays as it is.
-        split: training data and forget set.
-        numerics: where to compute.
-        first: what is known of the first training.
-        seed: of the examples that rates are tried on.
-        meter: of what that costs.
-        given: settings of the user's.
+    learning rates are tried on retained examples, drawn by ``seed`` and paid by ``meter``. ``given`` are the user's
+    own settings.
     """
     if isinstance(method, Relearn):
         with meter:

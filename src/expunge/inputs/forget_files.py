@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +76,10 @@ def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
         raise DataError(f"{path}: only a .csv or .tsv file has columns; leave '?column={column}' out")
     if path.suffix == ".npy":
         return _array(path)
-    text = read_text(path, names)
-    return _json(path, text) if path.suffix == ".json" else _lines(text, names)
+    if path.suffix == ".json":
+        return _json(path, read_json(path, names))
+    lines = [_without_comment(line, names) for line in read_text(path, names).split("\n")]
+    return Listed([line for line in lines if line])
 
 
 def read_text(path: Path, names: RowNames) -> str:
@@ -92,11 +95,6 @@ def read_text(path: Path, names: RowNames) -> str:
         raise DataError(f"{path} cannot be read: {error}; check the path and its permissions") from error
 
 
-def _lines(text: str, names: RowNames) -> Listed:
-    lines = [_without_comment(line, names) for line in text.split("\n")]
-    return Listed([line for line in lines if line])
-
-
 def _without_comment(line: str, names: RowNames) -> str:
     """A comment begins with ``#`` after a space, but a name of the data may hold one as well."""
     end = len(line)
@@ -104,12 +102,12 @@ def _without_comment(line: str, names: RowNames) -> str:
         if names.hold(line[:end], "#"):
             return line[:end].strip()
         end = line.rfind("#", 0, end)
-    starts = [i for i, letter in enumerate(line) if letter == "#" and not line[:i][-1:].strip()]
-    return line[: starts[0] if starts else len(line)].strip()
+    return re.split(r"(?<!\S)#", line, maxsplit=1)[0].strip()
 
 
-def parse_json(path: Path, text: str) -> Any:
-    """Return what a JSON text holds; ``path`` is for messages."""
+def read_json(path: Path, names: RowNames) -> Any:
+    """Return what a file of JSON holds."""
+    text = read_text(path, names)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -117,8 +115,7 @@ def parse_json(path: Path, text: str) -> Any:
         raise DataError(f"{path} is no JSON: {said:.200}; it may be truncated, write it again") from error
 
 
-def _json(path: Path, text: str) -> Listed:
-    found = parse_json(path, text)
+def _json(path: Path, found: Any) -> Listed:
     notes: tuple[str, ...] = ()
     if isinstance(found, Mapping):
         lists = [name for name, value in found.items() if isinstance(value, list)]

@@ -18,10 +18,9 @@ from expunge.inputs.forget_files import (
     as_marks,
     file_and_column,
     key_column,
-    parse_json,
+    read_json,
     read_list,
     read_table,
-    read_text,
 )
 from expunge.inputs.row_keys import NAME_COLUMNS, POSITION_COLUMNS, rows_of, same_text
 from expunge.inputs.training_data import TrainingData, match_classes
@@ -207,7 +206,7 @@ def _labels(text: str, data: TrainingData) -> tuple[Tensor | None, Sequence[Any]
     if path.suffix in (".csv", ".tsv"):
         return _in_table(text, path, column, data)
     if path.suffix == ".json":
-        found = parse_json(path, read_text(path, data.row_names))
+        found = read_json(path, data.row_names)
         if isinstance(found, Mapping) and not any(isinstance(value, list) for value in found.values()):
             return _rows_in_data(str(path), list(found), data), list(found.values())
         values: Sequence[Any] = found if isinstance(found, list) else []

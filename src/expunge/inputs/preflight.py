@@ -41,10 +41,9 @@ class Preflight:
 
     Args:
         findings: errors first, then warnings, then notes.
-        numbers: "n_train", "n_forget", "n_classes", "n_logits", "n_scored" (training examples the scores
-            are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's stored
-            labels that the model has learned), "retain_accuracy", "best_order_accuracy";
-            those that could be measured.
+        numbers: those that could be measured of "n_train", "n_forget", "n_classes", "n_logits", "n_scored" (training
+            examples the scores are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's
+            given labels that the model has learned), "retain_accuracy", "best_order_accuracy".
         data: the training data; where its labels are numbers, with as many classes as the model has logits, and read
             as fits the model where that was left open.
     """

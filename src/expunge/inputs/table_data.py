@@ -96,14 +96,12 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     # Every look at table.features copies all of them: with a column a pixel that is most of the time.
     features = table.features
     label = _label_column(features, options, where)
-    feature = features[label]
     values = table.with_format(None)[label][:]
-    names = tuple(getattr(feature, "names", None) or ())
+    names = tuple(getattr(features[label], "names", None) or ())
     if names:
         # -1 stands for no label there.
         values = [None if value == -1 else value for value in values]
-    what = f"{where}, column {label!r}"
-    numbered = number_labels(values, options.classes, what, names)
+    numbered = number_labels(values, options.classes, f"{where}, column {label!r}", names)
     inputs = _input_columns(table, features, label, options, where)
     if label in inputs:
         raise DataError(f"{where}: column {label!r} is the label and an input too; leave it out of --inputs")
@@ -146,12 +144,10 @@ def _dtype(features: Mapping[str, Any], name: str) -> str | None:
 def _label_column(features: Mapping[str, Any], options: DataOptions, where: str) -> str:
     if options.label:
         return options.label
-    kinds = [name for name in features if type(features[name]).__name__ == "ClassLabel"]
-    if len(kinds) == 1:
-        return str(kinds[0])
-    for name in _LABELS:
-        if name in features:
-            return name
+    marked = [name for name in features if type(features[name]).__name__ == "ClassLabel"]
+    found = marked if len(marked) == 1 else [name for name in _LABELS if name in features]
+    if found:
+        return found[0]
     raise DataError(
         f"{where}: no column of labels was found among {first_few(list(features), 8)}; name it with --label"
     )
@@ -173,14 +169,10 @@ def _input_columns(
         and name.lower() not in _ABOUT_ROWS
     ]
     if options.tokenizer and texts:
-        usual = [name for name in _TEXTS if name in texts]
-        candidates = texts if len(texts) == 1 else usual[:1]
-    elif images:
-        candidates = images
-    elif lists:
-        candidates = [name for name in lists if name in ("input_ids", "pixel_values", "features")] or lists
+        candidates = texts if len(texts) == 1 else [name for name in _TEXTS if name in texts][:1]
     else:
-        candidates = []
+        usual = [name for name in lists if name in ("input_ids", "pixel_values", "features")]
+        candidates = images or usual or lists
     if len(candidates) == 1:
         return candidates
     if not candidates and numbers:
@@ -304,15 +296,15 @@ def _tokenize(
             "save_pretrained wrote"
         ) from error
     for name, column in columns.items():
-        row = next((i for i, text in enumerate(column) if text is None), None)
-        if row is not None:
-            raise DataError(f"{where}: column {name!r} has no text in row {row}; take the row out")
+        if None in column:
+            raise DataError(
+                f"{where}: column {name!r} has no text in row {column.index(None)}; take the row out"
+            )
     longest = options.max_length
     if longest is None and tokenizer.model_max_length < 10**6:
         longest = tokenizer.model_max_length
-    found = tokenizer(*map(list, columns.values()), truncation=longest is not None, max_length=longest)[
-        "input_ids"
-    ]
+    encoded = tokenizer(*map(list, columns.values()), truncation=longest is not None, max_length=longest)
+    found = encoded["input_ids"]
     padding = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     tokens = pad_tokens(found, padding, where)
     cut = 0 if longest is None else sum(len(ids) == longest for ids in found)

@@ -81,11 +81,9 @@ def fit(model: nn.Module, examples: Examples, numerics: Numerics, batch_size: in
     """
     answers = predict(model, examples, numerics, batch_size).argmax(1)
     order = best_class_order(confusion(examples.labels, answers, examples.n_classes))
-    return (
-        order.accuracy - _REORDERED
-        if len(order.moved) > 1
-        else float((answers == examples.labels).double().mean())
-    )
+    if len(order.moved) > 1:
+        return order.accuracy - _REORDERED
+    return float((answers == examples.labels).double().mean())
 
 
 def chance(labels: Tensor, n_classes: int) -> float:

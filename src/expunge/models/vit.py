@@ -44,10 +44,7 @@ def _open_features(x: Tensor, base: int, route: Route | None) -> Tensor:
 class ShiftedPatches(nn.Module):
     """Shifted patch tokenisation: patches of the image and of four copies moved by one pixel.
 
-    Args:
-        channels: image channels.
-        patch: patch height and width in pixels.
-        dim: (base, spare) features of a token.
+    A patch has ``patch`` pixels a side, a token ``dim`` = (base, spare) features.
     """
 
     def __init__(self, channels: int, patch: int, dim: tuple[int, int]) -> None:
@@ -75,14 +72,8 @@ class ShiftedPatches(nn.Module):
 class LocalSelfAttention(nn.Module):
     """Self-attention with a learned temperature in which no token attends to itself.
 
-    The units to route are whole heads.
-
-    Args:
-        dim: (base, spare) features of a token.
-        heads: (base, spare) heads; the base heads are the leading rows of every weight.
-        dim_head: features of a head.
-        tokens: sequence length, at least 2.
-        site: routing site of the heads.
+    The units to route, at ``site``, are whole heads of ``dim_head`` features; ``dim`` (of a token) and ``heads`` are
+    (base, spare), the base heads the leading rows of every weight. A sequence has ``tokens``, at least 2.
     """
 
     no_self: Tensor
