@@ -154,11 +154,6 @@ class MappedSource:
     batches were read before, so that they are the same whoever reads; ``generator`` is not consulted. Inputs are
     checked for equal shape and for NaN or inf as they are read.
 
-    Args:
-        dataset: of pairs, as :func:`as_pairs` returns it.
-        device: torch device of the batches.
-        reader: who reads, and what is kept.
-
     Attributes:
         kept: every input (N, ...), on the CPU, once :meth:`labels` has kept them.
         random: whether two readings of a row differ; ``None`` until :meth:`labels` has tried.

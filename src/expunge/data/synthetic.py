@@ -21,7 +21,7 @@ def learnable_images(
     Args:
         n_train: training images.
         n_test: test images.
-        n_classes: number of classes, at least 2.
+        n_classes: at least 2.
         size: height and width in pixels.
         seed: of prototypes and noise.
 

@@ -155,9 +155,8 @@ def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) 
 def published_names(model: nn.Module) -> dict[str, str]:
     """Return stored name -> name in the module, for a model of ``transformers``; empty for any other.
 
-    Since version 5 the library renames layers when it reads or writes a file, so that old checkpoints fit
-    new modules. It is asked for the names by having it save one numbered value for each tensor. A model
-    whose tensors it also splits or joins has no such names: the result is empty.
+    Since version 5 the library renames layers when it reads or writes a file. It is asked for the names by having it
+    save one numbered value for each tensor. The result is empty too where it also splits or joins tensors.
     """
     if not (hasattr(model, "save_pretrained") and hasattr(model, "config")):
         return {}

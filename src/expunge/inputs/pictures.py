@@ -92,8 +92,7 @@ def read_pictures(
     """Decode every image once, check them all, and return them as a source, with notes for the user.
 
     Grey images stay grey where all are; palettes and transparency become colour. All images are kept as uint8, in
-    memory or on disk as ``options`` say; where neither has room, each is decoded whenever it is read. ``names`` are for
-    messages.
+    memory or on disk as ``options`` say; where neither has room, each is decoded whenever it is read.
     """
     library = load_extra("PIL.Image", "pillow", "data", "reading images")
     channels, shapes = _look(library, openers, names, options)

@@ -42,12 +42,7 @@ class Provenance:
 
 
 def provenance(checkpoint: Path, data: TrainingData, positions: Tensor, *settings: Any) -> Provenance:
-    """Return the hashes of a repair; ``settings`` are dataclasses, mappings and plain values.
-
-    Raises:
-        StoreError: the checkpoint cannot be read.
-        TypeError: settings without a stable form.
-    """
+    """Return the hashes of a repair; ``settings`` are dataclasses, mappings and plain values."""
     versions = {
         "expunge": expunge.__version__,
         "torch": torch.__version__,

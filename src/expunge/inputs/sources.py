@@ -98,9 +98,7 @@ def _load(text: str, options: DataOptions, part: Part) -> tuple[TrainingData, tu
 
 
 def load_validation_data(text: str, options: DataOptions, training: TrainingData) -> Examples:
-    """Return examples the model was not trained on, read as the training data was.
-
-    Classes and normalisation are those of ``training``.
+    """Return examples the model was not trained on, read as the training data was: its classes and normalisation.
 
     Raises:
         DataError: as in :func:`load_training_data`, inputs of another shape than in training, or the training data

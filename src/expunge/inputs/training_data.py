@@ -204,8 +204,6 @@ class TrainingData:
     def with_n_classes(self, count: int) -> TrainingData:
         """Return the data for a model of ``count`` logits, where its classes are mere numbers.
 
-        Integer labels do not say how many classes there are beyond the largest label.
-
         Raises:
             InvalidInput: the classes have names and are not ``count``, or a label does not fit.
         """

@@ -24,11 +24,7 @@ class Route(Protocol):
     def __call__(self, x: Tensor, base: int, site: int, dim: int = 1) -> Tensor:
         """Return ``x`` with the closed units along ``dim`` set to zero; the first ``base`` stay open.
 
-        Args:
-            x: activations, examples along dimension 0.
-            base: number of leading units along ``dim`` that belong to the base path.
-            site: number of the place in the network, so that places can differ.
-            dim: dimension of the units.
+        Examples lie along dimension 0; ``site`` is the number of the place in the network, so that places can differ.
         """
 
 
