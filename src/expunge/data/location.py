@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,8 @@ def check_memory(count: int, packed: int | None = None) -> None:
 
     More than this machine has, or more than 1 GiB out of a hundredth of that, ``packed``.
     """
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Windows has no such call, and is not asked.
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
     if count > there:
         raise ValueError(f"it claims {count:,} bytes, and this machine has {there:,}")
     if packed is not None and count > max(2**30, 100 * packed):

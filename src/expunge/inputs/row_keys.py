@@ -114,18 +114,14 @@ def rows_of(
             f"{source} holds {largest!s:.40}, which is no position; number the rows from 0"
         ) from error
     if title not in POSITION_COLUMNS:
-        _check_clear(source, texts, positions.tolist(), data)
+        for text, position in zip(texts, positions.tolist(), strict=False):
+            rows = data.row_names.find(text)
+            if rows and rows != [position]:
+                raise DataError(
+                    f"{source}: {text!r} is a position, and the name of row {rows[0]} too; give a .csv whose column "
+                    f"is called {POSITION_COLUMNS[0]} or {NAME_COLUMNS[0]}"
+                )
     return "positions", positions
-
-
-def _check_clear(source: str, texts: Sequence[str], positions: Sequence[int], data: TrainingData) -> None:
-    for text, position in zip(texts, positions, strict=False):
-        rows = data.row_names.find(text)
-        if rows and rows != [position]:
-            raise DataError(
-                f"{source}: {text!r} is a position, and the name of row {rows[0]} too; give a .csv whose column is "
-                f"called {POSITION_COLUMNS[0]} or {NAME_COLUMNS[0]}"
-            )
 
 
 def _named(source: str, texts: Sequence[str], data: TrainingData) -> Tensor:
