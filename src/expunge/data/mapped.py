@@ -7,7 +7,7 @@ import reprlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from expunge.data.examples import Examples, check_not_empty
 from expunge.data.reader import Plan, Reader, in_order
 from expunge.errors import DataError
 from expunge.seeding import derive_seed, global_state, own_global_draws, sent
+
+T = TypeVar("T")
 
 _INPUTS = ("input", "inputs", "x", "image", "pixel_values", "input_ids", "features")
 _LABELS = ("label", "labels", "y", "target")
@@ -231,34 +233,24 @@ class MappedSource:
         return labels
 
     def _inputs(self, plan: Plan) -> Tensor:
-        rows = plan.rows
-        with self._seeded(plan) as seed:
-            items = [item_input(_item(self.dataset, seed(row)), row) for row in rows]
-        for row, x in zip(rows, items, strict=True):
-            check_input(x, row, items[0].shape, rows[0])
-        return torch.stack(items)
+        inputs = self._each(plan, item_input)
+        for row, x in zip(plan.rows, inputs, strict=True):
+            check_input(x, row, inputs[0].shape, plan.rows[0])
+        return torch.stack(inputs)
 
     def _items(self, plan: Plan) -> list[tuple[Tensor, int | str]]:
-        found = []
-        with self._seeded(plan) as seed:
-            for row in plan.rows:
-                item = _item(self.dataset, seed(row))
-                found.append((item_input(item, row), _label(item, "the dataset", row)))
-        return found
+        return self._each(plan, lambda item, row: (item_input(item, row), _label(item, "the dataset", row)))
 
-    @contextlib.contextmanager
-    def _seeded(self, plan: Plan) -> Iterator[Callable[[int], int]]:
-        """Yield what is called with each row before it is read, and gives it back."""
+    def _each(self, plan: Plan, take: Callable[[Any, int], T]) -> list[T]:
+        """Return ``take(item, row)`` of every row; what a row draws at random is the same whoever reads it."""
         if self.random is False:
-            yield lambda row: row
-            return
+            return [take(_item(self.dataset, row), row) for row in plan.rows]
+        found = []
         with own_global_draws() as seed_all:
-
-            def seed(row: int) -> int:
+            for row in plan.rows:
                 seed_all(derive_seed(plan.number, "item", row))
-                return row
-
-            yield seed
+                found.append(take(_item(self.dataset, row), row))
+        return found
 
     def _draws(self) -> bool:
         """Whether an item differs when it is read again, or reading it takes from a global generator."""
