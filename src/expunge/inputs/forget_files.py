@@ -179,17 +179,24 @@ def key_column(titles: Sequence[str]) -> str | None:
     return next((name for name in ("", *POSITION_COLUMNS, *NAME_COLUMNS) if name in titles), None)
 
 
-def _title(cell: str) -> str:
-    """Known titles in any case, others as they are."""
-    return cell.strip().lower() if cell.strip().lower() in TITLES else cell.strip()
+def title_of(cell: str) -> str:
+    """Return a title: a known one in lower case, others as they are."""
+    known = (*TITLES, *LABEL_COLUMNS, "given_label")
+    return cell.strip().lower() if cell.strip().lower() in known else cell.strip()
+
+
+def by_title(rows: list[list[str]]) -> dict[str, list[str]]:
+    """Return the columns of a table that has a header."""
+    return {title_of(cell): [row[i].strip() for row in rows[1:]] for i, cell in enumerate(rows[0])}
 
 
 def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNames) -> Listed:
     if not rows:
         return Listed([])
-    header = [_title(cell) for cell in rows[0]]
-    column = None if column is None else _title(column)
-    if len(header) == 1 and column is None:
+    table = by_title(rows)
+    header = list(table)
+    column = None if column is None else title_of(column)
+    if len(rows[0]) == 1 and column is None:
         if is_number(header[0]) or rows[0][0] in names:
             return Listed([row[0].strip() for row in rows])
         if header[0] not in TITLES:
@@ -198,7 +205,6 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
                 f"follows ({', '.join((POSITION_COLUMNS[0], NAME_COLUMNS[0], *_MARKS[:2]))}); correct it, or say that "
                 f"it is a title: {path.name}?column=TITLE"
             )
-    table = {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(header)}
     if column is not None and column not in table:
         raise DataError(
             f"{path} has no column {column!r}{near_miss(column, header)}; it has {first_few(header, 8)}"
@@ -206,7 +212,7 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
     chosen = next((name for name in TITLES if name in table), None) if column is None else column
     if chosen is None:
         raise DataError(
-            f"{path}: which column names the rows is not clear; it has {first_few(list(table), 8)}. Name it: "
+            f"{path}: which column names the rows is not clear; it has {first_few(header, 8)}. Name it: "
             f"{path.name}?column=NAME"
         )
     values = table[chosen]

@@ -16,11 +16,13 @@ from expunge.inputs.forget_files import (
     LABEL_COLUMNS,
     Listed,
     as_marks,
+    by_title,
     file_and_column,
     key_column,
     read_json,
     read_list,
     read_table,
+    title_of,
 )
 from expunge.inputs.row_keys import NAME_COLUMNS, POSITION_COLUMNS, rows_of, same_text
 from expunge.inputs.training_data import TrainingData, match_classes
@@ -220,14 +222,11 @@ def _in_table(
     text: str, path: Path, column: str | None, data: TrainingData
 ) -> tuple[Tensor | None, Sequence[Any]] | None:
     rows = read_table(path, data.row_names)
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    chosen = column or next((name for name in LABEL_COLUMNS if name in header), None)
-    if chosen not in header:
+    table = by_title(rows) if rows else {}
+    chosen = title_of(column) if column else next((name for name in LABEL_COLUMNS if name in table), None)
+    if chosen not in table or (chosen not in LABEL_COLUMNS and as_marks(table[chosen]) is not None):
         return None
-    table = {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(header)}
-    if chosen not in LABEL_COLUMNS and as_marks(table[chosen]) is not None:
-        return None
-    keyed = key_column([name for name in header if name != chosen])
+    keyed = key_column([name for name in table if name != chosen])
     return None if keyed is None else _rows_in_data(text, table[keyed], data, keyed), table[chosen]
 
 
