@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,13 +41,12 @@ class ConvNet(SplitNetwork):
         super().__init__()
         self.keep_settings(locals())
         self.require_size(4)
-        inputs = (channels, 0)
-        self.layers = nn.ModuleList()
-        for factor in (1, 2, 4):
-            outputs = self.parts(factor * width)
-            self.layers.append(SplitUnit(inputs, outputs, F.relu))
-            inputs = outputs
-        self.head = SplitLinear(inputs, (n_classes, 0))
+        widths = [(channels, 0), *(self.parts(factor * width) for factor in (1, 2, 4))]
+        self.base = tuple(base for base, _ in widths[1:])
+        self.layers = nn.ModuleList(
+            SplitUnit(inputs, outputs, F.relu) for inputs, outputs in itertools.pairwise(widths)
+        )
+        self.head = SplitLinear(widths[-1], (n_classes, 0))
 
     def forward(self, x: Tensor, route: Route | None = None) -> Tensor:
         """Return logits (B, n_classes) for images (B, C, H, W)."""
@@ -53,7 +54,7 @@ class ConvNet(SplitNetwork):
         for site, layer in enumerate(self.layers):
             x = layer(x, wide)
             if route is not None:
-                x = route(x, layer.norm.base, site)
+                x = route(x, self.base[site], site)
             if site == 1:
                 x = F.max_pool2d(x, 2)
         logits: Tensor = self.head(x.mean(dim=(2, 3)), wide)

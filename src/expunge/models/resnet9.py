@@ -66,6 +66,7 @@ class ResNet9(SplitNetwork):
         self.conv4 = SplitUnit(three, two, _celu, padding=0 if after_pool >= 3 else 1)
         self.fc = SplitLinear(two, (n_classes, 0), bias=False)
         self.base = (one[0], two[0], three[0], two[0])
+        self._hidden_base = (hidden_two[0], hidden_three[0])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -96,6 +97,6 @@ class ResNet9(SplitNetwork):
         wide = route is not None
         x = pair[0](x, wide)
         if route is not None and self.settings["split_hidden"]:
-            x = route(x, pair[0].norm.base, 6 + number)
+            x = route(x, self._hidden_base[number], 6 + number)
         branch: Tensor = pair[1](x, wide)
         return branch

@@ -216,8 +216,9 @@ class ViT(SplitNetwork):
     def reset_parameters(self) -> None:
         """Torch's defaults, N(0, 1) for class token and positions, and untrained temperatures."""
         super().reset_parameters()
-        for attention in self.attention:
-            attention.reset_temperature()
+        for module in self.modules():
+            if isinstance(module, LocalSelfAttention):
+                module.reset_temperature()
         nn.init.normal_(self.class_token)
         nn.init.normal_(self.positions)
 
