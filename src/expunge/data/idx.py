@@ -59,9 +59,7 @@ def load_fashion_mnist(root: Path | None = None) -> ImageData:
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read one idx file of unsigned bytes, plain or gzip-packed, as a uint8 tensor of the file's shape.
-
-    Whether it is packed is told by its content, not by its name.
+    """Read one idx file of unsigned bytes, plain or gzip-packed (its content tells), as a uint8 tensor of its shape.
 
     Raises:
         DataError: the file cannot be read or unpacked, is no idx file of unsigned bytes, or has more or

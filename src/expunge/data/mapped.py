@@ -201,11 +201,7 @@ class MappedSource:
     def labels(self, look: Callable[[Tensor, int], None] | None = None) -> list[int | str]:
         """Read every item once: return its label, a whole number or text, and keep its input.
 
-        ``look`` is given each input and its row.
-
-        Raises:
-            DataError: an item that cannot be read or is no pair, or a label that is neither.
-            InvalidInput: no room on the disk that was named.
+        ``look`` is given each input and its row. Items that are no pair, and other labels, are refused.
         """
         self.random = self._draws()
         keeping = self.reader.cache != "none"

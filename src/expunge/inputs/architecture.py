@@ -98,8 +98,7 @@ def preprocessing_of(text: str) -> Preprocessing:
     Read from ``preprocessor_config.json`` in the folder of a ``transformers:`` specification, and from the
     configuration of a ``timm:`` model; empty for all others.
     """
-    specification = Specification.parse(text)
-    kind, _, name = specification.target.partition(":")
+    kind, _, name = Specification.parse(text).target.partition(":")
     if kind == "transformers":
         return _of_folder(Path(name).expanduser())
     if kind == "timm":
