@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ExpungeError(Exception):
@@ -44,3 +44,9 @@ def near_miss(name: str, known: Iterable[str]) -> str:
         return ""
     near = difflib.get_close_matches(name, [other for other in known if len(other) <= 200], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def first_few(names: Sequence[str], count: int = 3) -> str:
+    """Return the first names, separated by commas, and how many more there are."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

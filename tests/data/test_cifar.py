@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from expunge.data.cifar import decode, load_cifar10
+from expunge.data.cifar import decode, load_cifar10, read_inert
 from expunge.data.images import Augmentation
-from expunge.data.inert_pickle import read_inert
 from expunge.errors import DataError
 
 NAMES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")

@@ -15,8 +15,7 @@ from expunge.detection.suspect_files import Rows, write_scores, write_suspects
 from expunge.detection.suspects import Suspects
 from expunge.detection.wrong_labels import WrongLabels
 from expunge.errors import DataError, InvalidInput, StoreError
-from expunge.inputs.forget_list import read_forget_list
-from expunge.inputs.known_truth import read_true_labels
+from expunge.inputs.forget_list import read_forget_list, read_true_labels
 from expunge.inputs.training_data import TrainingData
 
 LABELS = torch.tensor([0, 1, 1, 0])

@@ -24,10 +24,9 @@ from expunge.errors import ExpungeError
 from expunge.inputs.arrays import load_arrays
 from expunge.inputs.checkpoint import read_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights
-from expunge.inputs.forget_list import read_forget_list
-from expunge.inputs.image_folder import load_image_folder
-from expunge.inputs.known_truth import read_true_labels
-from expunge.inputs.own_dataset import load_dataset_object
+from expunge.inputs.forget_list import read_forget_list, read_true_labels
+from expunge.inputs.pictures import load_image_folder
+from expunge.inputs.sources import load_dataset_object
 from expunge.inputs.specification import Specification
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.repair.job import Job, read_recipe, read_settings

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from expunge.errors import DataError
-from expunge.inputs.own_dataset import load_dataset_object
-from expunge.inputs.sources import load_training_data
+from expunge.inputs.sources import load_dataset_object, load_training_data
 from expunge.inputs.table_data import load_table
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import best_class_order, confusion

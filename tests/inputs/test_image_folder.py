@@ -11,8 +11,7 @@ from PIL import Image
 from expunge.data.images import ImageSource
 from expunge.errors import DataError
 from expunge.inputs import pictures
-from expunge.inputs.image_folder import load_image_folder
-from expunge.inputs.pictures import DecodedSource
+from expunge.inputs.pictures import DecodedSource, load_image_folder
 from expunge.inputs.training_data import DataOptions
 
 
@@ -51,13 +50,13 @@ def test_images_that_are_not_kept_are_decoded_when_read(folder: Path) -> None:
 @pytest.mark.parametrize("cache", ["memory", "disk", "auto"])
 def test_each_file_is_decoded_once(folder: Path, cache: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
-    decode = pictures._decode
+    decode = pictures.Decoder._decode
 
-    def counted(library: Any, opener: Any, name: str, *others: Any) -> torch.Tensor:
+    def counted(decoder: Any, library: Any, opener: Any, name: str) -> torch.Tensor:
         decoded.append(name)
-        return decode(library, opener, name, *others)
+        return decode(decoder, library, opener, name)
 
-    monkeypatch.setattr(pictures, "_decode", counted)
+    monkeypatch.setattr(pictures.Decoder, "_decode", counted)
     data = load_image_folder(folder, DataOptions(cache=cache))
     for _ in range(3):
         assert len(torch.cat([batch.x for batch in data.examples.batches(5)])) == 12

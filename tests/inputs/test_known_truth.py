@@ -10,7 +10,7 @@ import torch
 
 from expunge.data.joined import in_memory
 from expunge.errors import DataError
-from expunge.inputs.known_truth import read_true_labels, read_truth
+from expunge.inputs.forget_list import read_true_labels, read_truth
 from expunge.inputs.training_data import TrainingData
 
 LABELS = torch.tensor([0, 0, 1, 1])
@@ -27,6 +27,7 @@ def training(classes: tuple[str, ...] = ("cat", "dog"), **columns: list[object])
         ("t.txt", "0\n1\n1\n1\n"),
         ("t.json", json.dumps([0, 1, 1, 1])),
         ("t.csv", "index,true_label\n0,cat\n1,dog\n2,dog\n3,dog\n"),
+        ("t.csv", "Index,True_Label\n3,dog\n2,dog\n1,dog\n0,cat\n"),
         ("t.csv", "index,given_label,clean_label\n0,0,0\n1,0,1\n2,1,1\n3,1,1\n"),
         ("t.csv?column=human", "human,index\ncat,0\ndog,1\ndog,2\ndog,3\n"),
     ],

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from expunge.inputs.findings import Remark, first_few, ranked
-from expunge.inputs.layer_checks import check_layers, check_lazy
+from expunge.errors import first_few
+from expunge.inputs.layer_checks import Remark, check_layers, check_lazy, ranked
 
 Net = Callable[..., nn.Module]
 

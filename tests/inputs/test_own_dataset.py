@@ -10,7 +10,7 @@ from torch.utils.data import TensorDataset
 
 from expunge.data.mapped import MappedSource
 from expunge.errors import DataError
-from expunge.inputs.own_dataset import load_dataset_object
+from expunge.inputs.sources import load_dataset_object
 from expunge.inputs.training_data import DataOptions
 
 

@@ -15,7 +15,7 @@ from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.data.synthetic import learnable_images
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Remark
+from expunge.inputs.layer_checks import Remark
 from expunge.inputs.preflight import Preflight, preflight
 from expunge.inputs.training_data import TrainingData
 from expunge.inputs.training_scores import chance
@@ -35,7 +35,7 @@ def training(**given: Any) -> TrainingData:
     data = images()
     source = ImageSource(data.train_images, data.mean, data.std)
     examples = Examples.all_of(source, data.train_labels, 4)
-    return replace(TrainingData(examples, ("a", "b", "c", "d"), mean=data.mean, std=data.std), **given)
+    return replace(TrainingData(examples, ("a", "b", "c", "d")), **given)
 
 
 @cache

@@ -10,7 +10,7 @@ import torch
 from expunge.data.examples import Examples
 from expunge.data.mapped import MappedSource
 from expunge.errors import StoreError
-from expunge.inputs.image_folder import load_image_folder
+from expunge.inputs.pictures import load_image_folder
 from expunge.inputs.provenance import code_hash, data_hash, file_hash, provenance
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.methods.npo import NPO

@@ -41,11 +41,6 @@ def test_reset_draws_anew_and_follows_the_seed() -> None:
     assert bool((states[0] != states[2]).all())
 
 
-def test_settings_rebuild_it() -> None:
-    model = MLP(2, 3, 4, hidden=5, activation="tanh")
-    MLP(**model.settings).load_state_dict(model.state_dict())
-
-
 def test_refusals() -> None:
     with pytest.raises(InvalidInput, match="activation must be one of sigmoid, relu, tanh, got 'gelu'"):
         MLP(activation="gelu")

@@ -249,8 +249,6 @@ class TestErrors:
 
         with pytest.raises(NotImplementedError, match="Empty does not define forward"):
             Empty()(images(1))
-        with pytest.raises(NotImplementedError, match="Empty does not define reset_parameters"):
-            Empty().reset_parameters()
 
 
 class TestDraws:

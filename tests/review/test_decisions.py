@@ -6,8 +6,7 @@ import pytest
 from reviewing import listed, server
 
 from expunge.errors import DataError, InvalidInput
-from expunge.inputs.forget_list import read_forget_list
-from expunge.inputs.known_truth import read_true_labels
+from expunge.inputs.forget_list import read_forget_list, read_true_labels
 from expunge.review.decisions import Decision
 
 

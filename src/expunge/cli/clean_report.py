@@ -14,7 +14,7 @@ from expunge.cli.screen import Screen
 from expunge.results.wording import counted
 
 if TYPE_CHECKING:
-    from expunge.inputs.findings import Remark
+    from expunge.inputs.layer_checks import Remark
     from expunge.repair.clean import Cleaned
     from expunge.repair.prepare import Prepared
     from expunge.repair.price import Price

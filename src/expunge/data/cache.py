@@ -33,9 +33,6 @@ def room_for(shape: tuple[int, ...], dtype: torch.dtype, cache: str, memory: int
     """Return an empty place for rows of ``shape`` (N, ...); the rest is as in :class:`expunge.data.reader.Reader`.
 
     A file has no name any more when this returns, so that it is gone with the process, however that ends.
-
-    Raises:
-        InvalidInput: on disk, by name, where there is too little room.
     """
     size = math.prod(shape) * dtype.itemsize
     budget = free_memory() // 2 if memory is None else memory

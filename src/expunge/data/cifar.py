@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import math
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from expunge.data.images import Augmentation, ImageData, rank_in_class
-from expunge.data.inert_pickle import read_inert
 from expunge.data.location import data_folder
 from expunge.data.npz import read_arrays
 from expunge.errors import DataError
@@ -24,30 +27,20 @@ def load_cifar10(root: Path | None = None) -> ImageData:
 
     Two forms are read, the first where both are there: the original files ``data_batch_1`` .. ``5`` and
     ``test_batch`` in ``root/cifar-10-batches-py``, or a compact form of them, ``data_batch_1.npz`` ..
-    ``5`` and ``test_batch.npz`` in ``root/cifar10`` (see :func:`expunge.data.cifar.decode`). Either
-    may lie in ``root`` itself; ``root`` defaults to the environment variable ``EXPUNGE_DATA``. Nothing in a
-    file is executed.
-    ``mean`` and ``std`` are the customary ones of the training pixels.
+    ``5`` and ``test_batch.npz`` in ``root/cifar10`` (see :func:`decode`). Either may lie in ``root`` itself; ``root``
+    defaults to the environment variable ``EXPUNGE_DATA``. Nothing in a file is executed. ``mean`` and ``std`` are
+    the customary ones of the training pixels.
 
     Raises:
         DataError: files are missing, truncated or of another shape.
 
     Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
-    *train, (test_images, (test_labels,)) = read_files(
-        root, ("cifar-10-batches-py", _FILES), ("cifar10", _FILES), ("labels",)
-    )
-    return ImageData(
-        name="cifar10",
-        train_images=torch.from_numpy(np.concatenate([images for images, _ in train])),
-        train_labels=torch.from_numpy(np.concatenate([labels for _, (labels,) in train])),
-        test_images=torch.from_numpy(test_images),
-        test_labels=torch.from_numpy(test_labels),
-        classes=_CLASSES,
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2470, 0.2435, 0.2616),
-        augmentation=Augmentation(pad=4, flip=True),
-    )
+    *train, test = _read_files(root, ("cifar-10-batches-py", _FILES), ("cifar10", _FILES), ("labels",))
+    images = np.concatenate([images for images, _ in train])
+    labels = np.concatenate([labels for _, (labels,) in train])
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    return _data("cifar10", (images, [labels]), test, _CLASSES, mean=mean, std=std)
 
 
 _KINDS = ("fine_labels", "coarse_labels")
@@ -60,15 +53,15 @@ def load_cifar100(root: Path | None = None) -> ImageData:
 
     The original files ``train`` and ``test`` in ``root/cifar-100-python`` are read without executing
     anything, 50,000 images to train and 10,000 to test. Where they are not there, ``root/cifar100/test.npz``
-    is: the test images in the compact form of :func:`expunge.data.cifar.decode`, of which the first 80
-    of each class are trained on and the other 20 are the test set.
+    is: the test images in the compact form of :func:`decode`, of which the first 80 of each class are trained on and
+    the other 20 are the test set.
 
     Raises:
         DataError: files are missing, truncated or of another shape.
 
     Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
-    return _load(root, "cifar100", coarse=False)
+    return _load(root, "cifar100", 100)
 
 
 def load_cifar20(root: Path | None = None) -> ImageData:
@@ -80,37 +73,37 @@ def load_cifar20(root: Path | None = None) -> ImageData:
     Raises:
         DataError: files are missing, truncated or of another shape.
     """
-    return _load(root, "cifar20", coarse=True)
+    return _load(root, "cifar20", 20)
 
 
-def _load(root: Path | None, name: str, *, coarse: bool) -> ImageData:
-    (train_images, train), (test_images, test) = _parts(root)
-    label = int(coarse)  # the fine labels come first
+def _load(root: Path | None, name: str, n_classes: int) -> ImageData:
+    """The data set under its fine labels, which come first in a file, or under the coarse ones."""
+    train, *rest = _read_files(root, ("cifar-100-python", ("train", "test")), ("cifar100", ("test",)), _KINDS)
+    if rest:
+        (test,) = rest
+    else:
+        images, kinds = train
+        first = (rank_in_class(torch.from_numpy(kinds[0])) < _PART_TRAIN).numpy()
+        train, test = ((images[part], [labels[part] for labels in kinds]) for part in (first, ~first))
+    fine: dict[str, Any] = {}
+    if n_classes == 20:
+        fine = {"train_fine": torch.from_numpy(train[1][0]), "test_fine": torch.from_numpy(test[1][0])}
+        train, test = (train[0], train[1][1:]), (test[0], test[1][1:])
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    return _data(name, train, test, tuple(map(str, range(n_classes))), mean=mean, std=std, **fine)
+
+
+def _data(name: str, train: Part, test: Part, classes: tuple[str, ...], **further: Any) -> ImageData:
+    """The data set under the first kind of labels."""
     return ImageData(
         name=name,
-        train_images=torch.from_numpy(train_images),
-        train_labels=torch.from_numpy(train[label]),
-        test_images=torch.from_numpy(test_images),
-        test_labels=torch.from_numpy(test[label]),
-        classes=tuple(str(number) for number in range(20 if coarse else 100)),
-        mean=(0.5071, 0.4865, 0.4409),
-        std=(0.2673, 0.2564, 0.2762),
+        train_images=torch.from_numpy(train[0]),
+        train_labels=torch.from_numpy(train[1][0]),
+        test_images=torch.from_numpy(test[0]),
+        test_labels=torch.from_numpy(test[1][0]),
+        classes=classes,
         augmentation=Augmentation(pad=4, flip=True),
-        train_fine=torch.from_numpy(train[0]) if coarse else None,
-        test_fine=torch.from_numpy(test[0]) if coarse else None,
-    )
-
-
-def _parts(root: Path | None) -> tuple[Part, Part]:
-    """The training and the test part, each with its fine and its coarse labels."""
-    found = read_files(root, ("cifar-100-python", ("train", "test")), ("cifar100", ("test",)), _KINDS)
-    if len(found) == 2:
-        return found[0], found[1]
-    ((images, kinds),) = found
-    first = (rank_in_class(torch.from_numpy(kinds[0])) < _PART_TRAIN).numpy()
-    return (images[first], [labels[first] for labels in kinds]), (
-        images[~first],
-        [labels[~first] for labels in kinds],
+        **further,
     )
 
 
@@ -122,26 +115,13 @@ Part = tuple[Images, list[Labels]]
 """What a file holds: images (N, 3, H, W) and, for every kind of label, one an image (N,)."""
 
 
-def read_files(
+def _read_files(
     root: Path | None,
     original: tuple[str, Sequence[str]],
     compact: tuple[str, Sequence[str]],
     kinds: Sequence[str],
 ) -> list[Part]:
-    """Read every file of the original form, or of the compact form where that is not there.
-
-    Args:
-        root: folder of data sets, see :func:`expunge.data.location.data_folder`.
-        original: folder below ``root`` and names of the original files.
-        compact: the same of the compact form; its names lack the ending ``.npz``.
-        kinds: names of the labels in a file, such as "labels" or "fine_labels".
-
-    Returns:
-        The images of each file and their labels, of every kind.
-
-    Raises:
-        DataError: files are missing, truncated or of another shape.
-    """
+    """Read every file of the original form (folder, names), or of the compact one where that is not there."""
     try:
         folder = data_folder(root, *original)
     except DataError as without_original:
@@ -200,11 +180,82 @@ def _read_compact(path: Path, kinds: Sequence[str]) -> Part:
 
 def _checked(path: Path, images: Images, columns: list[Labels], kinds: Sequence[str]) -> Part:
     if any(len(labels) != len(images) for labels in columns):
+        named = (kind.removesuffix("labels").rstrip("_") for kind in kinds)
         counts = [f"{len(images)} images"]
-        for labels, kind in zip(columns, kinds, strict=True):
-            counts.append(f"{len(labels)} {kind.removesuffix('labels').rstrip('_')}".rstrip())
+        counts += [f"{len(labels)} {name}".rstrip() for labels, name in zip(columns, named, strict=True)]
         raise DataError(
             f"{path}: expected one label of each kind an image, found {', '.join(counts[:-1])} and {counts[-1]} "
             f"labels; {_AGAIN}"
         )
     return images, columns
+
+
+# The original batches are Python 2 pickles. Three names occur in them, those of which a NumPy array consists; classes
+# of this module stand in for them, and any other name is refused: none is imported or called.
+
+
+def read_inert(path: Path) -> dict[bytes, object]:
+    """Read a Python 2 pickle of one dictionary: ints, bytes, None, lists, tuples, dictionaries and uint8 arrays.
+
+    Raises:
+        DataError: the file cannot be read, is truncated, or asks for anything but those.
+    """
+    try:
+        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        if not isinstance(content, dict):
+            raise ValueError("the file does not hold one dictionary")
+    except OSError as error:
+        raise DataError(f"{path}: expected a readable batch, but {error.strerror}; check the path") from error
+    except Exception as error:  # a damaged file may fail in any way
+        raise DataError(
+            f"{path}: expected a batch of images pickled as plain data, but {error}; nothing in the file was executed; "
+            "get the original file again"
+        ) from error
+    return {name: entry.array if isinstance(entry, _Array) else entry for name, entry in content.items()}
+
+
+class _Dtype:
+    """Stands in for ``numpy.dtype``, of unsigned bytes only."""
+
+    def __init__(self, *given: object) -> None:
+        if given != (b"u1", 0, 1):
+            raise ValueError(f"it holds numbers of the type {given}")
+
+    def __setstate__(self, state: object) -> None:
+        if state != (3, b"|", None, None, None, -1, -1, 0):
+            raise ValueError(f"it holds numbers of the form {state}")
+
+
+class _Array:
+    """Stands in for what ``numpy.core.multiarray._reconstruct`` makes."""
+
+    def __init__(self, *given: object) -> None:
+        if given != (_NDARRAY, (0,), b"b"):
+            raise ValueError(f"it makes an array of {given}")
+        self.array: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (1, tuple() as shape, _Dtype(), False, bytes() as content):
+                if math.prod(shape) != len(content) or min(shape, default=0) < 0:
+                    raise ValueError(f"an array of shape {shape} comes with {len(content)} bytes")
+                self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape)
+            case _:
+                raise ValueError("it fills an array with something else than bytes")
+
+
+_NDARRAY = object()
+
+
+class _Unpickler(pickle.Unpickler):
+    names: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _NDARRAY,
+        ("numpy", "dtype"): _Dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in; any other name is refused unread."""
+        if (module, name) not in self.names:
+            raise ValueError(f"it asks for {module}.{name}")
+        return self.names[module, name]

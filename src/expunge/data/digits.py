@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from expunge.data.images import ImageData, channel_statistics
+from expunge.data.images import ImageData
 
 
 def load_digits(root: Path | None = None) -> ImageData:
@@ -29,7 +29,6 @@ def load_digits(root: Path | None = None) -> ImageData:
     test.sort()
     pixels = torch.from_numpy(np.round(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
     targets = torch.from_numpy(labels.astype(np.int64))
-    mean, std = channel_statistics(pixels[train])
     return ImageData(
         name="digits",
         train_images=pixels[train],
@@ -37,6 +36,4 @@ def load_digits(root: Path | None = None) -> ImageData:
         test_images=pixels[test],
         test_labels=targets[test],
         classes=tuple("0123456789"),
-        mean=mean,
-        std=std,
     )

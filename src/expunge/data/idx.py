@@ -11,25 +11,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from expunge.data.images import Augmentation, ImageData, channel_statistics
+from expunge.data.images import Augmentation, ImageData
 from expunge.data.location import data_folder, find_file
 from expunge.errors import DataError
 
 _FILES = tuple(
     f"{part}-{what}" for part in ("train", "t10k") for what in ("images-idx3-ubyte", "labels-idx1-ubyte")
 )
-_GARMENTS = [
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-]
+_GARMENTS = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 # Both sets have files of the same names and shapes: what tells them apart is how the training labels begin.
 _FIRST_LABELS = {
     "mnist": [5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5, 3, 6, 1, 7],
@@ -58,22 +50,16 @@ def load_mnist(root: Path | None = None) -> ImageData:
 def load_fashion_mnist(root: Path | None = None) -> ImageData:
     """Fashion-MNIST: 70,000 photographs of garments, 28x28 grey; 60,000 to train, 10,000 to test.
 
-    The four original files are looked for in ``root/fashion_mnist``, then in ``root``; ``root`` defaults
-    to the environment variable ``EXPUNGE_DATA``.
-
-    Raises:
-        DataError: a file is missing, truncated or of another shape; the files are MNIST's.
+    The four original files are looked for in ``root/fashion_mnist``; the rest is as in :func:`load_mnist`.
 
     Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
     learning algorithms", arXiv:1708.07747, 2017.
     """
-    return _load(root, "fashion_mnist", tuple(_GARMENTS), Augmentation(pad=2, flip=True))
+    return _load(root, "fashion_mnist", _GARMENTS, Augmentation(pad=2, flip=True))
 
 
 def read_idx(path: Path) -> Tensor:
-    """Read one idx file of unsigned bytes, plain or gzip-packed, as a uint8 tensor of the file's shape.
-
-    Whether it is packed is told by its content, not by its name.
+    """Read one idx file of unsigned bytes, plain or gzip-packed (its content tells), as a uint8 tensor of its shape.
 
     Raises:
         DataError: the file cannot be read or unpacked, is no idx file of unsigned bytes, or has more or
@@ -130,7 +116,6 @@ def _load(root: Path | None, name: str, classes: tuple[str, ...], augmentation: 
                 f"{paths[1]}: expected the labels of {name}, found those of {other}; put the files of {name} into "
                 f"a folder {name!r}, or load {other}"
             )
-    mean, std = channel_statistics(train_images[:, None])
     return ImageData(
         name=name,
         train_images=train_images[:, None],
@@ -138,7 +123,5 @@ def _load(root: Path | None, name: str, classes: tuple[str, ...], augmentation: 
         test_images=test_images[:, None],
         test_labels=test_labels.to(torch.int64),
         classes=classes,
-        mean=mean,
-        std=std,
         augmentation=augmentation,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,13 +16,12 @@ from expunge.errors import DataError, InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import sent
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of pixels in [0, 1]."""
+
 
 def rank_in_class(labels: Tensor) -> Tensor:
-    """Return int64 (N,): how many examples of the same label come before each, 0 for the first of a class.
-
-    Args:
-        labels: integers (N,); the result is on the same device.
-    """
+    """Return int64 (N,): how many examples of the same label come before each, 0 for the first of a class."""
     rank = torch.empty_like(labels, dtype=torch.int64)
     for label in torch.unique(labels):
         members = labels == label
@@ -157,8 +156,8 @@ class ImageData:
         test_images: uint8 (M, C, H, W).
         test_labels: int64 (M,).
         classes: one name per class.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
+        mean: per channel, of pixels in [0, 1]; by default those of the training images.
+        std: the same.
         augmentation: the data set's customary training augmentation.
         train_fine: int64 (N,), finer labels of which several share one label, where there are some.
         test_fine: the same for the test images.
@@ -175,9 +174,9 @@ class ImageData:
     test_images: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    augmentation: Augmentation = Augmentation()
     train_fine: Tensor | None = None
     test_fine: Tensor | None = None
     unseen_images: Tensor | None = None
@@ -202,6 +201,10 @@ class ImageData:
                 f"{self.name}: training images are {tuple(self.train_images.shape[1:])} but test images are "
                 f"{tuple(self.test_images.shape[1:])} (C, H, W)"
             )
+        if not self.mean:
+            mean, std = channel_statistics(self.train_images)
+            object.__setattr__(self, "mean", mean)
+            object.__setattr__(self, "std", std)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -216,10 +219,7 @@ class ImageData:
 
     def to(self, device: torch.device | str) -> ImageData:
         """Return the data set on ``device``."""
-        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        moved: dict[str, Any] = {
-            name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)
-        }
+        moved: Any = {name: held.to(device) for name, held in vars(self).items() if isinstance(held, Tensor)}
         return replace(self, **moved)
 
     def subset(self, n_train: int, seed: int = 0) -> ImageData:
@@ -298,8 +298,7 @@ class ImageData:
         """The images that were held out, without augmentation; ``None`` if none were."""
         if self.unseen_images is None or self.unseen_labels is None:
             return None
-        source = ImageSource(self.unseen_images, self.mean, self.std)
-        return Examples.all_of(source, self.unseen_labels, len(self.classes))
+        return self.examples(self.unseen_images, self.unseen_labels)
 
     def largest_input(self) -> float:
         """Largest value any normalised training pixel takes, over all channels."""
@@ -308,13 +307,14 @@ class ImageData:
 
     def test(self) -> Examples:
         """The test part, in order, without augmentation."""
-        source = ImageSource(self.test_images, self.mean, self.std)
-        return Examples.all_of(source, self.test_labels, len(self.classes))
+        return self.examples(self.test_images, self.test_labels)
+
+    def examples(self, images: Tensor, labels: Tensor, **reading: Any) -> Examples:
+        """Images (N, C, H, W) of this data set, with their labels (N,), as :class:`ImageSource` reads them."""
+        return Examples.all_of(ImageSource(images, self.mean, self.std, **reading), labels, len(self.classes))
 
 
-def channel_statistics(
-    images: Tensor, rows: Tensor | None = None
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Tensor, rows: Tensor | None = None) -> Statistics:
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), or of some rows, in units of [0, 1].
 
     A constant channel gets standard deviation 1, so that it normalises to zero.
@@ -339,7 +339,7 @@ class PixelSums:
             self._sum[channel] += sum(value * count for value, count in enumerate(how_many))
             self._squares[channel] += sum(value**2 * count for value, count in enumerate(how_many))
 
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self) -> Statistics:
         """Mean and standard deviation per channel of what was counted."""
         n = self._count
         mean = tuple(total / (255 * n) for total in self._sum)

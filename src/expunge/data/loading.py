@@ -12,9 +12,8 @@ from expunge.registry import DATASETS
 def load_data(name: str, root: Path | None = None) -> ImageData:
     """Return the data set called ``name``, or the one in the ``.npz`` file at that path.
 
-    Args:
-        name: a name in the table of data sets, a ``"module:function"`` path, or the path of a ``.npz``.
-        root: folder of data sets, for the named ones that are read from files.
+    A name is one in the table of data sets, looked for below ``root`` where it is read from files, or a
+    ``"module:function"`` path.
 
     Raises:
         UnknownName: no such data set.

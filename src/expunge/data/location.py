@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,7 @@ def data_folder(
 ) -> Path:
     """Return the folder that has all ``files``: ``root/name``, else ``root`` itself.
 
-    Args:
-        root: folder of data sets; None reads it from the environment variable ``EXPUNGE_DATA``.
-        name: folder of this data set below ``root``.
-        files: names of the files it needs.
-        suffixes: what may follow a file's name; ``("", ".gz")`` lets it be packed.
+    Without ``root`` the environment variable ``EXPUNGE_DATA`` says it; ``suffixes`` may follow a file's name.
 
     Raises:
         DataError: no folder is known, or files are missing in both places.
@@ -38,10 +35,9 @@ def data_folder(
     missing = {
         folder: [file for file in files if find_file(folder, file, suffixes) is None] for folder in folders
     }
-    for folder in folders:
-        if not missing[folder]:
-            return folder
     fewest = min(folders, key=lambda folder: len(missing[folder]))
+    if not missing[fewest]:
+        return fewest
     raise DataError(
         f"{name}: missing {', '.join(missing[fewest])} (looked in {folders[0]} and {folders[1]}); {remedy}"
     )
@@ -68,7 +64,8 @@ def check_memory(count: int, packed: int | None = None) -> None:
 
     More than this machine has, or more than 1 GiB out of a hundredth of that, ``packed``.
     """
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Windows has no such call, and is not asked.
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
     if count > there:
         raise ValueError(f"it claims {count:,} bytes, and this machine has {there:,}")
     if packed is not None and count > max(2**30, 100 * packed):

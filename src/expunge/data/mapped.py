@@ -7,7 +7,7 @@ import reprlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from expunge.data.reader import Plan, Reader, in_order
 from expunge.errors import DataError
 from expunge.seeding import derive_seed, global_state, own_global_draws, sent
 
+T = TypeVar("T")
+
 _INPUTS = ("input", "inputs", "x", "image", "pixel_values", "input_ids", "features")
 _LABELS = ("label", "labels", "y", "target")
 
@@ -25,7 +27,7 @@ _LABELS = ("label", "labels", "y", "target")
 class _Pairs:
     """A dataset whose items are dictionaries, as one of (input, label) pairs."""
 
-    def __init__(self, dataset: Any, inputs: str, label: str) -> None:
+    def __init__(self, dataset: Any, inputs: Any, label: Any) -> None:
         self.dataset, self._input, self._label = dataset, inputs, label
 
     def __len__(self) -> int:
@@ -39,11 +41,7 @@ class _Pairs:
 def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) -> Any:
     """Return a map-style dataset whose items are (input, label, ...); dictionaries are read by the usual names.
 
-    Args:
-        dataset: with items that are sequences, or dictionaries as those of Hugging Face.
-        inputs: entry of a dictionary that is the input; by default the first of ``input``, ``x``, ``image``,
-            ``pixel_values``, ``input_ids``, ``features`` that is there.
-        label: entry that is the label; by default ``label``, ``labels``, ``y`` or ``target``.
+    ``inputs`` and ``label`` name the entries of dictionaries where they have other names.
 
     Raises:
         DataError: no map-style dataset, an empty one, an item that cannot be read, or dictionaries without
@@ -62,15 +60,13 @@ def as_pairs(dataset: Any, inputs: str | None = None, label: str | None = None) 
         return dataset
     inputs = inputs or next((name for name in _INPUTS if name in first), None)
     label = label or next((name for name in _LABELS if name in first), None)
-    for name, what in ((inputs, "inputs"), (label, "label")):
-        if name is None or name not in first:
-            raise DataError(
-                f"items of the dataset hold {', '.join(map(str, list(first)[:8]))}, but no {name or what!r}; name the "
-                f"entry with --{what}, or return (input, label) pairs"
-            )
-    assert inputs is not None
-    assert label is not None
-    return _Pairs(dataset, inputs, label)
+    if inputs in first and label in first:
+        return _Pairs(dataset, inputs, label)
+    name, option = (label, "label") if inputs in first else (inputs, "inputs")
+    raise DataError(
+        f"items of the dataset hold {', '.join(map(str, list(first)[:8]))}, but no {name or option!r}; name the "
+        f"entry with --{option}, or return (input, label) pairs"
+    )
 
 
 def _item(dataset: Any, row: int) -> Any:
@@ -84,11 +80,7 @@ def _item(dataset: Any, row: int) -> Any:
 
 
 def item_input(item: Any, row: int) -> Tensor:
-    """Return the input of an (input, label, ...) item as a dense tensor.
-
-    Raises:
-        DataError: the item is no pair, or its input no tensor that a model can read.
-    """
+    """Return the input of an (input, label, ...) item as a dense tensor that a model can read."""
     try:
         tensor = torch.as_tensor(item[0])
     except (TypeError, ValueError, RuntimeError, LookupError) as error:
@@ -127,11 +119,7 @@ def _label(item: Any, where: str, row: int) -> int | str:
 
 
 def plain_label(value: Any, where: str, row: int) -> int | str:
-    """Return a label of any type as a whole number or text.
-
-    Raises:
-        DataError: no label, several, or one that is no whole number.
-    """
+    """Return a label of any type as a whole number or text; refuse none, several, or another number."""
     given = value
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
@@ -167,11 +155,6 @@ class MappedSource:
     when they are needed. Random transforms inside the dataset then go on working: they are seeded by how many
     batches were read before, so that they are the same whoever reads; ``generator`` is not consulted. Inputs are
     checked for equal shape and for NaN or inf as they are read.
-
-    Args:
-        dataset: of pairs, as :func:`as_pairs` returns it.
-        device: torch device of the batches.
-        reader: who reads, and what is kept.
 
     Attributes:
         kept: every input (N, ...), on the CPU, once :meth:`labels` has kept them.
@@ -218,12 +201,7 @@ class MappedSource:
     def labels(self, look: Callable[[Tensor, int], None] | None = None) -> list[int | str]:
         """Read every item once: return its label, a whole number or text, and keep its input.
 
-        Args:
-            look: is given each input and its row.
-
-        Raises:
-            DataError: an item that cannot be read or is no pair, or a label that is neither.
-            InvalidInput: no room on the disk that was named.
+        ``look`` is given each input and its row. Items that are no pair, and other labels, are refused.
         """
         self.random = self._draws()
         keeping = self.reader.cache != "none"
@@ -251,34 +229,24 @@ class MappedSource:
         return labels
 
     def _inputs(self, plan: Plan) -> Tensor:
-        rows = plan.rows
-        with self._seeded(plan) as seed:
-            items = [item_input(_item(self.dataset, seed(row)), row) for row in rows]
-        for row, x in zip(rows, items, strict=True):
-            check_input(x, row, items[0].shape, rows[0])
-        return torch.stack(items)
+        inputs = self._each(plan, item_input)
+        for row, x in zip(plan.rows, inputs, strict=True):
+            check_input(x, row, inputs[0].shape, plan.rows[0])
+        return torch.stack(inputs)
 
     def _items(self, plan: Plan) -> list[tuple[Tensor, int | str]]:
-        found = []
-        with self._seeded(plan) as seed:
-            for row in plan.rows:
-                item = _item(self.dataset, seed(row))
-                found.append((item_input(item, row), _label(item, "the dataset", row)))
-        return found
+        return self._each(plan, lambda item, row: (item_input(item, row), _label(item, "the dataset", row)))
 
-    @contextlib.contextmanager
-    def _seeded(self, plan: Plan) -> Iterator[Callable[[int], int]]:
-        """Yield what is called with each row before it is read, and gives it back."""
+    def _each(self, plan: Plan, take: Callable[[Any, int], T]) -> list[T]:
+        """Return ``take(item, row)`` of every row; what a row draws at random is the same whoever reads it."""
         if self.random is False:
-            yield lambda row: row
-            return
+            return [take(_item(self.dataset, row), row) for row in plan.rows]
+        found = []
         with own_global_draws() as seed_all:
-
-            def seed(row: int) -> int:
+            for row in plan.rows:
                 seed_all(derive_seed(plan.number, "item", row))
-                return row
-
-            yield seed
+                found.append(take(_item(self.dataset, row), row))
+        return found
 
     def _draws(self) -> bool:
         """Whether an item differs when it is read again, or reading it takes from a global generator."""
@@ -290,15 +258,10 @@ class MappedSource:
                     first = item_input(_item(self.dataset, row), row)
                     before = global_state()
                     again = item_input(_item(self.dataset, row), row)
-                    if global_state() != before or not _same(first, again):
+                    same = first.dtype == again.dtype and torch.equal(first.nan_to_num(), again.nan_to_num())
+                    if global_state() != before or not same:
                         return True
         return False
-
-
-def _same(first: Tensor, again: Tensor) -> bool:
-    if first.shape != again.shape or first.dtype != again.dtype:
-        return False
-    return bool(torch.equal(first.nan_to_num(), again.nan_to_num()))
 
 
 def examples_from_dataset(
@@ -316,12 +279,9 @@ def examples_from_dataset(
 
 
 def numbered_labels(source: MappedSource, look: Callable[[Tensor, int], None] | None = None) -> Tensor:
-    """Return the labels int64 (N,) of a dataset, unchecked against a number of classes; the rest as there.
+    """Return the labels int64 (N,) of a dataset, unchecked against a number of classes.
 
     Warns of what keeps the inputs from being kept, where it is not ``reader`` itself.
-
-    Raises:
-        DataError: items that are no pairs, or labels that are no whole numbers.
     """
     labels = source.labels(look)
     text = next((row for row, label in enumerate(labels) if isinstance(label, str)), None)

@@ -57,11 +57,7 @@ class Reader:
             )
 
     def room(self, shape: tuple[int, ...], dtype: torch.dtype) -> Room:
-        """Return where rows ``shape`` = (N, ...) are to stay.
-
-        Raises:
-            InvalidInput: on disk, where there is too little.
-        """
+        """Return where rows ``shape`` = (N, ...) are to stay; a disk that was named and has too little is refused."""
         return room_for(shape, dtype, self.cache, self.memory)
 
     def ahead(
@@ -69,28 +65,24 @@ class Reader:
     ) -> Iterator[T]:
         """Yield ``read(plan)`` of every plan, in order; workers are some batches ahead.
 
-        Args:
-            read: raises :class:`DataError` for a row that cannot be used, here as in a worker.
-            plans: looked at no earlier than they are needed.
-            device: where the results go; for a GPU they are put into pinned memory.
+        ``read`` raises :class:`DataError` for a row that cannot be used, here as in a worker. Results for a GPU are put
+        into pinned memory.
 
         Raises:
             DataError: of ``read``.
             InvalidInput: what ``read`` needs cannot be handed to another process.
             ExpungeError: a worker ended.
         """
+        if self.workers == 0:
+            yield from map(read, plans)
+            return
         left = iter(plans)
         first = next(left, None)
-        if first is None:
-            return
-        if self.workers == 0 or len(first.rows) <= _GLANCE:
+        if first is not None and len(first.rows) <= _GLANCE:
             yield read(first)
-        else:
-            left = itertools.chain([first], left)
-        if self.workers == 0:
-            yield from map(read, left)
-        elif (second := next(left, None)) is not None:
-            yield from self._by_workers(read, itertools.chain([second], left), torch.device(device))
+            first = next(left, None)
+        if first is not None:
+            yield from self._by_workers(read, itertools.chain([first], left), torch.device(device))
 
     def _by_workers(
         self, read: Callable[[Plan], T], plans: Iterator[Plan], device: torch.device
@@ -102,7 +94,6 @@ class Reader:
                     batch_size=None,
                     sampler=plans,
                     num_workers=self.workers,
-                    collate_fn=_as_it_is,
                     pin_memory=device.type in ("cuda", "xpu"),
                     # Else the loader draws its own seed from the global generator, and dropout would differ.
                     generator=torch.Generator(),
@@ -138,10 +129,6 @@ class _Answers(Dataset[Any]):
             return self.read(plan)
         except DataError as error:
             return error
-
-
-def _as_it_is(found: Any) -> Any:
-    return found
 
 
 def in_order(count: int, size: int = 64) -> Iterator[Plan]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from expunge.data.images import ImageData, channel_statistics
+from expunge.data.images import ImageData
 from expunge.errors import InvalidInput
 from expunge.seeding import generator
 
@@ -21,7 +21,7 @@ def learnable_images(
     Args:
         n_train: training images.
         n_test: test images.
-        n_classes: number of classes, at least 2.
+        n_classes: at least 2.
         size: height and width in pixels.
         seed: of prototypes and noise.
 
@@ -43,7 +43,6 @@ def learnable_images(
 
     train_images, train_labels = sample(n_train)
     test_images, test_labels = sample(n_test)
-    mean, std = channel_statistics(train_images)
     return ImageData(
         name="learnable",
         train_images=train_images,
@@ -51,6 +50,4 @@ def learnable_images(
         test_images=test_images,
         test_labels=test_labels,
         classes=tuple(str(label) for label in range(n_classes)),
-        mean=mean,
-        std=std,
     )

@@ -70,7 +70,7 @@ def audit_problem(
     training_key = fingerprint("audit", train.labels, train.index)
     # Not every input is an image; what reads the shape of one asks the inputs themselves.
     shape = cast(tuple[int, int, int], tuple(next(train.batches(1)).x.shape[1:]))
-    return Problem(split, truth, shape, train.n_classes, training_key, fingerprint(training_key, positions))
+    return Problem(split, truth, shape, training_key, fingerprint(training_key, positions))
 
 
 class Audited(Evaluated):

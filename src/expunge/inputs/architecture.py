@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,10 @@ from expunge.seeding import global_generator
 FORMS = "expunge:NAME, transformers:NAME_OR_FOLDER, timm:NAME or path/to/file.py:FACTORY"
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an architecture's own pipeline prepares images, where it says so; ``None`` where it does not.
+class Preprocessing(NamedTuple):
+    """How an architecture's own pipeline prepares images: statistics of pixels in [0, 1] per channel, side in pixels.
 
-    Args:
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, of pixels in [0, 1].
-        size: height and width in pixels.
+    ``None`` where it does not say.
     """
 
     mean: tuple[float, ...] | None = None
@@ -84,13 +80,7 @@ def build_architecture(
 
 @dataclass(frozen=True)
 class FreshNetwork:
-    """Makes untrained networks of one architecture; their parameters follow from the generator.
-
-    Args:
-        arch: see :func:`build_architecture`.
-        shape: of one input.
-        n_classes: number of logits.
-    """
+    """Makes untrained networks as :func:`build_architecture` does; their parameters follow from the generator."""
 
     arch: str
     shape: tuple[int, ...]
@@ -108,17 +98,14 @@ def preprocessing_of(text: str) -> Preprocessing:
     Read from ``preprocessor_config.json`` in the folder of a ``transformers:`` specification, and from the
     configuration of a ``timm:`` model; empty for all others.
     """
-    specification = Specification.parse(text)
-    kind, _, name = specification.target.partition(":")
+    kind, _, name = Specification.parse(text).target.partition(":")
     if kind == "transformers":
         return _of_folder(Path(name).expanduser())
     if kind == "timm":
         timm = load_extra("timm", "timm", "timm", f"architecture {text!r}")
         found = timm.create_model(name, pretrained=False).default_cfg
-        size = found.get("input_size")
-        return Preprocessing(
-            _floats(found.get("mean")), _floats(found.get("std")), size[-1] if size else None
-        )
+        *_, size = found.get("input_size") or (None,)
+        return Preprocessing(_floats(found.get("mean")), _floats(found.get("std")), size)
     return Preprocessing()
 
 
@@ -186,7 +173,9 @@ def _from_timm(
 def _from_transformers(name: str, settings: dict[str, Any], n_classes: int | None) -> Any:
     transformers = load_extra("transformers", "transformers", "text", f"architecture 'transformers:{name}'")
     config = _config(transformers, name, settings)
-    if n_classes is not None and "num_labels" not in settings and _says_nothing_of_classes(config):
+    # A configuration that was never told its classes has these two.
+    unsaid = dict(config.id2label) == {0: "LABEL_0", 1: "LABEL_1"}
+    if n_classes is not None and "num_labels" not in settings and unsaid:
         config.num_labels = n_classes
     for kind in ("AutoModelForImageClassification", "AutoModelForSequenceClassification"):
         auto = getattr(transformers, kind)
@@ -238,11 +227,6 @@ def _check_settings(name: str, settings: Mapping[str, Any], config: Any) -> None
             raise InvalidInput(f"{name} has no setting {key!r}{near_miss(key, config.to_dict())}")
 
 
-def _says_nothing_of_classes(config: Any) -> bool:
-    # What a configuration has that was never told its classes.
-    return dict(config.id2label) == {0: "LABEL_0", 1: "LABEL_1"}
-
-
 def _of_folder(folder: Path) -> Preprocessing:
     file = folder / "preprocessor_config.json"
     if not file.is_file():
@@ -254,12 +238,10 @@ def _of_folder(folder: Path) -> Preprocessing:
     size = found.get("size")
     if isinstance(size, Mapping):
         size = size.get("height", size.get("shortest_edge"))
-    normalises = found.get("do_normalize", True)
-    return Preprocessing(
-        _floats(found.get("image_mean")) if normalises else (0.0,),
-        _floats(found.get("image_std")) if normalises else (1.0,),
-        size if isinstance(size, int) else None,
-    )
+    mean, std = _floats(found.get("image_mean")), _floats(found.get("image_std"))
+    if not found.get("do_normalize", True):
+        mean, std = (0.0,), (1.0,)
+    return Preprocessing(mean, std, size if isinstance(size, int) else None)
 
 
 def _floats(values: Any) -> tuple[float, ...] | None:

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from expunge.data.examples import Source
 from expunge.data.images import ImageSource, channel_statistics
 from expunge.data.joined import TensorSource
 from expunge.data.npz import array_names, as_images, read_arrays
 from expunge.errors import DataError
 from expunge.inputs.pictures import normalisation
-from expunge.inputs.training_data import DataOptions, Inputs, TrainingData, number_labels
+from expunge.inputs.training_data import DataOptions, TrainingData, number_labels
 
 Part = Literal["train", "validation"]
 _Array = npt.NDArray[Any]
@@ -51,14 +52,18 @@ def load_arrays(path: Path, options: DataOptions, part: Part = "train") -> Train
             f"{path}: {len(inputs)} {prefix}{kind} but {len(labels)} {prefix}labels; expected one label for each"
         )
     known = tuple(str(name) for name in arrays["classes"].tolist()) if "classes" in arrays else ()
-    where = f"{path}: {prefix}labels"
-    numbers, classes, named = number_labels(
-        labels.tolist(), options.classes or _of_text(labels, known), where, known
-    )
+    # The file's own classes number labels that are text; numbers stand for them already.
+    own = known if labels.dtype.kind == "U" else ()
+    numbered = number_labels(labels.tolist(), options.classes or own, f"{path}: {prefix}labels", known)
+    source: Source
+    notes: tuple[str, ...] = ()
     if kind == "images":
-        read = read_images(str(path), inputs, options)
+        images = as_images(f"{path}: images", inputs)
+        mean, std = normalisation(options, images.shape[1], channel_statistics(images))
+        source = ImageSource(images.to(options.device), mean, std, options.augmentation)
+        notes = (f"{len(images)} images, {' x '.join(map(str, images.shape[1:]))}",)
     else:
-        read = Inputs(TensorSource(read_inputs(str(path), inputs).to(options.device)))
+        source = TensorSource(read_inputs(str(path), inputs).to(options.device))
     columns = {
         name: array.tolist()
         for name, array in arrays.items()
@@ -67,28 +72,11 @@ def load_arrays(path: Path, options: DataOptions, part: Part = "train") -> Train
     names = tuple(str(name) for name in arrays["names"].tolist()) if "names" in extra else ()
     if names and len(names) != len(labels):
         raise DataError(f"{path}: {len(names)} names but {len(labels)} labels; expected one for each")
-    return read.with_labels(numbers, classes, names, columns, named)
-
-
-def read_images(what: str, array: _Array, options: DataOptions) -> Inputs:
-    """Return (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or float in [0, 1], as a source.
-
-    Raises:
-        DataError: another shape or dtype, pixels that are not finite or outside [0, 1].
-    """
-    images = as_images(f"{what}: images", array)
-    mean, std = normalisation(options, images.shape[1], channel_statistics(images))
-    source = ImageSource(images.to(options.device), mean, std, options.augmentation)
-    note = f"{len(images)} images, {' x '.join(map(str, images.shape[1:]))}"
-    return Inputs(source, (note,), mean=mean, std=std)
+    return TrainingData.of(source, *numbered, names=names, columns=columns, notes=notes)
 
 
 def read_inputs(what: str, array: _Array) -> Tensor:
-    """Return float32 (N, ...), or int64 (N, T) token ids.
-
-    Raises:
-        DataError: another dtype, or values that are not finite.
-    """
+    """Return float32 (N, ...), or int64 (N, T) token ids; refuse other dtypes and values that are not finite."""
     if array.dtype.kind == "f" and array.ndim >= 2:
         inputs = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         finite = torch.isfinite(inputs).flatten(1).all(1)
@@ -110,11 +98,7 @@ def read_inputs(what: str, array: _Array) -> Tensor:
 
 
 def pad_tokens(sequences: Sequence[Sequence[int]], padding: int, where: str) -> Tensor:
-    """Return int64 (N, T): each sequence, then ``padding`` up to the longest.
-
-    Raises:
-        DataError: a sequence without a token.
-    """
+    """Return int64 (N, T): each sequence, then ``padding`` up to the longest; refuse one without a token."""
     empty = next((row for row, tokens in enumerate(sequences) if len(tokens) == 0), None)
     if empty is not None:
         raise DataError(f"{where}: row {empty} has no token; take it out, or give it a text")
@@ -122,8 +106,3 @@ def pad_tokens(sequences: Sequence[Sequence[int]], padding: int, where: str) -> 
     for row, tokens in enumerate(sequences):
         padded[row, : len(tokens)] = torch.as_tensor(tokens, dtype=torch.int64)
     return padded
-
-
-def _of_text(labels: _Array, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """The file's own classes number labels that are text; numbers stand for them already."""
-    return classes if labels.dtype.kind == "U" else ()

@@ -19,8 +19,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from expunge.data.location import check_memory, check_regular
-from expunge.errors import InvalidInput, StoreError
-from expunge.inputs.findings import first_few
+from expunge.errors import InvalidInput, StoreError, first_few
 from expunge.store.atomic import write_output
 
 _ENTRIES = ("state_dict", "model_state_dict", "model")
@@ -94,7 +93,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     path = Path(path).expanduser()
     check_regular(path)
     try:
-        head = _head(path)
+        with path.open("rb") as file:
+            head = file.read(16)
     except OSError as error:
         raise StoreError(_not_there(path, error)) from error
     safe = head[8:9] == b"{" or path.suffix == ".safetensors"
@@ -110,28 +110,24 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     return checkpoint.renamed({name: name.replace(_COMPILED, "") for name in checkpoint.state})
 
 
-def write_checkpoint(
-    checkpoint: Checkpoint, state: Mapping[str, Tensor], out: Path | str, *, overwrite: bool = False
-) -> None:
+def write_checkpoint(checkpoint: Checkpoint, state: Mapping[str, Tensor], out: Path | str) -> None:
     """Write ``state`` in the form of ``checkpoint``: names, shapes, dtypes, container, metadata.
 
-    Other entries of a torch file (see :attr:`Checkpoint.carried`) are written back unchanged, and so is a
-    stored tensor that ``state`` lacks, such as a buffer that newer versions no longer save. The file is
-    written aside, then moved into place.
-
-    Args:
-        checkpoint: as it was read.
-        state: the new tensors, under the names of ``checkpoint.state``.
-        out: where to write; never the file that was read.
-        overwrite: replace another file that is at ``out``.
+    Other entries of a torch file (see :attr:`Checkpoint.carried`) are written back unchanged, and so is a stored tensor
+    that ``state`` lacks, such as a buffer that newer versions no longer save.
 
     Raises:
         InvalidInput: ``out`` is the file that was read, or there already; a name too many, another shape,
             or a value that is not finite in the stored dtype.
         StoreError: the file cannot be written.
     """
-    out = Path(out).expanduser()
-    _check_target(checkpoint.path, out, overwrite)
+    out, source = Path(out).expanduser(), checkpoint.path
+    if out.resolve() == source.resolve() or (out.exists() and source.exists() and out.samefile(source)):
+        raise InvalidInput(
+            f"{out} is the checkpoint that was read; it is never overwritten, choose another name"
+        )
+    if out.exists():
+        raise InvalidInput(f"{out} is there already; choose another name, or move it away")
     unknown = [name for name in state if name not in checkpoint.state]
     if unknown:
         raise InvalidInput(
@@ -146,11 +142,6 @@ def write_checkpoint(
     else:
         content = _torch_bytes(checkpoint, stored)
     write_output(out, content, remedy="check the folder's permissions and free space")
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(16)
 
 
 def _not_there(path: Path, error: OSError) -> str:
@@ -197,8 +188,11 @@ def _read_torch(path: Path) -> Checkpoint:
         )
     for entry, state in found.items():
         return Checkpoint(path, "torch", dict(state), entry=entry, content=content)
+    what = f"a {type(content).__name__}"
+    if isinstance(content, Mapping):
+        what = f"a dictionary of {first_few([repr(name) for name in content]) or 'nothing'}"
     raise InvalidInput(
-        f"{path} holds {_described(content)}, expected a state dict (name -> tensor), or a dictionary with one; "
+        f"{path} holds {what}, expected a state dict (name -> tensor), or a dictionary with one; "
         "write it with torch.save(model.state_dict(), 'weights.pt')"
     )
 
@@ -246,11 +240,14 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
 
 
 def _tensors(value: Any) -> bool:
-    left = [value]
-    while left:  # nesting may be deeper than calls
+    left, seen = [value], set()
+    while left:  # nesting may be deeper than calls, and lists may hold themselves
         item = left.pop()
         if isinstance(item, Tensor):
             return True
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
         left += item.values() if isinstance(item, Mapping) else item if isinstance(item, list | tuple) else ()
     return False
 
@@ -270,21 +267,6 @@ def _unreadable(path: Path, error: Exception) -> str:
     empty = "an empty file" if path.stat().st_size == 0 else "truncated"
     packed = "" if zipfile.is_zipfile(path) else f"{empty} or "
     return f"{path} cannot be read: it is {packed}no torch checkpoint ({said}); copy it again"
-
-
-def _described(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return f"a dictionary of {first_few([repr(name) for name in content]) or 'nothing'}"
-    return f"a {type(content).__name__}"
-
-
-def _check_target(source: Path, out: Path, overwrite: bool) -> None:
-    if out.resolve() == source.resolve() or (out.exists() and source.exists() and out.samefile(source)):
-        raise InvalidInput(
-            f"{out} is the checkpoint that was read; it is never overwritten, choose another name"
-        )
-    if out.exists() and not overwrite:
-        raise InvalidInput(f"{out} is there already; choose another name, or move it away")
 
 
 def _as_stored(name: str, new: Tensor, old: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from expunge.errors import InvalidInput, near_miss
+from expunge.errors import InvalidInput, first_few, near_miss
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import first_few
 from expunge.optional import load_extra
 
 
@@ -24,19 +23,17 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
 
     Three differences are bridged. A prefix is taken off where the names then fit (``DataParallel`` stores
     ``module.fc.weight``, Lightning ``model.fc.weight``); what lies outside it, such as the counter of an average of
-    models, is written back as it was. Layers that ``transformers`` stores under other
-    names than its modules have are found. A tied parameter may be stored under one of its names, and a
-    stored buffer that the model no longer saves is left out here and written back as it was.
-
-    Returns:
-        The checkpoint, its names now those of the model; to be given to ``write_checkpoint``.
+    models, is written back as it was. Layers that ``transformers`` stores under other names than its modules have are
+    found. A tied parameter may be stored under one of its names, and a stored buffer that the model no longer saves is
+    left out here and written back as it was. The checkpoint that is returned has the model's names, as
+    ``write_checkpoint`` expects them.
 
     Raises:
         InvalidInput: names that are missing or too many, shapes or a number of classes that differ.
     """
     checkpoint = _under_own_names(model, _fitting_prefix(model, checkpoint))
     own: dict[str, Tensor] = {
-        name: tensor for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)
+        k: value for k, value in model.state_dict().items() if isinstance(value, Tensor)
     }
     state = {name: tensor for name, tensor in checkpoint.state.items() if name not in checkpoint.extra}
     buffers = dict(model.named_buffers())
@@ -120,16 +117,16 @@ def _names(checkpoint: Checkpoint, missing: list[str], unknown: list[str]) -> st
     if unknown:
         hint = near_miss(unknown[0], missing)
         parts.append(f"{len(unknown)} in the file are not in the model: {first_few(unknown)}{hint}")
-    if missing and unknown and _differ_by_prefix(missing, unknown):
+    if missing and unknown and _ends(missing) == _ends(unknown):
         remedy = "the same layers bear other prefixes: give a factory that names them as the file does"
     else:
         remedy = "give the architecture the checkpoint was trained with, with the same settings"
     return "; ".join([*parts, remedy])
 
 
-def _differ_by_prefix(missing: list[str], unknown: list[str]) -> bool:
-    ends = {name.rpartition(".")[0].rpartition(".")[2] + name.rpartition(".")[2] for name in missing}
-    return ends == {name.rpartition(".")[0].rpartition(".")[2] + name.rpartition(".")[2] for name in unknown}
+def _ends(names: list[str]) -> set[str]:
+    """Return the last two parts of each name."""
+    return {"".join(name.split(".")[-2:]) for name in names}
 
 
 def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) -> str:
@@ -138,7 +135,7 @@ def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) 
         own[name].ndim == state[name].ndim > 0 and own[name].shape[1:] == state[name].shape[1:]
         for name in unequal
     )
-    if rows_alone and _in_one_layer(unequal):
+    if rows_alone and len({name.rpartition(".")[0] for name in unequal}) == 1:
         name = unequal[0]
         return (
             f"{checkpoint.path} has {state[name].shape[0]} classes, but the architecture has "
@@ -155,16 +152,11 @@ def _shapes(checkpoint: Checkpoint, own: dict[str, Tensor], unequal: list[str]) 
     )
 
 
-def _in_one_layer(names: list[str]) -> bool:
-    return len({name.rpartition(".")[0] for name in names}) == 1
-
-
 def published_names(model: nn.Module) -> dict[str, str]:
     """Return stored name -> name in the module, for a model of ``transformers``; empty for any other.
 
-    Since version 5 the library renames layers when it reads or writes a file, so that old checkpoints fit
-    new modules. It is asked for the names by having it save one numbered value for each tensor. A model
-    whose tensors it also splits or joins has no such names: the result is empty.
+    Since version 5 the library renames layers when it reads or writes a file. It is asked for the names by having it
+    save one numbered value for each tensor. The result is empty too where it also splits or joins tensors.
     """
     if not (hasattr(model, "save_pretrained") and hasattr(model, "config")):
         return {}

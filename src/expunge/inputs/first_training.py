@@ -80,8 +80,13 @@ def first_training(
     """
     start, file = None, None
     if (path := base or earlier) is not None:
-        file = _weights_in(path.expanduser())
-        start = _start(file, model)
+        path = path.expanduser()  # a file, or a folder such as checkpoint-500
+        file = next((path / name for name in _WEIGHTS if (path / name).is_file()), path)
+        stored = under_names_of(model, read_checkpoint(file))
+        try:
+            start = matching(model, stored.state)
+        except InvalidInput as error:
+            raise InvalidInput(f"{file}: {error}") from error
     kind, _, name = Specification.parse(arch).target.partition(":")
     folders = [Path(name).expanduser()] if kind == "transformers" else []
     folder = next((at for at in (*folders, checkpoint.parent) if (at / _STATE).is_file()), None)
@@ -107,17 +112,8 @@ def trained_on(
     """Return the optimiser in words, and the settings of ``method`` that were found by trying.
 
     Relearning follows the first training; where nobody knows it, the kind of the network says the optimiser, and a few
-    learning rates are tried on retained examples.
-
-    Args:
-        method: as it is configured.
-        model: with its weights, in place; it stays as it is.
-        split: training data and forget set.
-        numerics: where to compute.
-        first: what is known of the first training.
-        seed: of the examples that rates are tried on.
-        meter: of what that costs.
-        given: settings of the user's.
+    learning rates are tried on retained examples, drawn by ``seed`` and paid by ``meter``. ``given`` are the user's
+    own settings.
     """
     if isinstance(method, Relearn):
         with meter:
@@ -131,12 +127,9 @@ def trained_on(
         tried = {} if follows or method.lr is not None else {"optimiser": name, "lr": rate}
     elif isinstance(method, GradientMethod):
         name, rate, size = method.optimiser, method.lr, method.batch_size
-        same = first.recipe is not None and (name, rate) == (
-            first.recipe.optimiser.name,
-            first.recipe.optimiser.lr,
-        )
-        follows, why = same and "lr" not in given, "its own settings"
-        tried = {}
+        theirs = None if first.recipe is None else first.recipe.optimiser
+        same = theirs is not None and (name, rate) == (theirs.name, theirs.lr)
+        follows, why, tried = same and "lr" not in given, "its own settings", {}
     else:
         return "", {}
     if first.source and follows:
@@ -144,19 +137,6 @@ def trained_on(
     elif first.source and first.recipe is None:
         why = f"{why}; {first.source}"
     return f"{name}, learning rate {rate:g}, batches of up to {size}: {why}", tried
-
-
-def _weights_in(path: Path) -> Path:
-    """Return the file of weights in a folder such as ``checkpoint-500``; a file is that file."""
-    return next((path / name for name in _WEIGHTS if (path / name).is_file()), path)
-
-
-def _start(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    checkpoint = under_names_of(model, read_checkpoint(path))
-    try:
-        return matching(model, checkpoint.state)
-    except InvalidInput as error:
-        raise InvalidInput(f"{path}: {error}") from error
 
 
 def _of_trainer(folder: Path) -> tuple[Recipe | None, str]:

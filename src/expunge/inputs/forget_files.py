@@ -5,21 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from expunge.data.location import check_regular
 from expunge.data.npz import read_array
-from expunge.errors import DataError, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, first_few, near_miss
 from expunge.inputs.row_keys import NAME_COLUMNS, POSITION_COLUMNS, RowNames, is_number
+from expunge.inputs.specification import Specification
 
 _MARKS = ("is_label_issue", "forget", "is_bad", "bad", "remove", "is_issue")
 LABEL_COLUMNS = ("true_label", "clean_label", "corrected_label", "correct_label")
 TITLES = (*_MARKS, *POSITION_COLUMNS, *NAME_COLUMNS)
+_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".npy")
 _TRUE, _FALSE = ("true", "1", "yes", "1.0"), ("false", "0", "no", "0.0")
 
 
@@ -30,7 +32,7 @@ class Listed:
     Args:
         values: positions (int), positions or names as text (str), or one mark per row (bool).
         title: of the column they stand in; empty for a list without one.
-        labelled: rows and their labels, where a table of issues says them, of those that it does not mark too.
+        labelled: all rows of a table of issues and their labels, where it says them.
         notes: what was decided in reading, for the user.
     """
 
@@ -48,39 +50,40 @@ def as_marks(values: Sequence[Any]) -> list[bool] | None:
     return [text in _TRUE for text in texts]
 
 
+def file_and_column(text: str) -> tuple[Path, str | None]:
+    """Return the two parts of ``FILE?column=NAME``; refuse other settings."""
+    specification = Specification.parse(text)
+    unknown = [name for name in specification.settings if name != "column"]
+    if unknown:
+        raise DataError(f"{text!r}: a forget list has no setting {unknown[0]!r}; expected FILE?column=NAME")
+    column = specification.settings.get("column")
+    return Path(specification.target).expanduser(), None if column is None else str(column)
+
+
 def read_list(path: Path, column: str | None, names: RowNames) -> Listed:
     """Read a ``.txt``, ``.csv``, ``.tsv``, ``.json`` or ``.npy`` file.
 
-    Args:
-        path: the file.
-        column: of a table; by default the one whose name says it.
-        names: what the rows are called; what is a name there is one in the file, whatever its characters.
-
-    Raises:
-        DataError: the file is missing, unreadable or of another kind, or lacks the column.
+    ``column`` is that of a table, by default the one whose title says it. What is one of the ``names`` of the data is
+    one in the file, whatever its characters.
     """
-    readers: dict[str, Callable[[Path], Listed]] = {
-        ".txt": lambda path: _lines(read_text(path, names), names),
-        ".csv": lambda path: _listed(path, read_table(path, names), column, names),
-        ".tsv": lambda path: _listed(path, read_table(path, names), column, names),
-        ".json": lambda path: _json(path, read_text(path, names)),
-        ".npy": _array,
-    }
-    if path.suffix not in readers:
+    if path.suffix not in _SUFFIXES:
         raise DataError(
-            f"{path}: a forget list is a {', '.join(readers)} file, or column:NAME for a column of the data"
+            f"{path}: a forget list is a {', '.join(_SUFFIXES)} file, or column:NAME for a column of the data"
         )
-    if column is not None and path.suffix not in (".csv", ".tsv"):
+    if path.suffix in (".csv", ".tsv"):
+        return _listed(path, read_table(path, names), column, names)
+    if column is not None:
         raise DataError(f"{path}: only a .csv or .tsv file has columns; leave '?column={column}' out")
-    return readers[path.suffix](path)
+    if path.suffix == ".npy":
+        return _array(path)
+    if path.suffix == ".json":
+        return _json(path, read_json(path, names))
+    lines = [_without_comment(line, names) for line in read_text(path, names).split("\n")]
+    return Listed([line for line in lines if line])
 
 
 def read_text(path: Path, names: RowNames) -> str:
-    """Return a file of UTF-8 text, with bytes that are none as the names of the data show them.
-
-    Raises:
-        DataError: it is missing, no regular file, or other text than UTF-8.
-    """
+    """Return a file of UTF-8 text, with bytes that are none as the names of the data show them."""
     check_regular(path)
     try:
         return path.read_text(encoding="utf-8-sig", errors="backslashreplace" if names.escaped else "strict")
@@ -92,11 +95,6 @@ def read_text(path: Path, names: RowNames) -> str:
         raise DataError(f"{path} cannot be read: {error}; check the path and its permissions") from error
 
 
-def _lines(text: str, names: RowNames) -> Listed:
-    lines = [_without_comment(line, names) for line in text.split("\n")]
-    return Listed([line for line in lines if line])
-
-
 def _without_comment(line: str, names: RowNames) -> str:
     """A comment begins with ``#`` after a space, but a name of the data may hold one as well."""
     end = len(line)
@@ -104,16 +102,12 @@ def _without_comment(line: str, names: RowNames) -> str:
         if names.hold(line[:end], "#"):
             return line[:end].strip()
         end = line.rfind("#", 0, end)
-    starts = [i for i, letter in enumerate(line) if letter == "#" and not line[:i][-1:].strip()]
-    return line[: starts[0] if starts else len(line)].strip()
+    return re.split(r"(?<!\S)#", line, maxsplit=1)[0].strip()
 
 
-def parse_json(path: Path, text: str) -> Any:
-    """Return what a JSON text holds.
-
-    Raises:
-        DataError: it is none, or nested too deep.
-    """
+def read_json(path: Path, names: RowNames) -> Any:
+    """Return what a file of JSON holds."""
+    text = read_text(path, names)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -121,8 +115,7 @@ def parse_json(path: Path, text: str) -> Any:
         raise DataError(f"{path} is no JSON: {said:.200}; it may be truncated, write it again") from error
 
 
-def _json(path: Path, text: str) -> Listed:
-    found = parse_json(path, text)
+def _json(path: Path, found: Any) -> Listed:
     notes: tuple[str, ...] = ()
     if isinstance(found, Mapping):
         lists = [name for name, value in found.items() if isinstance(value, list)]
@@ -158,11 +151,7 @@ def _array(path: Path) -> Listed:
 
 
 def read_table(path: Path, names: RowNames) -> list[list[str]]:
-    """Return the cells of a ``.csv`` or ``.tsv`` file, row by row; every row has as many as the first.
-
-    Raises:
-        DataError: the file cannot be read, or a row has another number of cells.
-    """
+    """Return the cells of a ``.csv`` or ``.tsv`` file, row by row; every row has as many as the first."""
     text = read_text(path, names)
     separator = "\t" if path.suffix == ".tsv" else ","
     lines = [line for line in text.split("\n") if line.strip()]
@@ -190,17 +179,24 @@ def key_column(titles: Sequence[str]) -> str | None:
     return next((name for name in ("", *POSITION_COLUMNS, *NAME_COLUMNS) if name in titles), None)
 
 
-def _title(cell: str) -> str:
-    """Known titles in any case, others as they are."""
-    return cell.strip().lower() if cell.strip().lower() in TITLES else cell.strip()
+def title_of(cell: str) -> str:
+    """Return a title: a known one in lower case, others as they are."""
+    known = (*TITLES, *LABEL_COLUMNS, "given_label")
+    return cell.strip().lower() if cell.strip().lower() in known else cell.strip()
+
+
+def by_title(rows: list[list[str]]) -> dict[str, list[str]]:
+    """Return the columns of a table that has a header."""
+    return {title_of(cell): [row[i].strip() for row in rows[1:]] for i, cell in enumerate(rows[0])}
 
 
 def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNames) -> Listed:
     if not rows:
         return Listed([])
-    header = [_title(cell) for cell in rows[0]]
-    column = None if column is None else _title(column)
-    if len(header) == 1 and column is None:
+    table = by_title(rows)
+    header = list(table)
+    column = None if column is None else title_of(column)
+    if len(rows[0]) == 1 and column is None:
         if is_number(header[0]) or rows[0][0] in names:
             return Listed([row[0].strip() for row in rows])
         if header[0] not in TITLES:
@@ -209,12 +205,16 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
                 f"follows ({', '.join((POSITION_COLUMNS[0], NAME_COLUMNS[0], *_MARKS[:2]))}); correct it, or say that "
                 f"it is a title: {path.name}?column=TITLE"
             )
-    table = {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(header)}
     if column is not None and column not in table:
         raise DataError(
             f"{path} has no column {column!r}{near_miss(column, header)}; it has {first_few(header, 8)}"
         )
-    chosen = column if column is not None else _column(path, table)
+    chosen = next((name for name in TITLES if name in table), None) if column is None else column
+    if chosen is None:
+        raise DataError(
+            f"{path}: which column names the rows is not clear; it has {first_few(header, 8)}. Name it: "
+            f"{path.name}?column=NAME"
+        )
     values = table[chosen]
     notes = (f"read from column {chosen!r} of {path.name}",)
     # A column called "index" that holds only 0 and 1 is still a list of positions.
@@ -235,14 +235,3 @@ def _listed(path: Path, rows: list[list[str]], column: str | None, names: RowNam
     bad = [key for key, mark in zip(table[keyed], marks, strict=True) if mark]
     labelled = (table[keyed], table["given_label"]) if "given_label" in table else None
     return Listed(bad, keyed, labelled, (*notes, f"rows named by column {keyed!r}"))
-
-
-def _column(path: Path, table: Mapping[str, Sequence[str]]) -> str:
-    for known in (_MARKS, POSITION_COLUMNS, NAME_COLUMNS):
-        found = [name for name in known if name in table]
-        if found:
-            return found[0]
-    raise DataError(
-        f"{path}: which column names the rows is not clear; it has {first_few(list(table), 8)}. Name it: "
-        f"{path.name}?column=NAME"
-    )

@@ -1,8 +1,10 @@
-"""What a model's layers and parameters will do to a repair, found without running the model."""
+"""What is found in a user's model, and what its layers and parameters will do to a repair, without running it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -10,32 +12,35 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from expunge.errors import InvalidInput
-from expunge.inputs.findings import Level, Remark, first_few, ranked
+from expunge.errors import InvalidInput, first_few
 from expunge.models.head import find_head
+
+Level = Literal["error", "warning", "note"]
+"""An error stops the repair; a warning puts its result in doubt; a note is to be known."""
 
 SMALL_BATCH = 16
 """Examples below which the statistics of a batch are too noisy to normalise by."""
 
 
-def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str = "cpu") -> list[Remark]:
-    """Return what is found in the layers and parameters of ``model``, errors first.
+@dataclass(frozen=True)
+class Remark:
+    """One thing found, with numbers, ``where`` it is (layer, file or part), and the remedy, if there is one."""
 
-    Args:
-        model: as it was loaded.
-        n_classes: classes of the data.
-        batch_size: examples a step of the repair will have.
-        device: where it will run.
-    """
-    found = [
-        *_values(model),
-        *_frozen(model),
-        *_tied(model),
-        *_normalisation(model, batch_size, device),
-        *_dropout(model),
-        *_head(model, n_classes),
-    ]
-    return ranked(found)
+    level: Level
+    where: str
+    what: str
+    remedy: str = ""
+
+
+def ranked(findings: list[Remark]) -> list[Remark]:
+    """Return errors first, then warnings, then notes; otherwise in their order."""
+    return sorted(findings, key=lambda finding: get_args(Level).index(finding.level))
+
+
+def check_layers(model: nn.Module, n_classes: int, batch_size: int, device: str = "cpu") -> list[Remark]:
+    """Return what is found in a model as it was loaded, errors first; ``batch_size`` is that of the repair."""
+    found = _values(model) + _frozen(model) + _tied(model) + _normalisation(model, batch_size, device)
+    return ranked(found + _dropout(model) + _head(model, n_classes))
 
 
 def check_lazy(model: nn.Module) -> list[Remark]:

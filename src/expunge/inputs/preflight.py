@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, first_few
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Level, Remark, first_few, ranked
-from expunge.inputs.layer_checks import check_layers, check_lazy
+from expunge.inputs.layer_checks import Level, Remark, check_layers, check_lazy, ranked
 from expunge.inputs.training_data import TrainingData
 from expunge.inputs.training_scores import (
     best_class_order,
-    best_normalisation,
+    better_normalisation,
     chance,
     confusion,
     fit,
@@ -27,9 +26,6 @@ from expunge.seeding import generator
 from expunge.training.logits import check_logits
 from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
-
-_GAIN = 0.05
-"""Accuracy that another normalisation must add before it is proposed."""
 
 _LITTLE = 0.2
 """Share of the listed examples, given their given label, up to which there is little to repair."""
@@ -45,10 +41,9 @@ class Preflight:
 
     Args:
         findings: errors first, then warnings, then notes.
-        numbers: "n_train", "n_forget", "n_classes", "n_logits", "n_scored" (training examples the scores
-            are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's stored
-            labels that the model has learned), "retain_accuracy", "best_order_accuracy";
-            those that could be measured.
+        numbers: those that could be measured of "n_train", "n_forget", "n_classes", "n_logits", "n_scored" (training
+            examples the scores are over), "chance", "train_accuracy", "forget_accuracy" (the share of the forget list's
+            given labels that the model has learned), "retain_accuracy", "best_order_accuracy".
         data: the training data; where its labels are numbers, with as many classes as the model has logits, and read
             as fits the model where that was left open.
     """
@@ -170,8 +165,7 @@ def _logits(
         )
         return
     if answer.several:
-        what = f"returns {answer.several} in training mode: the first is trained on"
-        yield Remark("note", "model", what)
+        yield Remark("note", "model", f"returns {answer.several} in training mode: the first is trained on")
     if not answer.repeatable:
         yield Remark(
             "warning",
@@ -218,10 +212,9 @@ def _scores(
         what += f"{order.accuracy:.1%}"
         yield Remark("error", "classes", what, _reordering(data, order.names(data.classes)))
         return
-    other = None
-    if right < 1 - _GAIN:
-        other = best_normalisation(model, data, sample(examples, 512, draw), numerics, batch_size)
-    if other is not None and other.accuracy > right + _GAIN:
+    few = sample(examples, 512, draw)
+    other = better_normalisation(model, data, few, numerics, batch_size, right)
+    if other is not None:
         what = f"{said}, but {other.accuracy:.1%} with {other.option}"
         yield Remark(level, "normalisation", what, f"read the images as in training: {other.option}")
         return
@@ -256,10 +249,8 @@ def fit_reading_of(
     """Return the data, its images normalised in the usual way that clearly fits ``model`` best, and a note if so."""
     examples = sample(data.examples, 512, draw)
     right = fit(model, examples, numerics, batch_size)
-    if right >= 1 - _GAIN:
-        return [], data
-    other = best_normalisation(model, data, examples, numerics, batch_size)
-    if other is None or other.accuracy <= right + _GAIN:
+    other = better_normalisation(model, data, examples, numerics, batch_size, right)
+    if other is None:
         return [], data
     what = f"accuracy on the training data is {right:.1%}, but {other.accuracy:.1%} with {other.option}"
     return [Remark("note", "normalisation", f"{what}: the images are read so")], other.data

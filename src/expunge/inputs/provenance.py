@@ -22,15 +22,15 @@ from expunge.inputs.training_data import DataOptions, TrainingData
 
 @dataclass(frozen=True)
 class Provenance:
-    """Enough to tell whether another repair was made from the same things.
+    """Enough to tell whether another repair was made from the same things: hashes, and package -> version.
 
     Args:
-        checkpoint: sha256 of the file, 64 hexadecimal digits.
-        data: hash of every input as the model reads it, label and name.
-        forget: hash of the positions.
-        settings: hash of the method's name and settings, and of whatever else was chosen.
-        code: hash of this package's source files.
-        versions: package -> version.
+        checkpoint: of the file (sha256).
+        data: of every input as the model reads it, label and name.
+        forget: of the positions.
+        settings: of the method's name and settings, and of whatever else was chosen.
+        code: of this package's source files.
+        versions: of this package and those it computes with.
     """
 
     checkpoint: str
@@ -42,26 +42,16 @@ class Provenance:
 
 
 def provenance(checkpoint: Path, data: TrainingData, positions: Tensor, *settings: Any) -> Provenance:
-    """Return the hashes of a repair; ``settings`` are dataclasses, mappings and plain values.
-
-    Raises:
-        StoreError: the checkpoint cannot be read.
-        TypeError: settings without a stable form.
-    """
+    """Return the hashes of a repair; ``settings`` are dataclasses, mappings and plain values."""
     versions = {
         "expunge": expunge.__version__,
         "torch": torch.__version__,
         "numpy": importlib.metadata.version("numpy"),
         "python": platform.python_version(),
     }
-    return Provenance(
-        file_hash(checkpoint),
-        data_hash(data),
-        fingerprint(positions.to(torch.int64)),
-        fingerprint(*(part.reading if isinstance(part, DataOptions) else part for part in settings)),
-        code_hash(),
-        versions,
-    )
+    chosen = fingerprint(*(part.reading if isinstance(part, DataOptions) else part for part in settings))
+    forget = fingerprint(positions.to(torch.int64))
+    return Provenance(file_hash(checkpoint), data_hash(data), forget, chosen, code_hash(), versions)
 
 
 def file_hash(path: Path) -> str:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from expunge.errors import DataError, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, first_few, near_miss
 from expunge.store.spreadsheet import from_text
 
 if TYPE_CHECKING:
@@ -95,12 +94,8 @@ def rows_of(
     """Return how ``keys`` are meant, and int64 (F,): the rows, in their order.
 
     Integers are positions. Texts are what the title of their column says; under another title or none they are
-    positions if all are whole numbers, else names.
-
-    Raises:
-        DataError: keys of both kinds, numbers that are positions as well as names of other rows, names that are
-            unknown, ambiguous or given twice, or numbers beyond 64 bits. Whether a position is in the data is not
-            checked.
+    positions if all are whole numbers, else names. Refused are keys of both kinds, numbers that are names of other rows
+    too, and names that are unknown, ambiguous or given twice; not positions outside the data.
     """
     odd = next((key for key in keys if isinstance(key, bool) or not isinstance(key, int | str)), None)
     texts = [key for key in keys if isinstance(key, str)]
@@ -119,18 +114,14 @@ def rows_of(
             f"{source} holds {largest!s:.40}, which is no position; number the rows from 0"
         ) from error
     if title not in POSITION_COLUMNS:
-        _check_clear(source, texts, positions.tolist(), data)
+        for text, position in zip(texts, positions.tolist(), strict=False):
+            rows = data.row_names.find(text)
+            if rows and rows != [position]:
+                raise DataError(
+                    f"{source}: {text!r} is a position, and the name of row {rows[0]} too; give a .csv whose column "
+                    f"is called {POSITION_COLUMNS[0]} or {NAME_COLUMNS[0]}"
+                )
     return "positions", positions
-
-
-def _check_clear(source: str, texts: Sequence[str], positions: Sequence[int], data: TrainingData) -> None:
-    for text, position in zip(texts, positions, strict=False):
-        rows = data.row_names.find(text)
-        if rows and rows != [position]:
-            raise DataError(
-                f"{source}: {text!r} is a position, and the name of row {rows[0]} too; give a .csv whose column is "
-                f"called {POSITION_COLUMNS[0]} or {NAME_COLUMNS[0]}"
-            )
 
 
 def _named(source: str, texts: Sequence[str], data: TrainingData) -> Tensor:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from expunge.data.examples import Examples
+from expunge.data.examples import Examples, Source
 from expunge.data.images import ImageData, ImageSource
+from expunge.data.joined import TensorSource
 from expunge.data.loading import load_data
 from expunge.data.location import check_regular
+from expunge.data.mapped import MappedSource, as_pairs, check_input
 from expunge.errors import DataError, near_miss
-from expunge.inputs.arrays import Part, load_arrays
-from expunge.inputs.image_folder import load_image_folder
-from expunge.inputs.own_dataset import load_dataset_object
-from expunge.inputs.pictures import normalisation
+from expunge.inputs.arrays import Part, load_arrays, pad_tokens
+from expunge.inputs.pictures import load_image_folder, normalisation
+from expunge.inputs.row_keys import printable
 from expunge.inputs.specification import Specification, call_factory
 from expunge.inputs.table_data import FORMATS, load_table, open_table
 from expunge.inputs.training_data import DataOptions, TrainingData, number_labels
@@ -96,9 +98,7 @@ def _load(text: str, options: DataOptions, part: Part) -> tuple[TrainingData, tu
 
 
 def load_validation_data(text: str, options: DataOptions, training: TrainingData) -> Examples:
-    """Return examples the model was not trained on, read as the training data was.
-
-    Classes and normalisation are those of ``training``.
+    """Return examples the model was not trained on, read as the training data was: its classes and normalisation.
 
     Raises:
         DataError: as in :func:`load_training_data`, inputs of another shape than in training, or the training data
@@ -120,25 +120,81 @@ def load_validation_data(text: str, options: DataOptions, training: TrainingData
             f"{text}: {len(found.classes)} classes, but the training data has {len(training.classes)}; give "
             "validation data of the same classes"
         )
-    if _same(found.examples, training.examples):
-        raise DataError(f"{text} holds the training data itself; give data that the model was not trained on")
+    first, second = found.examples, training.examples
+    if len(first) == len(second) and torch.equal(first.labels, second.labels):
+        few, others = next(first.batches(8)).x, next(second.batches(8)).x
+        if torch.equal(few, others):
+            raise DataError(
+                f"{text} holds the training data itself; give data that the model was not trained on"
+            )
     return replace(found.examples, n_classes=len(training.classes))
 
 
-def _same(first: Examples, second: Examples) -> bool:
-    if len(first) != len(second) or not torch.equal(first.labels, second.labels):
-        return False
-    few, others = next(first.batches(8)).x, next(second.batches(8)).x
-    return few.shape == others.shape and torch.equal(few, others)
-
-
 def _of_images(data: ImageData, options: DataOptions, part: Part) -> TrainingData:
-    images = data.train_images if part == "train" else data.test_images
-    labels = data.train_labels if part == "train" else data.test_labels
+    images, labels = data.train_images, data.train_labels
+    if part == "validation":
+        images, labels = data.test_images, data.test_labels
     mean, std = data.mean, data.std
     if options.mean is not None or options.normalise not in ("auto", "data"):
         mean, std = normalisation(options, images.shape[1], (mean, std))
     augmentation = options.augmentation if options.pad or options.flip else data.augmentation
     source = ImageSource(images.to(options.device), mean, std, augmentation)
-    numbers, classes, _ = number_labels(labels.tolist(), options.classes, data.name, data.classes)
-    return TrainingData(Examples.all_of(source, numbers, len(classes)), classes, mean=mean, std=std)
+    return TrainingData.of(source, *number_labels(labels.tolist(), options.classes, data.name, data.classes))
+
+
+def load_dataset_object(dataset: Any, options: DataOptions) -> TrainingData:
+    """Wrap a map-style dataset; its inputs go to the model as they are.
+
+    Items are (input, label) pairs or dictionaries. An input is a float tensor, or token ids: 1-D integers,
+    padded with 0 to one length. Names come from ``dataset.names``, ``dataset.filenames`` or torchvision's
+    ``dataset.samples``, class names from ``dataset.classes``. Every item is read once, to check it; float
+    inputs are kept as ``options`` say, but where the dataset draws random numbers.
+    """
+    pairs = as_pairs(dataset, options.inputs[0] if options.inputs else None, options.label)
+    known = tuple(str(name) for name in getattr(dataset, "classes", None) or ())
+    tokens: list[Tensor] = []
+    shape: torch.Size | None = None
+
+    def look(x: Tensor, row: int) -> None:
+        nonlocal shape
+        shape = x.shape if shape is None else shape
+        ids = x.ndim == 1 and not x.is_floating_point() and (not len(x) or int(x.min()) >= 0)
+        if ids and len(tokens) == row:
+            tokens.append(x)
+            return
+        if tokens:
+            raise DataError(f"input {row} is {_said(x)}, expected token ids (T,) from 0 as in row 0")
+        if not x.is_floating_point():
+            raise DataError(
+                f"input {row} is {_said(x)}, expected a float tensor as the model reads it, or token ids (T,); apply "
+                "the transform of your evaluation in the dataset"
+            )
+        check_input(x, row, shape)
+
+    mapped = MappedSource(pairs, options.device, options.reader)
+    found = mapped.labels(look)
+    numbered = number_labels(found, options.classes, "the dataset", known)
+    source: Source = mapped
+    if tokens:
+        padded = pad_tokens([ids.tolist() for ids in tokens], 0, "the dataset")
+        source = TensorSource(padded.to(options.device))
+    names = _names(dataset, len(found))
+    return TrainingData.of(source, *numbered, names=names, notes=mapped.notes)
+
+
+def _said(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _names(dataset: Any, count: int) -> tuple[str, ...]:
+    for attribute in ("names", "filenames"):
+        found = getattr(dataset, attribute, None)
+        if found is not None and len(found) == count:
+            return tuple(printable(str(name)) for name in found)
+    samples, root = getattr(dataset, "samples", None), getattr(dataset, "root", None)
+    if isinstance(samples, list) and len(samples) == count and root is not None:
+        paths = [Path(str(sample[0])) for sample in samples]
+        return tuple(
+            printable((p.relative_to(root) if p.is_relative_to(root) else p).as_posix()) for p in paths
+        )
+    return ()

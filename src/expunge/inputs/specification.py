@@ -58,12 +58,8 @@ def plain_value(text: str) -> Any:
 def call_factory(target: str, settings: Mapping[str, Any], what: str) -> Any:
     """Return what the factory at ``path/to/file.py:name`` or ``package.module:name`` makes.
 
-    The file's folder can be imported from while the file is loaded and the factory runs.
-
-    Args:
-        target: file or module, a colon, and the name of a function or class.
-        settings: keyword arguments of the call.
-        what: what the factory is to make ("a model"); for messages.
+    The file's folder can be imported from while the file is loaded and the factory runs. ``what`` it is to make ("a
+    model") is for messages.
 
     Raises:
         InvalidInput: no such file, module or name; a file that fails to load; a factory that raises.

@@ -11,22 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from expunge.data.examples import Source
 from expunge.data.joined import TensorSource
-from expunge.errors import DataError, InvalidInput, near_miss
+from expunge.errors import DataError, InvalidInput, first_few, near_miss
 from expunge.inputs.arrays import Part, pad_tokens, read_inputs
-from expunge.inputs.findings import first_few
 from expunge.inputs.forget_files import LABEL_COLUMNS, TITLES
 from expunge.inputs.pictures import opener_of, read_pictures
 from expunge.inputs.row_keys import printable
 from expunge.inputs.specification import is_path
-from expunge.inputs.training_data import (
-    NO_LABEL,
-    DataOptions,
-    Inputs,
-    TrainingData,
-    given_names,
-    number_labels,
-)
+from expunge.inputs.training_data import NO_LABEL, DataOptions, TrainingData, given_names, number_labels
 from expunge.optional import load_extra
 
 FORMATS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json"}
@@ -38,16 +31,8 @@ _TEXTS = ("text", "sentence", "content", "question")
 def open_table(target: str, settings: dict[str, Any], options: DataOptions, part: Part = "train") -> Any:
     """Return a ``datasets.Dataset``: a local file or folder, or a name that the library looks up.
 
-    Args:
-        target: a .parquet, .csv, .tsv, .json or .jsonl file, a folder written by ``save_to_disk`` or one
-            that ``load_dataset`` reads, or the name of a data set.
-        settings: passed on to ``load_dataset`` (``name``, ``revision``).
-        options: the split, if one is named.
-        part: which split to take where none is named.
-
-    Raises:
-        DataError: the library cannot load it, or has no such split.
-        InvalidInput: ``datasets`` is not installed.
+    ``settings`` are passed on to ``load_dataset`` (``name``, ``revision``); ``part`` says which split is taken where
+    ``options`` name none.
     """
     library = load_extra("datasets", "datasets", "data", f"reading {target}")
     path = Path(target).expanduser()
@@ -79,13 +64,11 @@ def open_table(target: str, settings: dict[str, Any], options: DataOptions, part
             library.enable_progress_bars()
     if not hasattr(found, "keys"):
         return found
-    wanted = (
-        [options.split] if options.split else {"train": ["train"], "validation": ["validation", "test"]}[part]
-    )
-    # A single file has one split, which the library calls "train".
+    usual = ["train"] if part == "train" else ["validation", "test"]
+    wanted = [options.split] if options.split else usual
     split = next((name for name in wanted if name in found), None)
     if split is None and not options.split and len(found) == 1:
-        split = next(iter(found))
+        split = next(iter(found))  # of a single file, which the library calls "train"
     if split is None:
         raise DataError(
             f"{target}: no split {wanted[0]!r}; it has {first_few(list(found), 8)}, name one with --split"
@@ -100,9 +83,6 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     class or y. The inputs are ``options.inputs``, else an image column, else with a tokenizer a text
     column, else a column of equal-length lists, else every column of numbers but for those whose title says that they
     name or mark rows.
-
-    Raises:
-        DataError: no rows, no such column, or values that are not of one kind.
     """
     if len(table) == 0:
         raise DataError(f"{where} has no rows")
@@ -116,27 +96,23 @@ def load_table(table: Any, options: DataOptions, where: str) -> TrainingData:
     # Every look at table.features copies all of them: with a column a pixel that is most of the time.
     features = table.features
     label = _label_column(features, options, where)
-    feature = features[label]
     values = table.with_format(None)[label][:]
-    names = tuple(getattr(feature, "names", None) or ())
+    names = tuple(getattr(features[label], "names", None) or ())
     if names:
         # -1 stands for no label there.
         values = [None if value == -1 else value for value in values]
-    what = f"{where}, column {label!r}"
-    labels, classes, named = number_labels(values, options.classes, what, names)
+    numbered = number_labels(values, options.classes, f"{where}, column {label!r}", names)
     inputs = _input_columns(table, features, label, options, where)
     if label in inputs:
         raise DataError(f"{where}: column {label!r} is the label and an input too; leave it out of --inputs")
-    taken_in = {*inputs}
-    columns = _Columns(
-        table, [name for name in features if name not in taken_in and _dtype(features, name) is not None]
-    )
-    read = _read(table, features, inputs, options, where)
-    left = [name for name in features if name not in taken_in and name != label]
-    left_out = f"; left out: {first_few(left, 8)}" if left else ""
+    source, rows, note = _read(table, features, inputs, options, where)
+    others = [name for name in features if name not in {*inputs}]
+    columns = _Columns(table, [name for name in others if _dtype(features, name) is not None])
+    others.remove(label)
+    left_out = f"; left out: {first_few(others, 8)}" if others else ""
     taken = first_few(list(map(repr, inputs)), 8)
-    notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *read.notes)
-    return replace(read, notes=notes).with_labels(labels, classes, read.names, columns, named)
+    notes = (f"labels from column {label!r}, inputs from {taken}{left_out}", *note)
+    return TrainingData.of(source, *numbered, names=rows, columns=columns, notes=notes)
 
 
 class _Columns(Mapping[str, Sequence[Any]]):
@@ -168,12 +144,10 @@ def _dtype(features: Mapping[str, Any], name: str) -> str | None:
 def _label_column(features: Mapping[str, Any], options: DataOptions, where: str) -> str:
     if options.label:
         return options.label
-    kinds = [name for name in features if type(features[name]).__name__ == "ClassLabel"]
-    if len(kinds) == 1:
-        return str(kinds[0])
-    for name in _LABELS:
-        if name in features:
-            return name
+    marked = [name for name in features if type(features[name]).__name__ == "ClassLabel"]
+    found = marked if len(marked) == 1 else [name for name in _LABELS if name in features]
+    if found:
+        return found[0]
     raise DataError(
         f"{where}: no column of labels was found among {first_few(list(features), 8)}; name it with --label"
     )
@@ -195,14 +169,10 @@ def _input_columns(
         and name.lower() not in _ABOUT_ROWS
     ]
     if options.tokenizer and texts:
-        usual = [name for name in _TEXTS if name in texts]
-        candidates = texts if len(texts) == 1 else usual[:1]
-    elif images:
-        candidates = images
-    elif lists:
-        candidates = [name for name in lists if name in ("input_ids", "pixel_values", "features")] or lists
+        candidates = texts if len(texts) == 1 else [name for name in _TEXTS if name in texts][:1]
     else:
-        candidates = []
+        usual = [name for name in lists if name in ("input_ids", "pixel_values", "features")]
+        candidates = images or usual or lists
     if len(candidates) == 1:
         return candidates
     if not candidates and numbers:
@@ -240,18 +210,20 @@ def _no_number(where: str, name: str, values: Sequence[Any], row: int) -> str:
 
 def _read(
     table: Any, features: Mapping[str, Any], inputs: list[str], options: DataOptions, where: str
-) -> Inputs:
+) -> tuple[Source, tuple[str, ...], tuple[str, ...]]:
+    """Return the inputs, the names of the rows, if they have any, and notes for the user."""
     if type(features[inputs[0]]).__name__ == "Image":
         return _images(table, inputs, options, where)
     if all("string" in (_dtype(features, name) or "") for name in inputs):
         texts = {name: table.with_format(None)[name][:] for name in inputs}
-        tokens, note = tokenize(texts, options, where)
-        return Inputs(TensorSource(tokens.to(options.device)), (note,))
-    if len(inputs) == 1 and _dtype(features, inputs[0]) is None:
-        return _lists(table.with_format(None)[inputs[0]][:], inputs[0], options, where)
-    arrow = table.select_columns([*dict.fromkeys(inputs)]).with_format("arrow")[:]
-    stacked = read_inputs(where, np.stack([_numbers(arrow[name], name, where) for name in inputs], axis=1))
-    return Inputs(TensorSource(stacked.to(options.device)), (f"{len(inputs)} numbers a row, as they are",))
+        found, note = _tokenize(texts, options, where)
+    elif len(inputs) == 1 and _dtype(features, inputs[0]) is None:
+        found, note = _lists(table.with_format(None)[inputs[0]][:], f"{where}, column {inputs[0]!r}")
+    else:
+        arrow = table.select_columns([*dict.fromkeys(inputs)]).with_format("arrow")[:]
+        found = read_inputs(where, np.stack([_numbers(arrow[name], name, where) for name in inputs], axis=1))
+        note = f"{len(inputs)} numbers a row, as they are"
+    return TensorSource(found.to(options.device)), (), (note,)
 
 
 def _numbers(column: Any, name: str, where: str) -> npt.NDArray[np.float32]:
@@ -265,7 +237,9 @@ def _numbers(column: Any, name: str, where: str) -> npt.NDArray[np.float32]:
     return np.asarray(found, dtype=np.float32)
 
 
-def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> Inputs:
+def _images(
+    table: Any, inputs: list[str], options: DataOptions, where: str
+) -> tuple[Source, tuple[str, ...], tuple[str, ...]]:
     library = load_extra("datasets", "datasets", "data", f"reading {where}")
     if len(inputs) > 1:
         raise DataError(
@@ -279,19 +253,17 @@ def _images(table: Any, inputs: list[str], options: DataOptions, where: str) -> 
         openers.append(opener_of(cell["bytes"] if cell["bytes"] is not None else cell["path"]))
         names.append(printable(cell["path"]) if cell["path"] else "")
     shown = [f"{where}, row {row}" + (f" ({name})" if name else "") for row, name in enumerate(names)]
-    pictures = read_pictures(openers, shown, options)
-    return replace(pictures, names=tuple(names) if all(names) else ())
+    source, notes = read_pictures(openers, shown, options)
+    return source, tuple(names) if all(names) else (), notes
 
 
-def _lists(values: Sequence[Any], name: str, options: DataOptions, where: str) -> Inputs:
-    what = f"{where}, column {name!r}"
+def _lists(values: Sequence[Any], what: str) -> tuple[Tensor, str]:
     row = next((i for i, value in enumerate(values) if not isinstance(value, list)), None)
     if row is not None:
         raise DataError(f"{what}: row {row} holds {values[row]!r:.40}, expected a list of numbers")
     if all(isinstance(item, int) for value in values for item in value):
         tokens = pad_tokens(values, 0, what)
-        read_inputs(what, tokens.numpy())
-        return Inputs(TensorSource(tokens.to(options.device)), ("token ids, padded with 0",))
+        return read_inputs(what, tokens.numpy()), "token ids, padded with 0"
     try:
         array = np.asarray(values, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -299,21 +271,13 @@ def _lists(values: Sequence[Any], name: str, options: DataOptions, where: str) -
             f"{what}: the lists are not of one shape of numbers ({error}); pad or cut them as in training"
         ) from error
     inputs = read_inputs(what, array)
-    shape = " x ".join(map(str, inputs.shape[1:]))
-    return Inputs(TensorSource(inputs.to(options.device)), (f"{shape} numbers a row, as they are",))
+    return inputs, f"{' x '.join(map(str, inputs.shape[1:]))} numbers a row, as they are"
 
 
-def tokenize(
+def _tokenize(
     columns: Mapping[str, Sequence[str | None]], options: DataOptions, where: str
 ) -> tuple[Tensor, str]:
-    """Return token ids int64 (N, T) of one column of texts, or of pairs, and a note on what was done.
-
-    They are padded to the longest with the tokenizer's padding token, or with 0 if it has none.
-
-    Raises:
-        InvalidInput: no tokenizer is named, or it cannot be loaded.
-        DataError: more than two columns, a row without a text, or a text without a token.
-    """
+    """Return token ids int64 (N, T) of one column of texts, or of pairs, and a note on what was done."""
     inputs = list(columns)
     if not options.tokenizer:
         raise InvalidInput(
@@ -332,15 +296,15 @@ def tokenize(
             "save_pretrained wrote"
         ) from error
     for name, column in columns.items():
-        row = next((i for i, text in enumerate(column) if text is None), None)
-        if row is not None:
-            raise DataError(f"{where}: column {name!r} has no text in row {row}; take the row out")
+        if None in column:
+            raise DataError(
+                f"{where}: column {name!r} has no text in row {column.index(None)}; take the row out"
+            )
     longest = options.max_length
     if longest is None and tokenizer.model_max_length < 10**6:
         longest = tokenizer.model_max_length
-    found = tokenizer(*map(list, columns.values()), truncation=longest is not None, max_length=longest)[
-        "input_ids"
-    ]
+    encoded = tokenizer(*map(list, columns.values()), truncation=longest is not None, max_length=longest)
+    found = encoded["input_ids"]
     padding = 0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
     tokens = pad_tokens(found, padding, where)
     cut = 0 if longest is None else sum(len(ids) == longest for ids in found)

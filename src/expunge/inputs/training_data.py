@@ -15,8 +15,7 @@ from expunge.data.examples import Examples, Source
 from expunge.data.images import Augmentation
 from expunge.data.mapped import plain_label
 from expunge.data.reader import Reader
-from expunge.errors import DataError, InvalidInput, near_miss
-from expunge.inputs.findings import first_few
+from expunge.errors import DataError, InvalidInput, first_few, near_miss
 from expunge.inputs.row_keys import RowNames, is_number, same_text
 from expunge.store.spreadsheet import from_text
 
@@ -50,8 +49,7 @@ class DataOptions:
         max_length: tokens at most in a text; by default what the tokenizer says.
         root: folder of the named data sets; by default $EXPUNGE_DATA.
         workers: processes that read ahead, for images and datasets of one's own.
-        cache: where rows stay once they are read: "auto", "memory", "disk", "none" or a folder; see
-            :class:`expunge.data.reader.Reader`.
+        cache: where rows stay once they are read, see :class:`expunge.data.reader.Reader`.
         memory: bytes of rows at most that "auto" keeps in memory; by default half of what is free.
         device: torch device the batches live on.
         defaults: names of those options that nobody asked for, but the model's own pipeline says.
@@ -90,10 +88,9 @@ class DataOptions:
         if (self.mean is None) != (self.std is None):
             raise InvalidInput("mean and std belong together: give both, or neither")
         if self.mean is not None and self.std is not None:
-            if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
-                raise InvalidInput(
-                    f"mean and std take 1 or 3 numbers each, got {len(self.mean)} and {len(self.std)}"
-                )
+            counts = len(self.mean), len(self.std)
+            if counts not in ((1, 1), (3, 3)):
+                raise InvalidInput(f"mean and std take 1 or 3 numbers each, got {counts[0]} and {counts[1]}")
             if min(self.std) <= 0:
                 raise InvalidInput(f"std must be above 0, got {self.std}")
             if max(self.mean) > 1 or max(self.std) > 1:
@@ -113,7 +110,7 @@ class DataOptions:
         _ = self.reader  # its own checks
 
     def check_used(self, text: str, used: Collection[str]) -> None:
-        """Raise :class:`InvalidInput` for an option that was given and that reading ``text`` does not look at."""
+        """Refuse an option that was given and that reading ``text`` does not look at."""
         known = {*used, "classes", "memory", "device", "defaults", *self.defaults}
         for entry in fields(self):
             if entry.name not in known and getattr(self, entry.name) != entry.default:
@@ -131,9 +128,7 @@ class DataOptions:
     def reading(self) -> dict[str, Any]:
         """The options that decide what the model reads; where data lies and is kept is not among them."""
         elsewhere = ("root", "workers", "cache", "memory", "device", "defaults")
-        return {
-            entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere
-        }
+        return {name: value for name, value in vars(self).items() if name not in elsewhere}
 
     @property
     def reader(self) -> Reader:
@@ -156,8 +151,6 @@ class TrainingData:
         names: one per row where the rows have names (files relative to their folder), else empty.
         columns: further values of each row, for a forget list that is a column of the data.
         named_classes: whether ``classes`` are names, not the numbers up to the largest label.
-        mean: what uint8 images are normalised by; empty for other inputs.
-        std: the same.
         notes: what was decided in reading, for the user.
     """
 
@@ -166,12 +159,28 @@ class TrainingData:
     names: tuple[str, ...] = ()
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     named_classes: bool = True
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, source: Source, labels: Tensor, classes: tuple[str, ...], named: bool = True, **further: Any
+    ) -> TrainingData:
+        """Every row of ``source``, with labels and classes as :func:`number_labels` gives them."""
+        examples = Examples.all_of(source, labels, len(classes))
+        return cls(examples, classes, named_classes=named, **further)
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What each channel of uint8 images is normalised by; empty for other inputs."""
+        return getattr(self.examples.source, "mean", ())
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The same."""
+        return getattr(self.examples.source, "std", ())
 
     def name(self, position: int) -> str:
         """What the row at ``position`` is called in messages."""
@@ -195,8 +204,6 @@ class TrainingData:
     def with_n_classes(self, count: int) -> TrainingData:
         """Return the data for a model of ``count`` logits, where its classes are mere numbers.
 
-        Integer labels do not say how many classes there are beyond the largest label.
-
         Raises:
             InvalidInput: the classes have names and are not ``count``, or a label does not fit.
         """
@@ -210,42 +217,7 @@ class TrainingData:
                 "on, or all class names in the order of the model's logits (--classes)"
             )
         return replace(
-            self,
-            examples=replace(self.examples, n_classes=count),
-            classes=tuple(str(label) for label in range(count)),
-        )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Inputs alone, as they were read.
-
-    Args:
-        source: reader of the inputs.
-        notes: what was decided in reading, for the user.
-        names: one per row, or empty.
-        mean: what uint8 images are normalised by; empty for other inputs.
-        std: the same.
-    """
-
-    source: Source
-    notes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-    def with_labels(
-        self,
-        labels: Tensor,
-        classes: tuple[str, ...],
-        names: tuple[str, ...] = (),
-        columns: Mapping[str, Sequence[Any]] | None = None,
-        named_classes: bool = True,
-    ) -> TrainingData:
-        """Return the training data of these inputs and ``labels``; the rest as :class:`TrainingData` says."""
-        examples = Examples.all_of(self.source, labels, len(classes))
-        return TrainingData(
-            examples, classes, names, columns or {}, named_classes, self.mean, self.std, self.notes
+            self, examples=replace(self.examples, n_classes=count), classes=tuple(map(str, range(count)))
         )
 
 
@@ -253,9 +225,6 @@ def given_names(given: Sequence[str], known: Collection[str], what: str) -> tupl
     """Return the names that a list of the user's means, such as ``--classes``, where a name may hold a comma itself.
 
     Neighbours that give a ``known`` name when the comma is put back are that name; quotes around one are left out.
-
-    Raises:
-        InvalidInput: one named twice; ``what`` says of which list.
     """
     there = {same_text(name): name for name in known}
     found: list[str] = []
@@ -283,11 +252,7 @@ def number_labels(
     """Return labels int64 (N,), the class names, and whether they are names rather than numbers.
 
     Text is numbered in the order of ``classes``, or sorted. Whole numbers are classes as they are, unless they are
-    the names in ``classes``. Whole numbers that stand for ``names`` are text: in another order of ``classes`` they
-    are renumbered.
-
-    Raises:
-        DataError: labels that are neither, or of both kinds, negative ones, or one that ``classes`` lacks.
+    the names in ``classes``. Where they stand for ``names`` they are text: another order of ``classes`` renumbers them.
     """
     found = [plain_label(value, where, row) for row, value in enumerate(found)]
     texts = [same_text(value) for value in found if isinstance(value, str)]
@@ -337,16 +302,8 @@ def match_classes(
 ) -> list[int]:
     """Return the class that each label is: all are names of ``classes``, or all are numbers of theirs.
 
-    Names go first: a number is the name of a class if any of the labels is a name.
-
-    Args:
-        found: text or whole numbers.
-        classes: their names.
-        where: the labels come from; for the message.
-        rows: what the rows are called there; by default "row 0" and so on.
-
-    Raises:
-        DataError: a label that is no class.
+    Names go first: a number is the name of a class if any of the labels is a name. ``where`` they come from and what
+    their ``rows`` are called (by default "row 0" and so on) is for messages.
     """
     texts = [same_text(from_text(str(value))) for value in found]
     names = {same_text(name): number for number, name in enumerate(classes)}
@@ -357,11 +314,9 @@ def match_classes(
     matched = [table.get(text, table.get(text.removesuffix(".0"))) for text in texts]
     if None in matched:
         at = matched.index(None)
-        why = (
-            "; others are names of classes, and one list keeps to names or to numbers"
-            if named and texts[at] in numbers
-            else near_miss(texts[at], classes)
-        )
+        why = near_miss(texts[at], classes)
+        if named and texts[at] in numbers:
+            why = "; others are names of classes, and one list keeps to names or to numbers"
         raise DataError(
             f"{where}: {rows[at] if rows else f'row {at}'} has label {found[at]!r:.100}, which is none of the classes "
             f"{first_few(list(classes), 12)}{why}; correct the label or the classes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 
 _REORDERED = 0.1
+
+_GAIN = 0.05
+"""Accuracy that another normalisation must add before it is proposed."""
 
 _Counts = npt.NDArray[np.int64]
 
@@ -77,11 +81,9 @@ def fit(model: nn.Module, examples: Examples, numerics: Numerics, batch_size: in
     """
     answers = predict(model, examples, numerics, batch_size).argmax(1)
     order = best_class_order(confusion(examples.labels, answers, examples.n_classes))
-    return (
-        order.accuracy - _REORDERED
-        if len(order.moved) > 1
-        else float((answers == examples.labels).double().mean())
-    )
+    if len(order.moved) > 1:
+        return order.accuracy - _REORDERED
+    return float((answers == examples.labels).double().mean())
 
 
 def chance(labels: Tensor, n_classes: int) -> float:
@@ -97,8 +99,7 @@ def sample(examples: Examples, size: int, generator: torch.Generator) -> Example
     return examples.select(torch.randperm(len(examples), generator=generator)[:size].sort().values)
 
 
-@dataclass(frozen=True)
-class Alternative:
+class Alternative(NamedTuple):
     """Another way to normalise the images: the option, the accuracy it gives, in [0, 1], and the data read so."""
 
     option: str
@@ -106,12 +107,20 @@ class Alternative:
     data: TrainingData
 
 
-def best_normalisation(
-    model: nn.Module, data: TrainingData, examples: Examples, numerics: Numerics, batch_size: int
+def better_normalisation(
+    model: nn.Module,
+    data: TrainingData,
+    examples: Examples,
+    numerics: Numerics,
+    batch_size: int,
+    accuracy: float,
 ) -> Alternative | None:
-    """Return the best of the other usual normalisations; ``None`` where the inputs are no uint8 images."""
+    """Return the best of the other usual normalisations, where it clearly exceeds ``accuracy``.
+
+    ``None`` too where the inputs are no uint8 images.
+    """
     source = data.examples.source
-    if not isinstance(source, ImageSource | DecodedSource):
+    if accuracy >= 1 - _GAIN or not isinstance(source, ImageSource | DecodedSource):
         return None
     channels = len(data.mean)
     ways = {
@@ -126,6 +135,7 @@ def best_normalisation(
         if len(mean) == channels and not np.allclose((mean, std), (data.mean, data.std), atol=5e-3):
             read: Source = replace(source, mean=mean, std=std)
             right = fit(model, replace(examples, source=read), numerics, batch_size)
-            other = replace(data, examples=replace(data.examples, source=read), mean=mean, std=std)
+            other = replace(data, examples=replace(data.examples, source=read))
             found.append(Alternative(option, right, other))
-    return max(found, key=lambda alternative: alternative.accuracy, default=None)
+    best = max(found, key=lambda alternative: alternative.accuracy, default=None)
+    return best if best is not None and best.accuracy > accuracy + _GAIN else None

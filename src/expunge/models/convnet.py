@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.errors import InvalidInput
-from expunge.models.split import (
-    Route,
-    SplitBatchNorm2d,
-    SplitConv2d,
-    SplitLinear,
-    SplitNetwork,
-    require_width,
-)
-
-
-class _Layer(nn.Module):
-    """Convolution, batch normalisation, ReLU."""
-
-    def __init__(self, inputs: tuple[int, int], outputs: tuple[int, int]) -> None:
-        super().__init__()
-        self.conv = SplitConv2d(inputs, outputs, 3, 1, 1)
-        self.norm = SplitBatchNorm2d(*outputs)
-
-    def forward(self, x: Tensor, wide: bool) -> Tensor:
-        return F.relu(self.norm(self.conv(x, wide), wide))
+from expunge.models.split import Route, SplitLinear, SplitNetwork, SplitUnit
 
 
 class ConvNet(SplitNetwork):
@@ -57,33 +39,14 @@ class ConvNet(SplitNetwork):
         spare: float = 0.0,
     ) -> None:
         super().__init__()
-        if size < 4:
-            raise InvalidInput(
-                f"ConvNet needs images of at least 4x4 pixels, got {size}x{size}; enlarge them"
-            )
-        require_width("ConvNet", width, capacity, spare)
-        self.settings = {
-            "channels": channels,
-            "size": size,
-            "n_classes": n_classes,
-            "width": width,
-            "capacity": capacity,
-            "spare": spare,
-        }
-        inputs = (channels, 0)
-        self.base = tuple(int(factor * width * capacity) for factor in (1, 2, 4))
-        self.layers = nn.ModuleList()
-        for base in self.base:
-            outputs = (base, round(base * spare))
-            self.layers.append(_Layer(inputs, outputs))
-            inputs = outputs
-        self.head = SplitLinear(inputs, (n_classes, 0))
-
-    def reset_parameters(self) -> None:
-        """Torch's initialisation of convolutions and linear layers, neutral normalisation."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-                module.reset_parameters()
+        self.keep_settings(locals())
+        self.require_size(4)
+        widths = [(channels, 0), *(self.parts(factor * width) for factor in (1, 2, 4))]
+        self.base = tuple(base for base, _ in widths[1:])
+        self.layers = nn.ModuleList(
+            SplitUnit(inputs, outputs, F.relu) for inputs, outputs in itertools.pairwise(widths)
+        )
+        self.head = SplitLinear(widths[-1], (n_classes, 0))
 
     def forward(self, x: Tensor, route: Route | None = None) -> Tensor:
         """Return logits (B, n_classes) for images (B, C, H, W)."""

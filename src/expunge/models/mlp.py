@@ -39,13 +39,6 @@ class MLP(nn.Module):
                 "MLP needs at least one channel, pixel, class and hidden unit, got "
                 f"channels {channels}, size {size}, n_classes {n_classes}, hidden {hidden}"
             )
-        self.settings = {
-            "channels": channels,
-            "size": size,
-            "n_classes": n_classes,
-            "hidden": hidden,
-            "activation": activation,
-        }
         self.hidden = nn.Linear(channels * size * size, hidden)
         self.activation = _ACTIVATIONS[activation]()
         self.head = nn.Linear(hidden, n_classes)

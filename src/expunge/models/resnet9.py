@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from expunge.errors import InvalidInput
-from expunge.models.split import (
-    Route,
-    SplitBatchNorm2d,
-    SplitConv2d,
-    SplitLinear,
-    SplitNetwork,
-    require_width,
-)
+from expunge.models.split import Route, SplitLinear, SplitNetwork, SplitUnit
 
-
-class _Unit(nn.Module):
-    """Convolution, batch normalisation, CELU."""
-
-    def __init__(
-        self, inputs: tuple[int, int], outputs: tuple[int, int], kernel: int, stride: int, padding: int
-    ) -> None:
-        super().__init__()
-        self.conv = SplitConv2d(inputs, outputs, kernel, stride, padding)
-        self.norm = SplitBatchNorm2d(*outputs)
-
-    def forward(self, x: Tensor, wide: bool) -> Tensor:
-        return F.celu(self.norm(self.conv(x, wide), wide), alpha=0.075)
+_celu = functools.partial(F.celu, alpha=0.075)
 
 
 class ResNet9(SplitNetwork):
@@ -68,45 +50,29 @@ class ResNet9(SplitNetwork):
         split_hidden: bool = False,
     ) -> None:
         super().__init__()
-        if size < 8:
-            raise InvalidInput(
-                f"ResNet9 needs images of at least 8x8 pixels, got {size}x{size}; enlarge them"
-            )
-        require_width("ResNet9", width, capacity, spare)
-        self.settings = {
-            "channels": channels,
-            "size": size,
-            "n_classes": n_classes,
-            "width": width,
-            "capacity": capacity,
-            "spare": spare,
-            "split_hidden": split_hidden,
-        }
-
-        def part(full: int) -> tuple[int, int]:
-            base = int(full * capacity)
-            return base, round(base * spare)
-
-        one, two, three, four = part(width), part(2 * width), part(4 * width), part(2 * width)
-        hidden_two = part(2 * width) if split_hidden else (2 * width, 0)
-        hidden_three = part(4 * width) if split_hidden else (4 * width, 0)
+        self.keep_settings(locals())
+        self.require_size(8)
+        one, two, three = self.parts(width), self.parts(2 * width), self.parts(4 * width)
+        hidden_two = two if split_hidden else (2 * width, 0)
+        hidden_three = three if split_hidden else (4 * width, 0)
         after_pool = ((size - 1) // 2 + 1) // 2
-        self.conv1 = _Unit((channels, 0), one, 3, 1, 1)
-        self.conv2 = _Unit(one, two, 5, 2, 2)
-        self.res1 = nn.ModuleList([_Unit(two, hidden_two, 3, 1, 1), _Unit(hidden_two, two, 3, 1, 1)])
-        self.conv3 = _Unit(two, three, 3, 1, 1)
-        self.res2 = nn.ModuleList([_Unit(three, hidden_three, 3, 1, 1), _Unit(hidden_three, three, 3, 1, 1)])
-        self.conv4 = _Unit(three, four, 3, 1, 0 if after_pool >= 3 else 1)
-        self.fc = SplitLinear(four, (n_classes, 0), bias=False)
-        self.base = (one[0], two[0], three[0], four[0])
+        self.conv1 = SplitUnit((channels, 0), one, _celu)
+        self.conv2 = SplitUnit(one, two, _celu, 5, 2, 2)
+        self.res1 = nn.ModuleList([SplitUnit(two, hidden_two, _celu), SplitUnit(hidden_two, two, _celu)])
+        self.conv3 = SplitUnit(two, three, _celu)
+        self.res2 = nn.ModuleList(
+            [SplitUnit(three, hidden_three, _celu), SplitUnit(hidden_three, three, _celu)]
+        )
+        self.conv4 = SplitUnit(three, two, _celu, padding=0 if after_pool >= 3 else 1)
+        self.fc = SplitLinear(two, (n_classes, 0), bias=False)
+        self.base = (one[0], two[0], three[0], two[0])
         self._hidden_base = (hidden_two[0], hidden_three[0])
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Kaiming-uniform weights, zero biases, neutral normalisation."""
+        super().reset_parameters()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-                module.reset_parameters()
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -7,6 +7,7 @@ bit. The wide path uses the whole weight.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 import torch
@@ -23,11 +24,7 @@ class Route(Protocol):
     def __call__(self, x: Tensor, base: int, site: int, dim: int = 1) -> Tensor:
         """Return ``x`` with the closed units along ``dim`` set to zero; the first ``base`` stay open.
 
-        Args:
-            x: activations, examples along dimension 0.
-            base: number of leading units along ``dim`` that belong to the base path.
-            site: number of the place in the network, so that places can differ.
-            dim: dimension of the units.
+        Examples lie along dimension 0; ``site`` is the number of the place in the network, so that places can differ.
         """
 
 
@@ -106,36 +103,75 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         )
 
 
-def require_width(network: str, width: int, capacity: float, spare: float) -> None:
-    """Raise unless at least one channel is left in the base path of ``network``'s first layer.
+class SplitUnit(nn.Module):
+    """Convolution, batch normalisation and an activation over ``base + spare`` channels."""
 
-    Raises:
-        InvalidInput: ``capacity`` outside (0, 1], no channel, or a negative ``spare``.
-    """
-    if not 0 < capacity <= 1 or int(width * capacity) < 1 or spare < 0:
-        raise InvalidInput(
-            f"{network} needs capacity in (0, 1], width * capacity of at least one channel and spare >= 0, "
-            f"got width {width}, capacity {capacity}, spare {spare}"
-        )
+    def __init__(
+        self,
+        inputs: tuple[int, int],
+        outputs: tuple[int, int],
+        activation: Callable[[Tensor], Tensor],
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+    ) -> None:
+        super().__init__()
+        self.conv = SplitConv2d(inputs, outputs, kernel, stride, padding)
+        self.norm = SplitBatchNorm2d(*outputs)
+        self._activation = activation
+
+    def forward(self, x: Tensor, wide: bool) -> Tensor:
+        """Return the activations (B, base or base + spare, H', W')."""
+        return self._activation(self.norm(self.conv(x, wide), wide))
 
 
 class SplitNetwork(nn.Module):
     """A classifier that can be given spare units (:meth:`widen`) and lose them again (:meth:`narrow`).
 
     ``forward(x)`` is the base path. ``forward(x, route)`` is the wide path, in which ``route`` decides
-    which spare units each example may use. Subclasses set :attr:`settings` to their constructor's
-    arguments and take ``spare``, the number of spare units for each base unit (0: none, 1: twice as wide).
+    which spare units each example may use. Subclasses give their constructor's arguments to :meth:`keep_settings`;
+    among them are ``capacity``, the share of the width that the base has, and ``spare``, the number of spare units
+    for each base unit (0: none, 1: twice as wide).
     """
 
     settings: dict[str, Any]
+
+    def keep_settings(self, arguments: dict[str, Any]) -> None:
+        """Set :attr:`settings` to a constructor's arguments, given as its ``locals()``."""
+        self.settings = {k: value for k, value in arguments.items() if k not in ("self", "__class__")}
+
+    def require_size(self, least: int) -> None:
+        """Raise unless images have ``least`` pixels a side and the base has a channel in the first layer.
+
+        Raises:
+            InvalidInput: smaller images, ``capacity`` outside (0, 1], no channel, or a negative ``spare``.
+        """
+        network, size, width = type(self).__name__, self.settings["size"], self.settings["width"]
+        capacity, spare = self.settings["capacity"], self.settings["spare"]
+        if size < least:
+            raise InvalidInput(
+                f"{network} needs images of at least {least}x{least} pixels, got {size}x{size}; enlarge them"
+            )
+        if not 0 < capacity <= 1 or int(width * capacity) < 1 or spare < 0:
+            raise InvalidInput(
+                f"{network} needs capacity in (0, 1], width * capacity of at least one channel and spare >= 0, "
+                f"got width {width}, capacity {capacity}, spare {spare}"
+            )
+
+    def parts(self, full: int) -> tuple[int, int]:
+        """Return how many base and spare units a layer of ``full`` units has."""
+        base = int(full * self.settings["capacity"])
+        return base, round(base * self.settings["spare"])
 
     def forward(self, x: Tensor, route: Route | None = None) -> Tensor:
         """Return logits (B, n_classes)."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def reset_parameters(self) -> None:
-        """Draw every parameter anew and clear running statistics."""
-        raise NotImplementedError(f"{type(self).__name__} does not define reset_parameters")
+        """Draw every parameter anew as torch does, and clear running statistics."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear | nn.LayerNorm):
+                module.reset_parameters()
 
     @property
     def spare(self) -> float:

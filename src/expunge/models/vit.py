@@ -44,10 +44,7 @@ def _open_features(x: Tensor, base: int, route: Route | None) -> Tensor:
 class ShiftedPatches(nn.Module):
     """Shifted patch tokenisation: patches of the image and of four copies moved by one pixel.
 
-    Args:
-        channels: image channels.
-        patch: patch height and width in pixels.
-        dim: (base, spare) features of a token.
+    A patch has ``patch`` pixels a side, a token ``dim`` = (base, spare) features.
     """
 
     def __init__(self, channels: int, patch: int, dim: tuple[int, int]) -> None:
@@ -75,14 +72,8 @@ class ShiftedPatches(nn.Module):
 class LocalSelfAttention(nn.Module):
     """Self-attention with a learned temperature in which no token attends to itself.
 
-    The units to route are whole heads.
-
-    Args:
-        dim: (base, spare) features of a token.
-        heads: (base, spare) heads; the base heads are the leading rows of every weight.
-        dim_head: features of a head.
-        tokens: sequence length, at least 2.
-        site: routing site of the heads.
+    The units to route, at ``site``, are whole heads of ``dim_head`` features; ``dim`` (of a token) and ``heads`` are
+    (base, spare), the base heads the leading rows of every weight. A sequence has ``tokens``, at least 2.
     """
 
     no_self: Tensor
@@ -192,32 +183,21 @@ class ViT(SplitNetwork):
         super().__init__()
         if patch is None:
             patch = size // 4
+        self.keep_settings(locals())
         if patch < 1 or size % patch:
             raise InvalidInput(
                 f"ViT needs a patch that divides the image size, got patch {patch} for {size}x{size} pixels; "
                 f"give patch= one of the divisors of the size, or resize the images"
             )
-        if not 0 < capacity <= 1 or spare < 0 or min(dim_head, depth, *_bases(capacity, dim, heads, mlp)) < 1:
+        units = (dim, heads, mlp)
+        valid = 0 < capacity <= 1 and spare >= 0
+        if not valid or min(dim_head, depth, *(self.parts(full)[0] for full in units)) < 1:
             raise InvalidInput(
                 "ViT needs capacity in (0, 1], spare >= 0, dim_head and depth of at least 1, and at least "
                 f"one feature, head and hidden unit at that capacity; got capacity {capacity}, spare {spare}, "
                 f"dim_head {dim_head}, depth {depth}, dim {dim}, heads {heads}, mlp {mlp}"
             )
-        self.settings = {
-            "channels": channels,
-            "size": size,
-            "n_classes": n_classes,
-            "dim": dim,
-            "heads": heads,
-            "dim_head": dim_head,
-            "mlp": mlp,
-            "depth": depth,
-            "patch": patch,
-            "capacity": capacity,
-            "spare": spare,
-        }
-        bases = _bases(capacity, dim, heads, mlp)
-        features, attention, hidden = ((base, round(base * spare)) for base in bases)
+        features, attention, hidden = map(self.parts, units)
         tokens = 1 + (size // patch) ** 2
         self.base_dim = features[0]
         self.embed = ShiftedPatches(channels, patch, features)
@@ -235,10 +215,9 @@ class ViT(SplitNetwork):
 
     def reset_parameters(self) -> None:
         """Torch's defaults, N(0, 1) for class token and positions, and untrained temperatures."""
+        super().reset_parameters()
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.LayerNorm):
-                module.reset_parameters()
-            elif isinstance(module, LocalSelfAttention):
+            if isinstance(module, LocalSelfAttention):
                 module.reset_temperature()
         nn.init.normal_(self.class_token)
         nn.init.normal_(self.positions)
@@ -269,7 +248,3 @@ class ViT(SplitNetwork):
         x = _open_features(self.norm(x[:, :1], wide), self.base_dim, route)
         logits: Tensor = self.fc(x[:, 0], wide)
         return logits
-
-
-def _bases(capacity: float, *full: int) -> list[int]:
-    return [int(units * capacity) for units in full]

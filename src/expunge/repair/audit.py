@@ -21,7 +21,7 @@ from expunge.evaluation.references import References, check_made_from, train_ref
 from expunge.fingerprint import fingerprint
 from expunge.inputs.architecture import FreshNetwork
 from expunge.inputs.checkpoint import read_checkpoint
-from expunge.inputs.known_truth import read_true_labels
+from expunge.inputs.forget_list import read_true_labels
 from expunge.inputs.provenance import arch_hash, data_hash, file_hash
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import DataOptions

@@ -18,14 +18,12 @@ from expunge.detection.relearned import relearned
 from expunge.detection.result import Detection
 from expunge.detection.suspect_files import Rows
 from expunge.detection.suspects import Suspects, suspects
-from expunge.errors import InvalidInput
+from expunge.errors import InvalidInput, first_few
 from expunge.fingerprint import fingerprint
 from expunge.inputs.architecture import FreshNetwork, build_architecture
 from expunge.inputs.checkpoint import read_checkpoint
-from expunge.inputs.findings import first_few
 from expunge.inputs.first_training import FirstTraining, first_training
-from expunge.inputs.forget_list import read_forget_list
-from expunge.inputs.known_truth import KnownTruth, read_truth
+from expunge.inputs.forget_list import KnownTruth, read_forget_list, read_truth
 from expunge.inputs.preflight import fit_reading_of
 from expunge.inputs.provenance import arch_hash, data_hash
 from expunge.inputs.sources import load_training_data

@@ -13,8 +13,8 @@ from expunge.errors import ExpungeError, InvalidInput
 from expunge.inputs.architecture import build_architecture
 from expunge.inputs.checkpoint import Checkpoint, read_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights
-from expunge.inputs.findings import Remark
 from expunge.inputs.forget_list import ForgetList, read_forget_list
+from expunge.inputs.layer_checks import Remark
 from expunge.inputs.preflight import Preflight, preflight
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData

@@ -16,10 +16,9 @@ from expunge.data.joined import join
 from expunge.errors import InvalidInput
 from expunge.evaluation.before_after import Yardstick
 from expunge.inputs.checkpoint import Checkpoint
-from expunge.inputs.findings import Remark
 from expunge.inputs.first_training import FirstTraining, first_training, trained_on
-from expunge.inputs.forget_list import ForgetList
-from expunge.inputs.known_truth import UNKNOWN, read_true_labels
+from expunge.inputs.forget_list import UNKNOWN, ForgetList, read_true_labels
+from expunge.inputs.layer_checks import Remark
 from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import TrainingData
 from expunge.methods.base import Method, Needs, Request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
@@ -58,27 +58,31 @@ class Split:
         return mask
 
 
-@dataclass(frozen=True)
+def _no_positions() -> Tensor:
+    return torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Truth:
     """What really happened to the data. For evaluation and for methods labelled as oracles.
 
     Args:
-        corrupted: int64 (M,), sorted positions in the training set.
-        known: the discovered part of ``corrupted``.
-        unknown: the rest of it.
         true_labels: int64 (N,), of the training set.
         stamped: bool (N,), which training images carry the trigger.
         sets: named evaluation sets with true labels, in a fixed order, without augmentation.
+        corrupted: int64 (M,), sorted positions in the training set.
+        known: the discovered part of ``corrupted``.
+        unknown: the rest of it.
         target_class: the label poisoned images were given, if any were.
         swapped: the two classes whose labels were exchanged, or none.
     """
 
-    corrupted: Tensor
-    known: Tensor
-    unknown: Tensor
     true_labels: Tensor
     stamped: Tensor
     sets: Mapping[str, Examples]
+    corrupted: Tensor = field(default_factory=_no_positions)
+    known: Tensor = field(default_factory=_no_positions)
+    unknown: Tensor = field(default_factory=_no_positions)
     target_class: int | None = None
     swapped: tuple[int, ...] = ()
 
@@ -143,7 +147,6 @@ class Problem:
         split: what a method may see.
         truth: what the evaluation sees.
         shape: (C, H, W) of an input.
-        n_classes: number of classes.
         training_key: content hash of what the original model is trained on; the same for every discovery rate.
         key: content hash of the whole problem, seed and settings included.
     """
@@ -151,9 +154,13 @@ class Problem:
     split: Split
     truth: Truth
     shape: tuple[int, int, int]
-    n_classes: int
     training_key: str
     key: str
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.split.train.n_classes
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything drawn at random, to be stored: labels, corruption, discovery."""

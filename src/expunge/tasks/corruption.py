@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples
-from expunge.data.images import ImageData, ImageSource, Stamp
+from expunge.data.images import ImageData, Stamp
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import generator
@@ -155,8 +154,59 @@ class CorruptionTask(Task):
             InvalidInput: the data set cannot carry the task, for example too few images of a class.
         """
         self.check(data)
+        _, n_swap, n_poison = self.counts()
+        true = data.train_labels.cpu()
+        labels, stamped = self._corrupt(data)
+        changed = labels != true
+        corrupted, clean = changed.nonzero().flatten(), (~changed).nonzero().flatten()
+        order = torch.randperm(len(corrupted), generator=generator(self.seed, "discovery"))
+        n_known = self._n_known(len(corrupted))
+        known = check_forget(corrupted[order[:n_known]], len(true))
+        unknown = corrupted[order[n_known:]].sort().values
+        named = torch.randperm(len(clean), generator=generator(self.seed, "mislisted"))[: self.n_mislisted()]
+        listed = torch.cat([known, clean[named]]).sort().values
+
+        stamp = Stamp(self.patch, data.largest_input()) if n_poison else None
+        train = data.examples(
+            data.train_images, labels, augmentation=data.augmentation, stamp=stamp, stamped=stamped
+        )
+        corrected, test = train.relabel(data.train_labels), data.test()
+        sets = {
+            "test": test,
+            "corrupted_known": corrected.select(known),
+            "corrupted_unknown": corrected.select(unknown),
+        }
+        if stamp is not None:
+            everywhere = torch.ones(len(test), dtype=torch.bool, device=test.device)
+            sets["triggered_test"] = data.examples(
+                data.test_images, data.test_labels, stamp=stamp, stamped=everywhere
+            )
+        if n_swap:
+            touched = torch.isin(test.labels, torch.tensor(self.swap_classes, device=test.device))
+            sets |= {"swapped_classes": test.select(touched), "other_classes": test.select(~touched)}
+        truth = Truth(
+            corrupted=corrupted,
+            known=known,
+            unknown=unknown,
+            true_labels=data.train_labels,
+            stamped=stamped,
+            sets=sets,
+            target_class=self.target_class if n_poison else None,
+            swapped=self.swap_classes if n_swap else (),
+        )
+        training_key = fingerprint(
+            data.content, data.mean, data.std, data.augmentation, labels, stamped, stamp, self.seed
+        )
+        settings = dataclasses.asdict(self)
+        if not self.mislisted:
+            del settings["mislisted"]  # the keys of tasks that were stored before there was such a setting
+        key = fingerprint(training_key, known, settings)
+        split = Split(train, listed, data.unseen())
+        return Problem(split, truth, data.shape, training_key, key)
+
+    def _corrupt(self, data: ImageData) -> tuple[Tensor, Tensor]:
+        """Return the labels (N,) and the mask (N,) of stamped images; every corrupted label differs from the true."""
         n_random, n_swap, n_poison = self.counts()
-        device = data.train_images.device
         true = data.train_labels.cpu()
         draw = generator(self.seed, "corruption", self.regularity, self.n_corrupted)
         labels, free = true.clone(), torch.ones(len(true), dtype=torch.bool)
@@ -169,74 +219,13 @@ class CorruptionTask(Task):
             return chosen
 
         first, second = self.swap_classes
-        for (origin, label), count in zip(
-            ((first, second), (second, first)), self._swap_counts(n_swap), strict=True
-        ):
-            labels[take(count, true == origin)] = label
+        to_second, to_first = self._swap_counts(n_swap)
+        labels[take(to_second, true == first)] = second
+        labels[take(to_first, true == second)] = first
         poisoned = take(n_poison, true != self.target_class)
         labels[poisoned] = self.target_class
         stamped[poisoned] = True
         chosen = take(n_random, torch.ones_like(free))
         shift = torch.randint(1, max(2, len(data.classes)), (len(chosen),), generator=draw)
         labels[chosen] = (true[chosen] + shift) % len(data.classes)
-
-        corrupted = (~free).nonzero().flatten()
-        order = torch.randperm(len(corrupted), generator=generator(self.seed, "discovery"))
-        n_known = self._n_known(len(corrupted))
-        known = check_forget(corrupted[order[:n_known]], len(true))
-        unknown = corrupted[order[n_known:]].sort().values
-        clean = free.nonzero().flatten()
-        named = torch.randperm(len(clean), generator=generator(self.seed, "mislisted"))[: self.n_mislisted()]
-        listed = torch.cat([known, clean[named]]).sort().values
-        return self._problem(data, labels, stamped.to(device), corrupted, known, unknown, listed)
-
-    def _problem(
-        self,
-        data: ImageData,
-        labels: Tensor,
-        stamped: Tensor,
-        corrupted: Tensor,
-        known: Tensor,
-        unknown: Tensor,
-        listed: Tensor,
-    ) -> Problem:
-        n_classes = len(data.classes)
-        _, n_swap, n_poison = self.counts()
-        stamp = Stamp(self.patch, data.largest_input()) if n_poison else None
-        source = ImageSource(data.train_images, data.mean, data.std, data.augmentation, stamp, stamped)
-        train = Examples.all_of(source, labels, n_classes)
-        corrected = train.relabel(data.train_labels)
-        test = data.test()
-        sets = {
-            "test": test,
-            "corrupted_known": corrected.select(known),
-            "corrupted_unknown": corrected.select(unknown),
-        }
-        if stamp is not None:
-            everywhere = torch.ones(len(test), dtype=torch.bool, device=test.device)
-            triggered = ImageSource(data.test_images, data.mean, data.std, stamp=stamp, stamped=everywhere)
-            sets["triggered_test"] = Examples.all_of(triggered, data.test_labels, n_classes)
-        swapped = self.swap_classes if n_swap else ()
-        if swapped:
-            touched = torch.isin(test.labels, torch.tensor(swapped, device=test.device))
-            sets["swapped_classes"] = test.select(touched)
-            sets["other_classes"] = test.select(~touched)
-        truth = Truth(
-            corrupted=corrupted,
-            known=known,
-            unknown=unknown,
-            true_labels=data.train_labels,
-            stamped=stamped,
-            sets=sets,
-            target_class=self.target_class if n_poison else None,
-            swapped=swapped,
-        )
-        training_key = fingerprint(
-            data.content, data.mean, data.std, data.augmentation, labels, stamped, stamp, self.seed
-        )
-        settings = dataclasses.asdict(self)
-        if not self.mislisted:
-            del settings["mislisted"]  # the keys of tasks that were stored before there was such a setting
-        key = fingerprint(training_key, known, settings)
-        split = Split(train, listed, data.unseen())
-        return Problem(split, truth, data.shape, n_classes, training_key, key)
+        return labels, stamped.to(data.train_images.device)

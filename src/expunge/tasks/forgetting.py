@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from expunge.data.examples import Examples
-from expunge.data.images import ImageData, ImageSource
+from expunge.data.images import ImageData
 from expunge.errors import InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.seeding import generator
@@ -40,11 +39,7 @@ class ForgetTask(Task):
             check_forget(self.choose(data, None), len(data.train_labels))
 
     def build(self, data: ImageData, difficulty: Tensor | None = None) -> Problem:
-        """Name the forget set and the evaluation sets.
-
-        Args:
-            data: the data set.
-            difficulty: float (N,), mean training loss of each training image; only the hardest samples need it.
+        """Name the forget set and the evaluation sets; only the hardest samples need ``difficulty``.
 
         Raises:
             InvalidInput: the data set cannot carry the task, or ``difficulty`` is needed and missing.
@@ -55,8 +50,7 @@ class ForgetTask(Task):
                 "original model was trained; pass difficulty"
             )
         positions = check_forget(self.choose(data, difficulty), len(data.train_labels))
-        source = ImageSource(data.train_images, data.mean, data.std, data.augmentation)
-        train = Examples.all_of(source, data.train_labels, len(data.classes))
+        train = data.examples(data.train_images, data.train_labels, augmentation=data.augmentation)
         split = Split(train, positions, data.unseen())
         test = data.test()
         sets = {"test": test, "forget": split.forget, "retain": split.retain, "remaining_test": test}
@@ -67,11 +61,7 @@ class ForgetTask(Task):
             sets["forget_test"] = test.select(concept)
             if bool(siblings.any()):
                 sets["siblings_test"] = test.select(siblings)
-        nothing = positions[:0]
         truth = Truth(
-            corrupted=nothing,
-            known=nothing,
-            unknown=nothing,
             true_labels=data.train_labels,
             stamped=torch.zeros(len(train), dtype=torch.bool, device=train.device),
             sets=sets,
@@ -79,7 +69,7 @@ class ForgetTask(Task):
         training_key = fingerprint(data.content, data.mean, data.std, data.augmentation, self.seed)
         # The hardest follow from the model trained, whose key is part of every cell's key.
         key = fingerprint(training_key, self.kind, dataclasses.asdict(self))
-        return Problem(split, truth, data.shape, len(data.classes), training_key, key)
+        return Problem(split, truth, data.shape, training_key, key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +98,15 @@ class ForgetClasses(ForgetTask):
             raise InvalidInput(
                 f"class {missing[0]} does not exist: {data.name} has classes 0..{len(data.classes) - 1}"
             )
-        return _among(data.train_labels, self.classes).nonzero().flatten()
+        return self._of_classes(data.train_labels).nonzero().flatten()
 
     def concept(self, data: ImageData) -> tuple[Tensor, Tensor]:
         """The test images of the classes; no siblings."""
-        mask = _among(data.test_labels, self.classes)
+        mask = self._of_classes(data.test_labels)
         return mask, torch.zeros_like(mask)
+
+    def _of_classes(self, labels: Tensor) -> Tensor:
+        return torch.isin(labels, torch.tensor(self.classes, device=labels.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +147,18 @@ class ForgetSubclass(ForgetTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForgetRandom(ForgetTask):
+class _ForgetShare(ForgetTask):
+    """Forget a share of the training images."""
+
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise InvalidInput(f"the share to forget must lie in (0, 1), got {self.share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetRandom(_ForgetShare):
     """Forget the same share of every class, drawn at random.
 
     From each class the first floor(share N / C) of its shuffled images, at least one (classes with fewer
@@ -166,12 +170,6 @@ class ForgetRandom(ForgetTask):
     """
 
     kind = "random"
-
-    share: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InvalidInput(f"the share to forget must lie in (0, 1), got {self.share}")
 
     def choose(self, data: ImageData, difficulty: Tensor | None) -> Tensor:
         """Return a class-stratified draw."""
@@ -186,7 +184,7 @@ class ForgetRandom(ForgetTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForgetHardest(ForgetTask):
+class ForgetHardest(_ForgetShare):
     """Forget the samples that were hardest to learn: those of the highest mean loss over the training.
 
     Args:
@@ -196,12 +194,6 @@ class ForgetHardest(ForgetTask):
 
     kind = "hardest"
     needs_difficulty = True
-
-    share: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1:
-            raise InvalidInput(f"the share to forget must lie in (0, 1), got {self.share}")
 
     def choose(self, data: ImageData, difficulty: Tensor | None) -> Tensor:
         """Return the positions of the highest ``difficulty``."""
@@ -249,7 +241,3 @@ class ForgetIndices(ForgetTask):
                 "of them, or hold out fewer images with n_unseen in [data]"
             )
         return dataclasses.replace(self, indices=left)
-
-
-def _among(labels: Tensor, wanted: tuple[int, ...]) -> Tensor:
-    return torch.isin(labels, torch.tensor(wanted, device=labels.device))

@@ -101,7 +101,6 @@ def _own_model_case(model: nn.Module, inputs: Tensor, labels: Tensor) -> Case:
     truth = Truth(
         corrupted=wrong,
         known=wrong,
-        unknown=wrong[:0],
         true_labels=labels,
         stamped=torch.zeros(len(train), dtype=torch.bool),
         sets={},
