@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import expunge.sweep.execute as execution
 from expunge.cli import app
 from expunge.data.synthetic import learnable_images
-from expunge.results.grids import Grids
+from expunge.results.cells import Grids
 from expunge.store.record import Record
 from expunge.sweep.grid import Grid, Setup
 from expunge.sweep.plan import DataChoice, Plan

@@ -14,7 +14,7 @@ import pytest
 from report_records import make, store_of
 
 from expunge.errors import InvalidInput
-from expunge.results.cells import Cells
+from expunge.results.cells import Cells, Grids
 from expunge.results.html import asset
 from expunge.results.method_facts import method_facts
 from expunge.results.page import build_page, embedded_json
@@ -234,9 +234,9 @@ def test_forgetting_has_a_section_of_its_own() -> None:
 
 
 def test_curves_are_thinned_evenly_and_keep_their_ends() -> None:
-    cells = Cells()
+    cells = Cells(Grids([]))
     log = [{"loss": float(row)} for row in range(1000)]
-    cells.add("t", [], [make(log=log)], {}, None)
+    cells.add("t", [], [make(log=log)], {}, {"rem": "rem"})
     content, rows = cells.pack()
     curve = content["cells"][0]["runs"][0]["curve"]["loss"]
     assert (len(curve), rows) == (400, 400)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from expunge.errors import InvalidInput
-from expunge.results.frame import COSTS, forgets
+from expunge.results.frame import COSTS
 from expunge.statistics import half_width, paired_t
 from expunge.store.record import BESIDE, METRICS
 from expunge.tasks.regularity import regularity_name
@@ -265,7 +265,7 @@ def with_gaps(table: pd.DataFrame) -> pd.DataFrame:
     It is the mean of |value - value of :data:`REFERENCE` on the same task with the same seeds| over those of
     :data:`GAPS` that both have.
     """
-    forgetting = forgets(table)
+    forgetting = table[table["regularity"].isna()]
     same = ["task", "seed", "unlearning_seed", "measure"]
     rows = forgetting[forgetting["measure"].isin(GAPS)]
     aims = rows[rows["method"] == REFERENCE].drop_duplicates(same, keep="last").set_index(same)["value"]

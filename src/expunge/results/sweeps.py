@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from expunge.results.frame import measurements
+from expunge.results.frame import measurements, task_settings
+from expunge.results.summary import Summary, summarise
 from expunge.store.record import Record
 
 _PREPARATIONS = ("codes", "example_tied")
@@ -45,14 +46,14 @@ class Sweep:
         return measurements(self.records, self.title)
 
     @property
-    def corruption(self) -> list[Record]:
-        """The records with a place on the map."""
-        return [record for record in self.records if record.on_map]
+    def on_map(self) -> bool:
+        """Whether the records have a place on the map; else they are of tasks that forget good data."""
+        return self.records[0].on_map
 
-    @property
-    def forgetting(self) -> list[Record]:
-        """The records of tasks that forget good data."""
-        return [record for record in self.records if not record.on_map]
+    @functools.cached_property
+    def summary(self) -> Summary:
+        """The map of their measurements, where they are on one."""
+        return summarise(self.table)
 
 
 def sort_into_sweeps(records: Iterable[Record]) -> list[Sweep]:
@@ -84,6 +85,20 @@ def settings_text(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={_value(value)}" for name, value in settings.items())
 
 
+def recipe_text(record: Record) -> str:
+    """Return how the original model was trained, by the settings that have a value."""
+    return settings_text({name: value for name, value in record.recipe.items() if value is not None})
+
+
+def shared_task_settings(record: Record) -> dict[str, Any]:
+    """Return the settings of a task on the map that all its places have in common."""
+    return {
+        name: value
+        for name, value in task_settings(record).items()
+        if name not in ("regularity", "discovery")
+    }
+
+
 def seed_text(record: Record) -> int | str:
     """Return the seed of a run; with the unlearning seed where that is another."""
     # A training seed of its own: written before the unlearning seed could be another.
@@ -101,9 +116,7 @@ def _shared(record: Record) -> dict[str, Any]:
             found[f"recipe.{name}"] = value
     if record.on_map:
         found["task.n_corrupted"] = record.n_corrupted
-        for name, value in record.task_settings.items():
-            if name not in ("regularity", "discovery", "seed"):
-                found[f"task.{name}"] = value
+        found |= {f"task.{name}": value for name, value in shared_task_settings(record).items()}
     return found
 
 
@@ -166,8 +179,7 @@ def _sweep(title: str, slug: str, records: Sequence[Record]) -> Sweep:
 def _place(record: Record) -> tuple[Any, ...]:
     if record.on_map:
         return record.regularity, record.discovery, record.seed, record.unlearning_seed
-    settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
-    return record.task, json.dumps(settings, sort_keys=True), record.seed, record.unlearning_seed
+    return record.task, json.dumps(task_settings(record), sort_keys=True), record.seed, record.unlearning_seed
 
 
 def _settings_key(record: Record) -> str:
