@@ -187,12 +187,6 @@ def probed_layers(model: nn.Module, x: Tensor, n_classes: int, most: int) -> tup
     """Return up to ``most`` layers before the head, evenly spaced, the last one among them; none without a head.
 
     A part that puts out no tensor, as the body of a model of ``transformers`` does, is taken apart.
-
-    Args:
-        model: to be looked into.
-        x: a batch of its inputs.
-        n_classes: its outputs.
-        most: number of layers, at least 1.
     """
     try:
         names = layer_names(model, n_classes)

@@ -83,15 +83,11 @@ _SMALLEST = 0.01
 
 
 def reading(row: Row, reference: str) -> str:
-    """Return where the unlearned model stands in a row.
+    """Return where the unlearned model stands in a row, held against "retrained", "oracle", or nothing.
 
     Where a reference is the aim, and for distances to it: "as before", "in between", "as retrained", "past
     retrained", or "no contrast" where original and reference agree; without a reference "as before" or "changed".
     Elsewhere "worse", "as good" or "better" than both of them.
-
-    Args:
-        row: the row.
-        reference: "retrained", "oracle", or nothing where there is none.
     """
     after, before = row.value("unlearned"), row.value("original")
     if after is None:
@@ -142,9 +138,7 @@ FORMAT = 1
 def as_document(audit: Audit, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the audit as dictionaries, lists, texts and finite numbers; a number that is not defined is absent.
 
-    Args:
-        audit: what was measured.
-        about: further entries, such as the files that were read.
+    ``about``: further entries, such as the files that were read.
     """
     verdict, facts = audit.verdict, audit.facts
     counts = asdict(facts)

@@ -39,11 +39,6 @@ class Audit:
     facts: Facts
     seconds: Mapping[str, float]
 
-    @property
-    def total_seconds(self) -> float:
-        """Wall time of all measurements."""
-        return sum(self.seconds.values())
-
 
 def audit(
     original: nn.Module,

@@ -106,13 +106,7 @@ class Facts:
 class Compared:
     """One number of the unlearned model between that of the original and a reference.
 
-    Args:
-        name: of the number.
-        before: of the original.
-        after: of the unlearned model.
-        reference: of the reference.
-        role: what the reference is, in words.
-        allowed: the largest difference that is no finding.
+    ``role``: the reference in words; ``allowed``: the largest difference that is no finding.
     """
 
     name: str
@@ -234,13 +228,7 @@ Outcome = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found.
-
-    Args:
-        outcome: in words.
-        sentence: with the numbers it rests on.
-        numbers: the same by name.
-    """
+    """What a rule found: in words, in a sentence with the numbers it rests on, and these by name."""
 
     outcome: Outcome
     sentence: str

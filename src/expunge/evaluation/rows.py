@@ -54,10 +54,7 @@ def measure_rows(
 ) -> tuple[tuple[Row, ...], dict[str, float]]:
     """Return the rows of all metrics, and metric -> seconds.
 
-    Args:
-        metrics: what is measured.
-        evaluated: role -> model, "original" and "unlearned" at least.
-        progress: called with the share of the work that is done.
+    ``evaluated``: role -> model, "original" and "unlearned" at least.
     """
     rows: list[Row] = []
     seconds: dict[str, float] = {}

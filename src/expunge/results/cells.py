@@ -42,11 +42,7 @@ _CURVE_ROWS = (400, 200, 100, 50, 25, 12, 6)
 
 
 class Grids:
-    """The resolved grids of a store.
-
-    Args:
-        texts: their TOML.
-    """
+    """The resolved grids of a store, made of their TOML."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         names = (
@@ -108,11 +104,7 @@ def _has(content: Mapping[str, Any], record: Record, method: str) -> bool:
 
 
 class Cells:
-    """Collects the cells of a page and packs them as JSON; numbers are rounded to four digits.
-
-    Args:
-        grids: what was run.
-    """
+    """Collects the cells of a page and packs them as JSON; numbers are rounded to four digits."""
 
     def __init__(self, grids: Grids) -> None:
         self.grids = grids

@@ -14,7 +14,7 @@ from expunge.results.fronts import COSTS, front, fronts_chart
 from expunge.results.original_models import not_learned
 from expunge.results.summary import Cell, Summary
 from expunge.results.sweeps import sort_into_sweeps
-from expunge.results.wording import ABSENT, UNLEARNED, counted, is_known, percent, printable
+from expunge.results.wording import ABSENT, UNLEARNED, counted, is_known, printable, with_interval
 from expunge.store.atomic import write_output
 from expunge.store.record import Record
 
@@ -166,9 +166,8 @@ def _caption(summary: Summary, method: str) -> str:
     kind = "oracle, " if row["oracle"] else ""
     if not is_known(row["uxh"]):
         return f"{kind}no value"
-    spread = f" ±{percent(row['half_width'])}" if is_known(row["half_width"]) else ""
     some = "" if row["cells"] == len(summary.places) else f" ({row['cells']} of {len(summary.places)} cells)"
-    return f"{kind}mean {percent(row['uxh'])}{spread}{some}"
+    return f"{kind}mean {with_interval(row['uxh'], row['half_width'])}{some}"
 
 
 def _subtitle(summary: Summary, unlearned: Collection[Cell]) -> str:
@@ -228,12 +227,7 @@ def write_chart(chart: Any, path: Path) -> Path:
 
 
 def write_figures(records: Iterable[Record], folder: Path, learned: Mapping[str, float]) -> list[Path]:
-    """Write the map and the accuracy / cost front of every sweep as SVG and PDF; return the paths.
-
-    Args:
-        records: of one store; forgetting tasks have no figure.
-        folder: made if missing.
-        learned: key of an original model -> share of the corruption it had learned.
+    """Write the map and the accuracy / cost front of every sweep on the map as SVG and PDF; return the paths.
 
     Raises:
         StoreError: a file cannot be written.

@@ -18,6 +18,7 @@ from expunge.results.summary import (
     paired,
     with_gaps,
 )
+from expunge.results.sweeps import Sweep
 from expunge.statistics import holm, variance_components
 from expunge.store.record import METRICS
 
@@ -75,14 +76,20 @@ def _best(means: pd.Series[float], coverage: pd.Series[int]) -> str:
     return str(candidates[whole == whole.max()].sort_index().idxmax())
 
 
-def check_against(found: Sequence[pd.DataFrame], against: str | None, methods: Sequence[str]) -> None:
-    """Raise :class:`InvalidInput` if none of the comparisons ``found`` has a row for ``against``."""
+def compare_each(sweeps: Sequence[Sweep], against: str | None) -> list[pd.DataFrame]:
+    """Return :func:`compare` of each sweep.
+
+    Raises:
+        InvalidInput: nothing can be compared with ``against``.
+    """
+    found = [compare(sweep.table, against) for sweep in sweeps]
     if against is not None and not any(map(len, found)):
-        names = sorted(set(methods))
+        names = sorted({record.method for sweep in sweeps for record in sweep.records})
         raise InvalidInput(
             f"nothing can be compared with {against!r}{near_miss(against, names)}: it has no finished run beside "
             f"another method's (methods: {', '.join(names)})"
         )
+    return found
 
 
 def unlearning_varies(table: pd.DataFrame) -> bool:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from expunge.errors import InvalidInput
 from expunge.results.cells import MAP_COLUMNS, RECALIBRATED_COLUMNS, Cells, Grids, map_lines
 from expunge.results.charts import curves_chart, map_chart
-from expunge.results.comparisons import check_against, compare, further_measures, seed_spreads
+from expunge.results.comparisons import compare_each, further_measures, seed_spreads
 from expunge.results.frame import place_text, task_text
 from expunge.results.fronts import COSTS, front, front_chart
 from expunge.results.html import asset, embedded_json, render
@@ -50,7 +50,6 @@ from expunge.results.wording import ABSENT, MISSING, UNLEARNED, counted, is_know
 from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.tasks.regularity import regularity_name
 
-_PREPARED = {"codes": "with mnemonic codes", "example_tied": "with example-tied dropout"}
 _WORST = 3
 """Cells that a method's card names."""
 
@@ -88,11 +87,10 @@ def build_page(
         raise InvalidInput("the store holds no records; run a sweep first ('expunge map' or 'expunge bench')")
     shares = learned_shares(ordered) if learned is None else learned
     sweeps = sort_into_sweeps(ordered)
-    compared = [compare(sweep.table, against) for sweep in sweeps]
-    check_against(compared, against, [record.method for record in ordered])
     page = _Page(facts, shares, Cells(Grids(grids)))
     shown = [
-        page.sweep(*pair, f"s{place}") for place, pair in enumerate(zip(sweeps, compared, strict=True), 1)
+        page.sweep(sweep, pairs, f"s{place}")
+        for place, (sweep, pairs) in enumerate(zip(sweeps, compare_each(sweeps, against), strict=True), 1)
     ]
     packed, thinned = page.cells.pack()
     packed |= {"charts": page.charts, "curves": curves_chart().to_dict(validate=False)}
@@ -101,6 +99,7 @@ def build_page(
         "sweep.html.j2",
         title=title,
         level=LEVEL,
+        needs=NEEDS,
         # In a function of its own: the names of a script are otherwise those of the window.
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],
@@ -214,30 +213,13 @@ class _Page:
         return {"charts": charts, "prepared": bool(prepared)}
 
     def _card(self, label: str, summary: Summary | None, sweep: Sweep) -> dict[str, Any]:
-        method = sweep.method_of[label]
-        facts = self.facts.get(method)
-        if facts is None:
-            about = f"{method} is not installed here, so nothing is known of its needs and source."
-            entries = {"About": about}
-        else:
-            cost = f"{facts.cost} of a retraining's epochs at default settings"
-            how = facts.preparation and _PREPARED.get(facts.preparation, facts.preparation)
-            entries = {
-                "Needs": "; ".join(NEEDS.get(need, need) for need in facts.needs) or "nothing",
-                "Prepared": how and f"the original model must have been trained {how}",
-                "Touches": facts.touches,
-                "Source": facts.source,
-                "Expected cost": "none" if facts.cost == "none" else cost,
-            }
         settings = {settings_text(record.settings) for record in sweep.records if record.method == label}
         return {
             "label": label,
-            "about": facts.summary if facts else "",
-            "entries": [
-                *((name, text) for name, text in entries.items() if text),
-                *(("Settings", text) for text in sorted(settings - {""})),
-            ],
-            "worst": None if summary is None or label not in summary.method else _worst(summary, label),
+            "method": sweep.method_of[label],
+            "facts": self.facts.get(sweep.method_of[label]),
+            "settings": sorted(settings - {""}),
+            "worst": None if summary is None else _worst(summary, label),
         }
 
 

@@ -188,9 +188,7 @@ def forgetting_tables(
 ) -> list[dict[str, Any]]:
     """Return a table for each forgetting task.
 
-    Args:
-        table: the measurements of a sweep.
-        runs_of: number of the cell that shows the runs of a task and method, with these measures and this line.
+    ``runs_of``: number of the cell that shows the runs of a task and method, with these measures and this line.
     """
     tables = []
     for task, found in summarise_forgetting(table).items():

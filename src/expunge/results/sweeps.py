@@ -121,22 +121,14 @@ def _shared(record: Record) -> dict[str, Any]:
 
 
 def _titles(shared: Mapping[str, Mapping[str, Any]], on_map: Mapping[str, bool]) -> dict[str, str]:
-    titles = {}
+    groups: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for name, settings in shared.items():
-        title = f"{settings['data']}, {settings['model']}"
-        twins = [
-            other
-            for key, other in shared.items()
-            if key != name
-            and on_map[key] == on_map[name]
-            and (other["data"], other["model"]) == (settings["data"], settings["model"])
-        ]
-        differing = _differing([settings, *twins]) if twins else []
-        if differing:
-            told = settings_text({key.removeprefix("recipe."): settings.get(key) for key in differing})
-            title += f" ({told})"
-        titles[name] = title
-    return titles
+        groups[on_map[name], settings["data"], settings["model"]][name] = settings
+    return {
+        name: f"{data}, {model} ({told})" if told else f"{data}, {model}"
+        for (_, data, model), group in groups.items()
+        for name, told in _differences(group).items()
+    }
 
 
 def _sweep(title: str, slug: str, records: Sequence[Record]) -> Sweep:
@@ -190,11 +182,7 @@ def _settings_key(record: Record) -> str:
 def _labels(method: str, variants: Sequence[str]) -> dict[str, str]:
     """Name each variant by what differs; by number where that is long."""
     parsed = {variant: {**json.loads(variant)[0], **json.loads(variant)[1]} for variant in variants}
-    differing = _differing(list(parsed.values()))
-    labels = {
-        variant: f"{method} {settings_text({name: settings.get(name) for name in differing})}"
-        for variant, settings in parsed.items()
-    }
+    labels = {variant: f"{method} {told}" for variant, told in _differences(parsed).items()}
     if max(map(len, labels.values())) > _LONGEST_LABEL:
         labels = {variant: f"{method} #{number}" for number, variant in enumerate(variants, 1)}
     return labels
@@ -204,7 +192,13 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the settings that are not the same in all."""
-    names = sorted({name for settings in several for name in settings})
-    return [name for name in names if len({_value(settings.get(name)) for settings in several}) > 1]
+def _differences(several: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return each one's values of the settings that are not the same in all, as text."""
+    names = sorted({name for settings in several.values() for name in settings})
+    differing = [
+        name for name in names if len({_value(settings.get(name)) for settings in several.values()}) > 1
+    ]
+    return {
+        key: settings_text({name.removeprefix("recipe."): settings.get(name) for name in differing})
+        for key, settings in several.items()
+    }

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from expunge.results.comparisons import check_against, compare, further_measures, seed_spreads
+from expunge.results.comparisons import compare_each, further_measures, seed_spreads
 from expunge.results.summary import GAP, SHOWN, Summary, shown_measures, summarise_forgetting
 from expunge.results.sweeps import sort_into_sweeps
 from expunge.results.wording import counted, is_known, percent, printable
@@ -161,10 +161,8 @@ def write_tables(records: Iterable[Record], folder: Path, against: str | None = 
         InvalidInput: nothing can be compared with ``against``.
     """
     sweeps = sort_into_sweeps(records)
-    compared = [compare(sweep.table, against) for sweep in sweeps]
-    check_against(compared, against, [record.method for sweep in sweeps for record in sweep.records])
     written = []
-    for sweep, pairs in zip(sweeps, compared, strict=True):
+    for sweep, pairs in zip(sweeps, compare_each(sweeps, against), strict=True):
         frames = {
             "measurements": sweep.table,
             "paired": pairs,

@@ -46,9 +46,6 @@ class MapTable:
     """The map for a terminal: one table if that fits, else one below the other for each regularity.
 
     A regularity with more rates than fit is cut further. The mean over the whole map stands in the last table.
-
-    Args:
-        summary: what is shown.
     """
 
     summary: Summary

@@ -26,14 +26,7 @@ _LONGEST = 10_000
 
 @dataclass(frozen=True)
 class ReviewPage:
-    """Shows a list of suspects, and what is decided so far.
-
-    Args:
-        suspects: the list.
-        display: shows rows.
-        decisions: takes decisions.
-        title: of the page.
-    """
+    """Shows a list of suspects, and what is decided so far."""
 
     suspects: Sequence[Suspect]
     display: Display
@@ -79,12 +72,7 @@ class ReviewPage:
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves the page on 127.0.0.1, under an address that other pages and users cannot guess.
-
-    Args:
-        page: what is served.
-        port: 0 for a free one.
-    """
+    """Serves the page on 127.0.0.1, under an address that other pages and users cannot guess."""
 
     daemon_threads = True
 
