@@ -81,8 +81,7 @@ class MapTable:
         summary = self.summary
         table = plain_table("Utility x Healed, %", _map_caption(summary))
         labels = summary.discovery_labels
-        lines: list[list[Text]] = [[] for _ in summary.method]
-        headings = []
+        headings, columns = [], []
         for regularity, rates in groups:
             # Rich has no column that spans others, so the rates of one regularity share one, aligned by hand.
             heading, cells = "", [Text() for _ in summary.method]
@@ -91,18 +90,16 @@ class MapTable:
                 width = max(len(labels[rate]) + 1, *(text.cell_len for text in texts))
                 gap = " " if heading else ""
                 heading += gap + f"{labels[rate]:>{width - 1}} "
-                cells = [
-                    before + gap + _right(text, width) for before, text in zip(cells, texts, strict=True)
-                ]
+                for text in texts:
+                    text.align("right", width)
+                cells = [before + gap + text for before, text in zip(cells, texts, strict=True)]
             label = summary.regularity_labels[regularity]
             headings.append(Text(f"{label:^{len(heading)}}\n{heading}"))
-            for line, cell in zip(lines, cells, strict=True):
-                line.append(cell)
+            columns.append(cells)
         if mean:
             headings.append(Text("mean of\nthe map" if stacked else "\n mean"))
-            for line, method in zip(lines, summary.method, strict=True):
-                line.append(_mean(summary, method))
-        _add_methods(table, summary, headings, lines)
+            columns.append([_mean(summary, method) for method in summary.method])
+        _add_methods(table, summary, headings, list(zip(*columns, strict=True)))
         return table
 
 
@@ -313,9 +310,3 @@ def _about(summary: Summary) -> str:
 
 def _sentences(*parts: str) -> str:
     return " ".join(part for part in parts if part)
-
-
-def _right(text: Text, width: int) -> Text:
-    padded = text.copy()
-    padded.pad_left(width - text.cell_len)
-    return padded
