@@ -203,7 +203,9 @@ def test_grids_and_the_command_of_a_cell() -> None:
     records = store_of(["none", "rem"])
     settings = "lr = 0.01\nbatch_size = 128\noptimiser = 'sgd'\naugment = false\n"
     head = "run = ['none', 'rem']\nseeds = [0, 1, 2]\n[data]\nname = 'digits'\n"
-    grid = f"{head}[methods.none]\n{settings}[methods.rem]\n{settings}"
+    task = "[[tasks]]\nkind = 'corruption'\nregularity = 1.0\ndiscovery = 0.5\n"
+    recipe = "[recipe]\nmodel = 'resnet9'\n"
+    grid = f"{head}{task}{recipe}[methods.none]\n{settings}[methods.rem]\n{settings}"
     page = build_page(records, {}, grids=[grid])
     (cell,) = [cell for cell in packed(page)["cells"] if cell["title"] == "rem: poison, 50% known"]
     assert (

@@ -92,14 +92,25 @@ class Grids:
 
 
 def _has(content: Mapping[str, Any], record: Record, method: str) -> bool:
-    """Whether a grid runs a record's method, with its settings, on its data, with its seed."""
+    """Whether a grid runs a record's method, with its settings, on its task, data and model, with its seed."""
     settings = {key: value for key, value in record.settings.items() if value is not None}
-    setups = [content, *content.get("recipes", ())]
+    setups = content.get("recipes") or [{**content.get("recipe", {}), "methods": content.get("methods", {})}]
     return (
         method in content["run"]
         and record.seed in content["seeds"]
         and record.data.startswith(content["data"]["name"])
-        and any(setup.get("methods", {}).get(method, {}) == settings for setup in setups)
+        and any(_is_of(task, record) for task in content.get("tasks", ()))
+        and any(
+            setup["methods"].get(method, {}) == settings and setup.get("model") == record.model
+            for setup in setups
+        )
+    )
+
+
+def _is_of(task: Mapping[str, Any], record: Record) -> bool:
+    # A task from outside is named by its class.
+    return (":" in task["kind"] or task["kind"] == record.task) and all(
+        record.task_settings.get(name) == value for name, value in task.items() if name != "kind"
     )
 
 
