@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from expunge.evaluation.audit_only import ForgetAccuracy, Relearned
+from expunge.evaluation.audit_metrics import ForgetAccuracy, Relearned
 from expunge.evaluation.facts import Facts
 from expunge.evaluation.rows import Row
 from expunge.metrics.base import Measurement, Metric

@@ -12,9 +12,9 @@ from torch import nn
 
 from expunge.api import unlearn
 from expunge.data.digits import load_digits
-from expunge.evaluation.audit_only import Relearned
+from expunge.evaluation.audit_metrics import Relearned
 from expunge.evaluation.evidence import Audit, audit
-from expunge.evaluation.thresholds import Thresholds
+from expunge.evaluation.thresholds import THRESHOLDS
 from expunge.metrics.attacks import ConfidenceAttack, EntropyAttackAUC
 from expunge.metrics.class_damage import ClassDamage
 from expunge.metrics.corruption import Healed
@@ -144,7 +144,7 @@ def test_a_masked_logit_passes_on_accuracy_and_is_caught_inside(
         (numbers,) = (numbers for sentence, numbers in said.items() if what in sentence)
         margin(what, abs(numbers["after"] - numbers["reference"]), above=numbers["allowed"])
     (numbers,) = (numbers for sentence, numbers in said.items() if "is learned again after" in sentence)
-    margin("relearning steps", numbers["steps"], below=Thresholds().relearn * numbers["fewest"])
+    margin("relearning steps", numbers["steps"], below=THRESHOLDS.relearn * numbers["fewest"])
     # without a retrained model it cannot be caught, which is said
     alone = of_classes.audit(masked, alone=True, inside=True).verdict
     assert alone.worked

@@ -234,7 +234,7 @@ def test_some_loss_is_not_damage() -> None:
 
 def test_what_is_known_without_measuring_enters() -> None:
     known = [Finding("hidden, not forgotten", "it is only masked")]
-    verdict = judge(facts(WRONG, whole_classes=True), None, known)
+    verdict = judge(facts(WRONG, whole_classes=True), known)
     assert (verdict.outcomes, verdict.grade) == (("hidden, not forgotten",), "it worked in part")
     assert verdict.findings[0].sentence == "it is only masked"
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.rules import hidden_by_statistics
-from expunge.evaluation.thresholds import Thresholds
 from hidden_in_statistics import N_TRIGGERED, Triggered, examples, forgotten, inputs
 
 TRAIN, TRUE = examples(100, N_TRIGGERED)
@@ -58,4 +57,4 @@ def test_rule(unlearned: float, again: float | None, reference: float | None, hi
         if reference is not None:
             numbers["forget_accuracy"]["retrained"] = 0.1
             numbers["forget_accuracy_recalibrated"]["retrained"] = reference
-    assert bool(hidden_by_statistics(facts(numbers), Thresholds())) is hides
+    assert bool(list(hidden_by_statistics(facts(numbers)))) is hides

@@ -5,7 +5,20 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from rich.table import Table
+
+from expunge.results import terminal
+from expunge.results.frame import measurements
+from expunge.results.summary import summarise
 from expunge.store.record import Record
+
+
+def map_table(records: list[Record]) -> terminal.MapTable:
+    return terminal.MapTable(summarise(measurements(records)))
+
+
+def cost_table(records: list[Record]) -> Table:
+    return terminal.cost_table(summarise(measurements(records)))
 
 
 def make(**changed: Any) -> Record:

@@ -8,7 +8,7 @@ import pytest
 from report_records import make
 
 from expunge.errors import StoreError
-from expunge.results.figures import write_figures
+from expunge.results.charts import write_figures
 from expunge.results.frame import COLUMNS, measurements
 from expunge.results.summary import summarise, summarise_forgetting
 from expunge.results.tables import forgetting_tabular, latex, map_tabular, write_tables

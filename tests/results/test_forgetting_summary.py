@@ -51,7 +51,7 @@ def test_average_gap_is_paired_by_seed() -> None:
 
 def test_table_starts_with_the_reference() -> None:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    for table in forgetting_tables(RECORDS):
+    for table in forgetting_tables(measurements(RECORDS)):
         console.print(table)
     text = console.export_text()
     assert "Forget random share=0.1, %" in text

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from report_records import make
 
-from expunge.results.figures import write_chart
+from expunge.results.charts import write_chart
 from expunge.results.frame import measurements
 from expunge.results.fronts import COSTS, front, front_chart, fronts_chart
 from expunge.results.summary import Summary

@@ -81,15 +81,15 @@ def test_page_and_tables(tmp_path: Path) -> None:
 
 def test_the_terminal_shows_them_too() -> None:
     found = records("[b]near", {(0, 0): 0.11, (1, 0): 0.08}) + records("far", TWO)
-    table = further_table(found)
+    table = further_table(measurements(found))
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(table)
     lines = [line.split() for line in console.export_text().splitlines()]
     assert ["distance", "[b]near", "0.095", "±0.19", "0.1", "0.015", "0.03", "2"] in lines
     assert ["far", "0.4", "±1.3", "0.1", "0.267", "0.0267", "3"] in lines
-    assert further_table([make(uxh=0.5)]) is None
+    assert further_table(measurements([make(uxh=0.5)])) is None
     # What the recalibrated columns of the map's table come from.
-    assert further_table([make(uxh=0.5, metrics={"healed_recalibrated": 0.4})]) is None
+    assert further_table(measurements([make(uxh=0.5, metrics={"healed_recalibrated": 0.4})])) is None
 
 
 def test_accuracies_on_the_map_are_further_measures() -> None:

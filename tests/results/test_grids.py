@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import expunge.sweep.execute as execution
 from expunge.cli import app
 from expunge.data.synthetic import learnable_images
-from expunge.results.grids import Grids
+from expunge.results.cells import Grids
 from expunge.store.record import Record
 from expunge.sweep.grid import Grid, Setup
 from expunge.sweep.plan import DataChoice, Plan
@@ -126,3 +126,15 @@ def test_the_grid_that_fits_is_named(grid: Grid, records: list[Record]) -> None:
     assert list(grids.files) == ["grid-1.toml", "grid-2.toml"]
     natmu = next(record for record in records if record.method == "natmu")
     assert (grids.command([natmu], {"natmu": "natmu"}) or "").startswith("expunge bench grid-2.toml --only ")
+
+
+def test_a_grid_of_other_tasks_or_another_model_does_not_fit(grid: Grid, records: list[Record]) -> None:
+    poison = next(record for record in records if record.method == "natmu" and record.regularity == 1.0)
+    random = next(record for record in records if record.method == "natmu" and record.task == "random")
+    other = grid.text().replace("regularity = 1.0", "regularity = 0.5").replace("share = 0.1", "share = 0.2")
+    for record in (poison, random):
+        command = Grids([other, grid.text()]).command([record], {"natmu": "natmu"})
+        assert (command or "").startswith("expunge bench grid-2.toml --only ")
+    smaller = grid.text().replace('model = "resnet9"', 'model = "convnet"')
+    assert smaller != grid.text()
+    assert Grids([smaller]).command([poison], {"natmu": "natmu"}) is None

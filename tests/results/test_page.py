@@ -14,7 +14,7 @@ import pytest
 from report_records import make, store_of
 
 from expunge.errors import InvalidInput
-from expunge.results.cells import Cells
+from expunge.results.cells import Cells, Grids
 from expunge.results.html import asset
 from expunge.results.method_facts import method_facts
 from expunge.results.page import build_page, embedded_json
@@ -203,7 +203,9 @@ def test_grids_and_the_command_of_a_cell() -> None:
     records = store_of(["none", "rem"])
     settings = "lr = 0.01\nbatch_size = 128\noptimiser = 'sgd'\naugment = false\n"
     head = "run = ['none', 'rem']\nseeds = [0, 1, 2]\n[data]\nname = 'digits'\n"
-    grid = f"{head}[methods.none]\n{settings}[methods.rem]\n{settings}"
+    task = "[[tasks]]\nkind = 'corruption'\nregularity = 1.0\ndiscovery = 0.5\n"
+    recipe = "[recipe]\nmodel = 'resnet9'\n"
+    grid = f"{head}{task}{recipe}[methods.none]\n{settings}[methods.rem]\n{settings}"
     page = build_page(records, {}, grids=[grid])
     (cell,) = [cell for cell in packed(page)["cells"] if cell["title"] == "rem: poison, 50% known"]
     assert (
@@ -234,9 +236,9 @@ def test_forgetting_has_a_section_of_its_own() -> None:
 
 
 def test_curves_are_thinned_evenly_and_keep_their_ends() -> None:
-    cells = Cells()
+    cells = Cells(Grids([]))
     log = [{"loss": float(row)} for row in range(1000)]
-    cells.add("t", [], [make(log=log)], {}, None)
+    cells.add("t", [], [make(log=log)], {}, {"rem": "rem"})
     content, rows = cells.pack()
     curve = content["cells"][0]["runs"][0]["curve"]["loss"]
     assert (len(curve), rows) == (400, 400)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from report_records import make
+from report_records import cost_table, make
 from rich.console import Console
 
 from expunge.results.comparisons import further_measures
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
-from expunge.results.terminal import cost_table
 from expunge.store.record import Record
 
 

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from report_records import cost_table, map_table
 from rich.console import Console
 
 from expunge.results.advice import packaged_evidence
@@ -15,7 +16,6 @@ from expunge.results.frame import measurements
 from expunge.results.page import build_page
 from expunge.results.summary import summarise
 from expunge.results.tables import write_tables
-from expunge.results.terminal import cost_table, map_table
 from expunge.store.record import Record
 
 STORED = Path(__file__).with_name("digits_all_tables.txt")

@@ -101,7 +101,7 @@ def test_a_pair_of_seeds_that_lacks_a_cell_is_left_out() -> None:
 def test_one_unlearning_seed_each_makes_no_table() -> None:
     records = [record for record in on_map() if record.unlearning_seed == 0]
     assert spreads(records) == []
-    assert spread_tables(records) == []
+    assert spread_tables(measurements(records)) == []
 
 
 def test_forgetting_shows_the_gap_to_the_same_seeds() -> None:
@@ -133,7 +133,7 @@ def test_in_words(training: float | None, unlearning: float | None, said: str) -
 
 def test_table_and_page() -> None:
     records = on_map() + on_map("npo", -0.2)
-    text = text_of(list(spread_tables(records)))
+    text = text_of(list(spread_tables(measurements(records))))
     assert "Spread over the seeds: U x H, mean of the map, %" in text
     assert "sd" in text
     assert text.index("rem") < text.index("npo")

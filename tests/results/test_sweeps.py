@@ -69,4 +69,4 @@ def test_map_and_forgetting_are_kept_apart() -> None:
         key="f", task="classes", regularity=None, discovery=None, task_settings={"classes": [3]}
     )
     sweeps = sort_into_sweeps([make(), forgetting])
-    assert sorted((len(sweep.corruption), len(sweep.forgetting)) for sweep in sweeps) == [(0, 1), (1, 0)]
+    assert sorted((sweep.on_map, len(sweep.records)) for sweep in sweeps) == [(False, 1), (True, 1)]

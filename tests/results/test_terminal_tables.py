@@ -5,11 +5,10 @@ import re
 from typing import Any
 
 import pytest
-from report_records import make
+from report_records import cost_table, make, map_table
 from rich.console import Console, RenderableType
 
 from expunge.errors import InvalidInput
-from expunge.results.terminal import cost_table, map_table
 from expunge.store.record import Record
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from expunge.review.decisions import Decisions
 from expunge.review.display import Display
 from expunge.review.listing import load_data, read_summary, read_suspects
-from expunge.review.page import contents
-from expunge.review.server import ReviewServer
+from expunge.review.page import ReviewPage, ReviewServer
 from expunge.store.spreadsheet import csv_text
 
 CLASSES = ("ant", "bee", "</script><b>cat")
@@ -48,5 +47,4 @@ def server(path: Path) -> ReviewServer:
     data = load_data(read_summary(path))
     suspects = read_suspects(path, data)
     decisions = Decisions(path.with_suffix(".reviewed.csv"), suspects, data.classes)
-    display = Display(data)
-    return ReviewServer(contents(suspects, display, decisions, path.name), display, decisions)
+    return ReviewServer(ReviewPage(suspects, Display(data), decisions, path.name))

@@ -13,7 +13,7 @@ from expunge.review.decisions import Decision
 def test_clean_reads_what_was_decided(tmp_path: Path) -> None:
     path = listed(tmp_path)
     with server(path) as serving:
-        decisions, data = serving.decisions, serving.display.data
+        decisions, data = serving.page.decisions, serving.page.display.data
         assert decisions.taken == {11: Decision("bad")}  # it was known
         decisions.decide(0, "bad")
         decisions.decide(1, "good")
@@ -30,10 +30,10 @@ def test_clean_reads_what_was_decided(tmp_path: Path) -> None:
 def test_it_goes_on_from_there(tmp_path: Path) -> None:
     path = listed(tmp_path)
     with server(path) as serving:
-        serving.decisions.decide(11, None)
-        serving.decisions.decide(5, "bad", 1)
+        serving.page.decisions.decide(11, None)
+        serving.page.decisions.decide(5, "bad", 1)
     with server(path) as serving:
-        assert serving.decisions.taken == {5: Decision("bad", 1)}
+        assert serving.page.decisions.taken == {5: Decision("bad", 1)}
 
 
 def test_bad_decisions_and_files(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_bad_decisions_and_files(tmp_path: Path) -> None:
     with server(path) as serving:
         for given in ((29, "bad", None), (0, "ugly", None), (0, "bad", 3)):
             with pytest.raises(InvalidInput):
-                serving.decisions.decide(*given)
+                serving.page.decisions.decide(*given)
     kept = path.with_suffix(".reviewed.csv")
     kept.write_text("index,is_label_issue,given_label,true_label\n29,True,ant,\n")
     with pytest.raises(DataError, match="holds row 29, which is not in this list; move it away"):

@@ -33,7 +33,7 @@ def test_a_picture_is_shown_as_it_was_before_it_was_normalised(tmp_path: Path) -
     assert display.pictures
     stored = np.load(tmp_path / "data.npz")["images"]
     for row in (0, 17):
-        assert np.array_equal(decoded(display.picture(row))[:, :, 0], stored[row])
+        assert np.array_equal(decoded(png(display.picture(row)))[:, :, 0], stored[row])
 
 
 def test_colours_keep_their_order() -> None:

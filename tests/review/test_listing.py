@@ -30,6 +30,7 @@ def test_a_line_is_read(tmp_path: Path) -> None:
         ),
         ("\n0,", "\n99,", DataError, "line 2 is no line of a list of 'expunge find' for this data"),
         ("given_label", "label", DataError, "line 2 is no line"),
+        (",1.0,labels", ",nan,labels", DataError, "the score is nan"),
     ],
 )
 def test_bad_lists(tmp_path: Path, old: str, new: str, error: type[Exception], said: str) -> None:

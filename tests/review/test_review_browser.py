@@ -125,7 +125,7 @@ def test_deciding_by_keys_closing_and_going_on(
     page.keyboard.press("n")
     assert "6 of 12, worst first" in page.inner_text("#place")
     assert wait_saved(page, kept, 5) == {row: said for row, said in expected.items() if row != "4"}
-    assert read_forget_list(str(kept), serving.display.data).positions.tolist() == [0, 2, 11]
+    assert read_forget_list(str(kept), serving.page.display.data).positions.tolist() == [0, 2, 11]
 
 
 def test_a_decision_that_cannot_be_saved_is_told_and_sent_again(
@@ -140,7 +140,7 @@ def test_a_decision_that_cannot_be_saved_is_told_and_sent_again(
     page.evaluate("() => { window.fetch = window.real; }")
     page.keyboard.press("g")
     page.wait_for_selector("#warning", state="hidden")
-    assert wait_saved(page, serving.decisions.path, 3)["0"] == ("True", "")
+    assert wait_saved(page, serving.page.decisions.path, 3)["0"] == ("True", "")
 
 
 def test_two_thousand_suspects_by_keyboard(

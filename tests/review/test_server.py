@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 from reviewing import listed, server
 
-from expunge.review.server import ReviewServer
+from expunge.review.page import ReviewServer
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_the_page_pictures_and_decisions(serving: ReviewServer) -> None:
     assert ask(serving, f"{home}picture/3")[1].startswith(b"\x89PNG")
     assert ask(serving, f"{home}picture/29")[0] == 200  # a neighbour
     assert ask(serving, f"{home}decide", {"index": 3, "verdict": "bad", "label": 1}) == (200, b"{}")
-    assert serving.decisions.path.read_text(encoding="utf-8").splitlines()[1] == "3,3.png,True,ant,bee"
-    assert b'"3": ["bad", 1]' in ask(serving, home)[1]
+    assert serving.page.decisions.path.read_text(encoding="utf-8").splitlines()[1] == "3,3.png,True,ant,bee"
+    assert b'"3":["bad",1]' in ask(serving, home)[1]
 
 
 def test_nobody_else_is_answered(serving: ReviewServer) -> None:
@@ -59,7 +59,7 @@ def test_nobody_else_is_answered(serving: ReviewServer) -> None:
     assert ask(serving, f"{home}decide", decision, Origin="http://elsewhere.example")[0] == 404
     assert ask(serving, f"{home}decide", decision | {"index": 29})[0] == 400
     assert ask(serving, f"{home}decide", [])[0] == 400
-    assert not serving.decisions.path.exists()
+    assert not serving.page.decisions.path.exists()
 
 
 @pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])

@@ -78,6 +78,7 @@ def _share(text: str) -> float | None:
 
 def _verdict(console: Screen, advice: Advice, facts: MethodFacts | None) -> None:
     from expunge.results.advice import WORKS
+    from expunge.results.summary import LEVEL
 
     choice, figures, other = advice.choice, advice.figures, advice.other
     console.print(f"[bold]Use[/] [bold cyan]{escape(choice.method)}[/]: {escape(choice.why)}.")
@@ -87,7 +88,7 @@ def _verdict(console: Screen, advice: Advice, facts: MethodFacts | None) -> None
         console.print("These records have no run of it in every cell that counts.")
     else:
         console.print(f"In these records it reaches {_standing(figures)}. {_cost(figures)}")
-        if not advice.works:
+        if figures.mean < WORKS:
             console.print(
                 f"[yellow]caution:[/] That is under the {percent(WORKS)} % that count as working; retrain if you can."
             )
@@ -102,7 +103,11 @@ def _verdict(console: Screen, advice: Advice, facts: MethodFacts | None) -> None
         if advice.p is None:
             said = f"With these records no test can say whether the difference to {name} is more than chance."
         else:
-            told = f"it and {name} are not told apart" if advice.tied else f"the difference to {name} holds"
+            told = (
+                f"it and {name} are not told apart"
+                if advice.p >= LEVEL
+                else f"the difference to {name} holds"
+            )
             said = f"Over the seeds {told} (paired t-test, p = {advice.p:.2g})."
         console.print(said)
     if advice.cheaper is not None:

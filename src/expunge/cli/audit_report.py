@@ -81,7 +81,7 @@ def _print_undefined(console: Screen, audit: Audit) -> None:
 def _print_cost(console: Screen, audit: Audit, trained: References | None) -> None:
     slowest = sorted(audit.seconds.items(), key=lambda item: -item[1])[:_SLOWEST]
     parts = ", ".join(f"{name.replace('_', ' ')} {seconds:.1f} s" for name, seconds in slowest)
-    console.print(f"\ncost: measuring {audit.total_seconds:.1f} s ({parts})")
+    console.print(f"\ncost: measuring {sum(audit.seconds.values()):.1f} s ({parts})")
     if trained is not None:
         kept = len(trained.models) - len(trained.trained)
         total = sum(trained.seconds[role] for role in trained.trained)

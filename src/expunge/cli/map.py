@@ -63,7 +63,9 @@ def map_command(
     chosen_seeds = numbers("--seeds", seeds)
     running.check()
 
-    from expunge.results.figures import write_map
+    from expunge.results.charts import map_chart, write_chart
+    from expunge.results.frame import measurements
+    from expunge.results.summary import summarise
     from expunge.store.store import Store
     from expunge.sweep.grid import Grid, Setup
     from expunge.sweep.plan import DataChoice
@@ -102,7 +104,7 @@ def map_command(
     trackers = running.trackers(console, out)
     with Store(out) as store:
         swept = running.run(console, grid, plan, store, out, trackers, workers=workers)
-    write_map(swept.records, out / "map.svg")
+    write_chart(map_chart(summarise(measurements(swept.records))), out / "map.svg")
     finish(console, swept, f"{out / 'map.svg'}, {out / 'results.csv'} and the store beside them")
 
 

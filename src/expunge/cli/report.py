@@ -38,7 +38,7 @@ def report_command(
     found = read_store(store)
     records = found.records
 
-    from expunge.results.figures import write_figures
+    from expunge.results.charts import write_figures
     from expunge.results.method_facts import method_facts
     from expunge.results.original_models import learned_shares
     from expunge.results.page import build_page

@@ -37,8 +37,7 @@ def review_command(
     from expunge.review.decisions import Decisions
     from expunge.review.display import Display
     from expunge.review.listing import load_data, read_summary, read_suspects
-    from expunge.review.page import contents, static_page
-    from expunge.review.server import ReviewServer
+    from expunge.review.page import ReviewPage, ReviewServer
     from expunge.store.atomic import write_output
 
     console = Screen()
@@ -50,15 +49,15 @@ def review_command(
     decisions = Decisions(out or suspects.with_suffix(".reviewed.csv"), listed, loaded.classes)
     reading = summary["reading"]
     display = Display(loaded, tuple(reading.get("inputs") or ()), reading.get("tokenizer"))
-    found = contents(listed, display, decisions, suspects.name)
+    page = ReviewPage(listed, display, decisions, suspects.name)
     if static is not None:
-        path = write_output(static, static_page(found, display).encode(), "the page")
+        path = write_output(static, page.static().encode(), "the page")
         console.plain(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MB)")
         return
     # A shell's background job begins with Ctrl-C ignored; kill ends it as well.
     for ends in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ends, signal.default_int_handler)
-    with ReviewServer(found, display, decisions, port) as server:
+    with ReviewServer(page, port) as server:
         console.plain(
             f"{len(listed):,} suspects, {len(decisions.taken):,} of them decided, at {server.address}\n"
             "Ctrl-C ends it; what is decided is kept"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 from rich.markup import escape
 
 from expunge.cli.data_arguments import Device
@@ -137,13 +138,15 @@ def _print_tables(console: Screen, records: list[Record]) -> None:
             console.print(f"[bold]{escape(sweep.title)}[/]")
         for note in sweep.notes:
             console.print(escape(note))
-        tables = []
-        if sweep.corruption:
-            tables += [terminal.map_table(sweep.corruption), terminal.cost_table(sweep.corruption)]
-        if sweep.forgetting:
-            tables += terminal.forgetting_tables(sweep.forgetting)
-        tables += terminal.spread_tables(sweep.records)
-        if (further := terminal.further_table(sweep.records)) is not None:
+        if sweep.on_map:
+            tables: list[RenderableType] = [
+                terminal.MapTable(sweep.summary),
+                terminal.cost_table(sweep.summary),
+            ]
+        else:
+            tables = [*terminal.forgetting_tables(sweep.table)]
+        tables += terminal.spread_tables(sweep.table)
+        if (further := terminal.further_table(sweep.table)) is not None:
             tables.append(further)
         for table in tables:
             console.print(table)

@@ -1,15 +1,20 @@
-"""An audit's table in words and figures: what the screen and a page both show."""
+"""An audit in words and figures, for the screen and a page, and as plain values for a JSON file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from expunge.evaluation.audit_only import REACHED, ForgetAccuracy, KeptAccuracy
+import expunge
+from expunge.evaluation.audit_metrics import REACHED, ForgetAccuracy, KeptAccuracy
 from expunge.evaluation.evidence import Audit
 from expunge.evaluation.references import SECOND
 from expunge.evaluation.rows import Row, half_width
-from expunge.metrics.base import Better, Compares
+from expunge.evaluation.thresholds import THRESHOLDS
+from expunge.evaluation.verdict import CAVEAT
+from expunge.metrics.base import Better, Compares, Measurement
 from expunge.metrics.corruption import Healed
 from expunge.metrics.of_populations import PopulationMetric
 from expunge.metrics.recalibrated import Recalibrated
@@ -78,15 +83,11 @@ _SMALLEST = 0.01
 
 
 def reading(row: Row, reference: str) -> str:
-    """Return where the unlearned model stands in a row.
+    """Return where the unlearned model stands in a row, held against "retrained", "oracle", or nothing.
 
     Where a reference is the aim, and for distances to it: "as before", "in between", "as retrained", "past
     retrained", or "no contrast" where original and reference agree; without a reference "as before" or "changed".
     Elsewhere "worse", "as good" or "better" than both of them.
-
-    Args:
-        row: the row.
-        reference: "retrained", "oracle", or nothing where there is none.
     """
     after, before = row.value("unlearned"), row.value("original")
     if after is None:
@@ -128,3 +129,57 @@ def _rank(after: float, others: Sequence[float], tolerated: float, better: Bette
     if max(gains) < -tolerated:
         return "worse"
     return "better" if min(gains) > tolerated else "as good"
+
+
+FORMAT = 1
+"""Raised when an entry changes its meaning."""
+
+
+def as_document(audit: Audit, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the audit as dictionaries, lists, texts and finite numbers; a number that is not defined is absent.
+
+    ``about``: further entries, such as the files that were read.
+    """
+    verdict, facts = audit.verdict, audit.facts
+    counts = asdict(facts)
+    del counts["rows"], counts["roles"], counts["classes"]
+    return {
+        "format": FORMAT,
+        "expunge": expunge.__version__,
+        "caveat": CAVEAT,
+        "verdict": {
+            "outcomes": list(verdict.outcomes),
+            "worked": verdict.worked,
+            "grade": verdict.grade,
+            "advice": verdict.advice,
+            "findings": [asdict(finding) for finding in verdict.findings],
+            "notes": list(verdict.notes),
+        },
+        "models": list(facts.roles),
+        "reference": facts.reference or None,
+        "counts": counts,
+        "thresholds": asdict(THRESHOLDS),
+        "measurements": [_row(row, facts.reference) for row in audit.rows],
+        "seconds": dict(audit.seconds),
+        **(about or {}),
+    }
+
+
+def _row(row: Row, reference: str) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "metric": row.metric.name,
+        "unit": row.metric.unit,
+        "better": row.metric.better,
+        "source": row.metric.source,
+        "models": {role: _number(entry) for role, entry in row.models.items()},
+        "floor": row.floor,
+        "reading": reading(row, reference),
+    }
+
+
+def _number(entry: Measurement) -> dict[str, Any]:
+    if entry.value is None:
+        return {"not_defined": entry.because}
+    interval = {"low": entry.low, "high": entry.high} if entry.low is not None else {}
+    return {"value": entry.value, **interval}

@@ -70,30 +70,24 @@ class Yardstick:
 
 def measure(model: nn.Module, on: Yardstick, numerics: Numerics, *, batch_size: int = 256) -> Measured:
     """Return what ``model`` does on ``on``, in evaluation mode."""
-    trained = predict(model, on.train, numerics, batch_size).cpu()
-    labels, predictions = on.train.labels.cpu(), _predicted(trained)
-    held_out = None
-    if on.validation is not None:
-        held_out = predict(model, on.validation, numerics, batch_size).cpu()
-    known = unknown = None
+    predictions, labels = _predicted(model, on.train, numerics, batch_size), on.train.labels.cpu()
+    retained = _share(predictions == labels, ~on.forget)
+    as_stored = _share(predictions == labels, on.forget)
+    assert retained is not None
+    assert as_stored is not None
+    known = unknown = validation = None
     if on.true_labels is not None:
         # A row outside the list is bad where its true label is known and is another one.
         bad = (on.true_labels >= 0) & (on.true_labels != labels)
         known = _share(predictions == on.true_labels, bad & on.forget)
         unknown = _share(predictions == on.true_labels, bad & ~on.forget)
-    retained = _share(predictions == labels, ~on.forget)
-    as_stored = _share(predictions == labels, on.forget)
-    assert retained is not None
-    assert as_stored is not None
-    if held_out is None or on.validation is None:
-        per_class = _per_class(predictions, labels, ~on.forget, on.train.n_classes)
-        validation = None
-    else:
-        answers, theirs = _predicted(held_out), on.validation.labels.cpu()
-        everything = torch.ones(len(theirs), dtype=torch.bool)
-        per_class = _per_class(answers, theirs, everything, on.train.n_classes)
-        of_forgotten = torch.isin(theirs, torch.tensor(on.forgotten_classes, dtype=torch.int64))
-        validation = _share(answers == theirs, ~of_forgotten)
+    right, classes = (predictions == labels)[~on.forget], labels[~on.forget]
+    if on.validation is not None:
+        classes = on.validation.labels.cpu()
+        right = _predicted(model, on.validation, numerics, batch_size) == classes
+        of_forgotten = torch.isin(classes, torch.tensor(on.forgotten_classes, dtype=torch.int64))
+        validation = _share(right, ~of_forgotten)
+    per_class = tuple(_share(right, classes == label) for label in range(on.train.n_classes))
     return Measured(retained, as_stored, validation, known, unknown, per_class, predictions)
 
 
@@ -124,17 +118,11 @@ def damages(
     return sorted(found, key=lambda damage: -damage.loss)
 
 
-def _predicted(logits: Tensor) -> Tensor:
+def _predicted(model: nn.Module, examples: Examples, numerics: Numerics, batch_size: int) -> Tensor:
+    logits = predict(model, examples, numerics, batch_size).cpu()
     return torch.where(logits.isnan().any(1), -1, logits.argmax(1))
 
 
 def _share(right: Tensor, among: Tensor) -> Share | None:
     count = int(among.sum())
     return Share(int((right & among).sum()), count) if count else None
-
-
-def _per_class(
-    predictions: Tensor, labels: Tensor, among: Tensor, n_classes: int
-) -> tuple[Share | None, ...]:
-    right = predictions == labels
-    return tuple(_share(right, among & (labels == label)) for label in range(n_classes))

@@ -82,17 +82,16 @@ def load_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
         UnknownName: no such metric.
         InvalidInput: one that a sweep cannot measure.
     """
-    return tuple(map(_load, names))
-
-
-def _load(name: str) -> Metric:
-    made: type[Metric] = METRICS.get(name)
-    try:
-        return made()
-    except TypeError as error:
-        raise InvalidInput(
-            f"metric {name!r} cannot be made without settings ({error}), and a grid gives none; leave it out"
-        ) from error
+    made: list[Metric] = []
+    for name in names:
+        kind = METRICS.get(name)
+        try:
+            made.append(kind())
+        except TypeError as error:
+            raise InvalidInput(
+                f"metric {name!r} cannot be made without settings ({error}), and a grid gives none; leave it out"
+            ) from error
+    return tuple(made)
 
 
 def compared(metric: Metric, *, corrupted: bool) -> Compares:

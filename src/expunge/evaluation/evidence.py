@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
-from expunge.evaluation.audit_metrics import audit_metrics
-from expunge.evaluation.audit_only import ForgetAccuracy, KeptAccuracy
+from expunge.evaluation.audit_metrics import ForgetAccuracy, KeptAccuracy, audit_metrics
 from expunge.evaluation.facts import Facts, Finding, Labels
 from expunge.evaluation.problem import Audited, audit_problem
 from expunge.evaluation.references import SECOND
 from expunge.evaluation.rows import Row, measure_rows
-from expunge.evaluation.thresholds import Thresholds
 from expunge.evaluation.verdict import Verdict, judge
 from expunge.metrics.base import Evaluated, Metric
 from expunge.tasks.base import Problem
@@ -33,20 +31,13 @@ class Audit:
         verdict: in words.
         rows: the numbers, in the order of the table.
         facts: what the verdict was read from.
-        thresholds: when a difference counted.
         seconds: metric -> wall time, of all models together.
     """
 
     verdict: Verdict
     rows: tuple[Row, ...]
     facts: Facts
-    thresholds: Thresholds
     seconds: Mapping[str, float]
-
-    @property
-    def total_seconds(self) -> float:
-        """Wall time of all measurements."""
-        return sum(self.seconds.values())
 
 
 def audit(
@@ -66,7 +57,6 @@ def audit(
     numerics: Numerics | None = None,
     metrics: Sequence[Metric] | None = None,
     quick: bool = False,
-    thresholds: Thresholds | None = None,
     progress: Progress = silent,
 ) -> Audit:
     """Measure an unlearned model beside the original and its references, and say what it comes to.
@@ -95,7 +85,6 @@ def audit(
             are always measured. The rules of the verdict that lack their number are left out. Settings and seeds are
             the metrics' own.
         quick: leave out the metrics that take long, such as relearning.
-        thresholds: when a difference counts.
         progress: called with the share of the work that is done.
 
     Raises:
@@ -115,32 +104,25 @@ def audit(
         "oracle": oracle,
         SECOND: second_retrained,
     }
-    models = {role: _copy(model, numerics) for role, model in given.items() if model is not None}
-    for role, model in models.items():
-        _check_logits(role, model, train, numerics)
+    models = {
+        role: numerics.place(copy.deepcopy(model)).eval()
+        for role, model in given.items()
+        if model is not None
+    }
     # One object for each model, whoever compares with it: its predictions are made once.
     evaluated: dict[str, Evaluated] = {}
     for role, model in models.items():
+        _check_logits(role, model, train, numerics)
         # Data that comes with an augmentation was trained on with it.
         evaluated[role] = Audited(model, problem, numerics, evaluated, augment=True)
     said = _labels(problem, true_labels, labels)
     if metrics is None:
         metrics = audit_metrics(models["original"], problem, quick=quick, wrong=said == "wrong")
-    chosen = tuple(metrics)
-    names = {metric.name for metric in chosen}
-    always = tuple(metric for metric in (ForgetAccuracy(), KeptAccuracy()) if metric.name not in names)
-    chosen = (*always, *chosen)
-    finished = 0
-
-    def done() -> None:
-        nonlocal finished
-        finished += 1
-        progress(finished / (len(chosen) * len(evaluated)))
-
-    rows, seconds = measure_rows(chosen, evaluated, done)
+    names = {metric.name for metric in metrics}
+    always = [metric for metric in (ForgetAccuracy(), KeptAccuracy()) if metric.name not in names]
+    rows, seconds = measure_rows([*always, *metrics], evaluated, progress)
     facts = Facts.of(rows, problem, models, said, classes)
-    thresholds = thresholds or Thresholds()
-    return Audit(judge(facts, thresholds, known), rows, facts, thresholds, seconds)
+    return Audit(judge(facts, known), rows, facts, seconds)
 
 
 def _labels(problem: Problem, true_labels: Tensor | None, said: Labels | None) -> Labels:
@@ -151,10 +133,6 @@ def _labels(problem: Problem, true_labels: Tensor | None, said: Labels | None) -
     listed = problem.split.forget_positions.cpu()
     right = true_labels is not None and bool((true_labels.cpu()[listed] >= 0).all())
     return "right" if right else "unknown"
-
-
-def _copy(model: nn.Module, numerics: Numerics) -> nn.Module:
-    return numerics.place(copy.deepcopy(model)).eval()
 
 
 def _check_logits(role: str, model: nn.Module, train: Examples, numerics: Numerics) -> None:

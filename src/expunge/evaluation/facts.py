@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from expunge.evaluation.rows import Row, half_width
-from expunge.evaluation.thresholds import Thresholds, allowed, sampling_error
+from expunge.evaluation.thresholds import THRESHOLDS, allowed, sampling_error
 from expunge.metrics.base import Measurement
 from expunge.tasks.base import Problem
 
@@ -106,13 +106,7 @@ class Facts:
 class Compared:
     """One number of the unlearned model between that of the original and a reference.
 
-    Args:
-        name: of the number.
-        before: of the original.
-        after: of the unlearned model.
-        reference: of the reference.
-        role: what the reference is, in words.
-        allowed: the largest difference that is no finding.
+    ``role``: the reference in words; ``allowed``: the largest difference that is no finding.
     """
 
     name: str
@@ -144,15 +138,22 @@ class Compared:
 
     def numbers(self) -> dict[str, float]:
         """The numbers by name."""
-        return {
-            "before": self.before,
-            "after": self.after,
-            "reference": self.reference,
-            "allowed": self.allowed,
-        }
+        return {name: getattr(self, name) for name in ("before", "after", "reference", "allowed")}
 
 
-def forget_accuracy(facts: Facts, thresholds: Thresholds) -> Compared | None:
+def _compare(
+    facts: Facts, name: str, role: str, margin: float, *, error: float = 0.0, count: int | None = None
+) -> Iterator[Compared]:
+    """Compare a number that all three models have; with ``count`` it is an accuracy on so many examples."""
+    before, after, reference = (facts.value(name, model) for model in ("original", "unlearned", role))
+    if before is None or after is None or reference is None:
+        return
+    if count is not None:
+        error = sampling_error(reference, count)
+    yield Compared(name, before, after, reference, role, allowed(margin, facts.floor(name), error))
+
+
+def forget_accuracy(facts: Facts) -> Compared | None:
     """Compare the accuracy on the forget set, given labels.
 
     Without a reference :func:`_expected` takes its place.
@@ -164,8 +165,7 @@ def forget_accuracy(facts: Facts, thresholds: Thresholds) -> Compared | None:
         reference, role = _expected(facts)
     if before is None or after is None or reference is None:
         return None
-    error = sampling_error(reference, facts.n_forget, thresholds.level)
-    limit = allowed(thresholds.forget, facts.floor(name), error)
+    limit = allowed(THRESHOLDS.forget, facts.floor(name), sampling_error(reference, facts.n_forget))
     return Compared(name, before, after, reference, role, limit)
 
 
@@ -187,7 +187,7 @@ def _expected(facts: Facts) -> tuple[float | None, str]:
     return None, ""
 
 
-def attacks(facts: Facts, thresholds: Thresholds) -> list[Compared]:
+def attacks(facts: Facts) -> Iterator[Compared]:
     """Compare the AUC of the confidence and the entropy attack; without a reference there is none to compare.
 
     Beside the margin stands the uncertainty of both AUC, from their intervals. Where labels are wrong only an
@@ -195,41 +195,21 @@ def attacks(facts: Facts, thresholds: Thresholds) -> list[Compared]:
     never saw it need not do.
     """
     if facts.labels == "wrong" and facts.reference != "oracle":
-        return []
-    found = []
+        return
     for name in ("confidence_attack", "entropy_attack_auc"):
-        before, after, reference = (
-            facts.measurement(name, role) for role in ("original", "unlearned", facts.reference)
-        )
-        values = [entry.value if entry else None for entry in (before, after, reference)]
-        if values[0] is None or values[1] is None or values[2] is None:
-            continue
-        error = math.hypot(half_width(after), half_width(reference))
-        limit = allowed(thresholds.attack, facts.floor(name), error)
-        found.append(Compared(name, values[0], values[1], values[2], facts.reference, limit))
-    return found
+        widths = (half_width(facts.measurement(name, role)) for role in ("unlearned", facts.reference))
+        yield from _compare(facts, name, facts.reference, THRESHOLDS.attack, error=math.hypot(*widths))
 
 
-def probes(facts: Facts, thresholds: Thresholds) -> list[Compared]:
+def probes(facts: Facts) -> Iterator[Compared]:
     """Compare what probes of the layers tell of the forgotten classes, and the information difference index.
 
     Only the retrained model is a reference here: an oracle has seen the examples.
     """
-    names = [
-        name for name in facts.rows if name.startswith(("class_mean_probe", "linear_probe_", "nearest_mean_"))
-    ]
-    margins = dict.fromkeys(names, thresholds.probe) | {"idi": thresholds.information}
-    found = []
-    for name, margin in margins.items():
-        before, after, reference = (
-            facts.value(name, role) for role in ("original", "unlearned", "retrained")
-        )
-        if before is None or after is None or reference is None:
-            continue
-        error = 0.0 if name == "idi" else sampling_error(reference, facts.n_forget_test, thresholds.level)
-        limit = allowed(margin, facts.floor(name), error)
-        found.append(Compared(name, before, after, reference, "retrained", limit))
-    return found
+    for name in facts.rows:
+        if name.startswith(("class_mean_probe", "linear_probe_", "nearest_mean_")):
+            yield from _compare(facts, name, "retrained", THRESHOLDS.probe, count=facts.n_forget_test)
+    yield from _compare(facts, "idi", "retrained", THRESHOLDS.information)
 
 
 Outcome = Literal[
@@ -248,13 +228,7 @@ Outcome = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found.
-
-    Args:
-        outcome: in words.
-        sentence: with the numbers it rests on.
-        numbers: the same by name.
-    """
+    """What a rule found: in words, in a sentence with the numbers it rests on, and these by name."""
 
     outcome: Outcome
     sentence: str

@@ -33,16 +33,9 @@ def train_reference(
     role: str,
     progress: Progress = silent,
 ) -> float:
-    """Train ``model`` in place, no batch of a single example among the steps; return the seconds that took.
+    """Train ``model``, drawn anew, in place on what its role lets it see; return the seconds that took.
 
-    Args:
-        model: drawn anew.
-        examples: what its role lets it see.
-        recipe: how the original was trained.
-        seed: of the order.
-        numerics: where to compute.
-        role: named in the error.
-        progress: called with the share of the work that is done.
+    No batch of a single example is among the steps. ``seed``: of the order.
 
     Raises:
         Diverged: the training led to NaN; the message names the role.
@@ -152,9 +145,7 @@ def train_references(
 def made_from(data: str, positions: Tensor) -> dict[str, str]:
     """Return the metadata that says what a reference was made from, to be stored beside its weights.
 
-    Args:
-        data: hash of the training data.
-        positions: int64 (F,), the forget set, which it was trained without.
+    ``data``: hash of the training data; ``positions``: the forget set, which it was trained without.
     """
     return {_DATA: data, _FORGET: fingerprint(positions.cpu().to(torch.int64))}
 
@@ -163,12 +154,6 @@ def check_made_from(metadata: Mapping[str, str], data: str, positions: Tensor, n
     """Refuse a reference whose stored metadata says that it was trained on other data, or without other examples.
 
     Metadata that says nothing is let pass: files of other programs have none.
-
-    Args:
-        metadata: as stored beside the weights.
-        data: hash of the training data of the audit.
-        positions: int64 (F,), the forget set of the audit, ascending.
-        name: what to call the file.
 
     Raises:
         InvalidInput: one of the two differs.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from expunge.evaluation.references import ORACLE, RETRAINED, SECOND
 from expunge.metrics.base import Evaluated, Measurement, Metric, measure
+from expunge.training.loop import Progress, silent
 
 ROLES = ("original", "unlearned", RETRAINED, ORACLE)
 """The models of an audit, in the order of the table's columns."""
@@ -49,23 +50,22 @@ def half_width(entry: Measurement | None) -> float:
 def measure_rows(
     metrics: Sequence[Metric],
     evaluated: Mapping[str, Evaluated],
-    done: Callable[[], None] = lambda: None,
+    progress: Progress = silent,
 ) -> tuple[tuple[Row, ...], dict[str, float]]:
     """Return the rows of all metrics, and metric -> seconds.
 
-    Args:
-        metrics: what is measured.
-        evaluated: role -> model, "original" and "unlearned" at least.
-        done: called after each metric of each model.
+    ``evaluated``: role -> model, "original" and "unlearned" at least.
     """
     rows: list[Row] = []
     seconds: dict[str, float] = {}
+    done = 0
     for metric in metrics:
         started = time.perf_counter()
         found: dict[str, dict[str, Measurement]] = {}
         for role, model in evaluated.items():
             found[role] = {entry.name: entry for entry in measure(metric, model)}
-            done()
+            done += 1
+            progress(done / (len(metrics) * len(evaluated)))
         seconds[metric.name] = time.perf_counter() - started
         rows += [_row(name, metric, found) for name in found["unlearned"]]
     return tuple(rows), seconds

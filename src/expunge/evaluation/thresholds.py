@@ -6,12 +6,10 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from expunge.errors import InvalidInput
-
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """The settings of the verdict. A margin is what is tolerated beyond the retrain-against-retrain floor.
+    """The numbers behind the verdict. A margin is what is tolerated beyond the retrain-against-retrain floor.
 
     Where the examples are too few to resolve a margin, the sampling error takes its place, see
     :func:`allowed`: ten images do not show a difference of two points.
@@ -37,9 +35,6 @@ class Thresholds:
         relearn: share of the retrained model's relearning steps below which relearning is fast; the original's
             share is 0, and steps are few whole numbers.
         level: chance, one-sided, that a sampling error alone passes for a difference.
-
-    Raises:
-        InvalidInput: a margin below 0, a share or level outside (0, 1), or a factor below 1.
     """
 
     utility: float = 0.02
@@ -55,15 +50,9 @@ class Thresholds:
     relearn: float = 0.67
     level: float = 0.05
 
-    def __post_init__(self) -> None:
-        for name in ("utility", "class_utility", "forget", "attack", "probe", "information"):
-            if not (getattr(self, name) >= 0 and math.isfinite(getattr(self, name))):
-                raise InvalidInput(f"the margin {name} must be at least 0, got {getattr(self, name)}")
-        if not (self.damage >= 1 and math.isfinite(self.damage)):
-            raise InvalidInput(f"damage must be at least 1, got {self.damage}")
-        for name in ("by_heart", "healed", "left", "relearn", "level"):
-            if not 0 < getattr(self, name) < 1:
-                raise InvalidInput(f"{name} must lie in (0, 1), got {getattr(self, name)}")
+
+THRESHOLDS = Thresholds()
+"""The same for every audit, so that verdicts can be compared."""
 
 
 def allowed(margin: float, floor: float | None, error: float = 0.0) -> float:
@@ -71,7 +60,7 @@ def allowed(margin: float, floor: float | None, error: float = 0.0) -> float:
     return (floor or 0.0) + max(margin, error)
 
 
-def sampling_error(share: float, count: int, level: float) -> float:
+def sampling_error(share: float, count: int, level: float = THRESHOLDS.level) -> float:
     """Return z_{1 - level} sqrt(2 p (1 - p) / n): what two accuracies on n examples differ by from sampling.
 
     p = (n share + 1) / (n + 2), so that a share of 0 or 1 has an error too. The two are taken as independent;

@@ -14,7 +14,7 @@ from expunge.choice import Purpose
 from expunge.data.examples import Examples
 from expunge.detection.out_of_sample import short_training
 from expunge.errors import InvalidInput
-from expunge.evaluation.document import as_document
+from expunge.evaluation.audit_table import as_document
 from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.facts import Labels
 from expunge.evaluation.references import References, check_made_from, train_references

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 import expunge
+from expunge.evaluation.audit_table import as_document
 from expunge.evaluation.before_after import Measured, Share
-from expunge.evaluation.document import as_document
 from expunge.repair.clean import Cleaned
 from expunge.repair.clean_page import clean_page
 from expunge.repair.in_words import one_sentence

@@ -13,8 +13,8 @@ import pandas as pd
 from expunge.choice import RELEARN, RETRAIN, Choice, Situation, choose
 from expunge.errors import InvalidInput
 from expunge.results.frame import place_text
-from expunge.results.method_facts import MethodFacts
-from expunge.results.summary import BASELINE, LEVEL, paired
+from expunge.results.method_facts import NEEDS, MethodFacts
+from expunge.results.summary import BASELINE, paired
 from expunge.results.sweeps import Sweep, sort_into_sweeps
 from expunge.store.record import Record
 
@@ -26,13 +26,6 @@ PACKAGED = "evidence_digits.json"
 
 _PLACE = ["sweep", "regularity", "discovery"]
 _GRANTED = {"recipe"}  # whoever trained the model knows how
-_LACKING = {
-    "retain": "the remaining training data",
-    "forget": "the known bad examples",
-    "classes": "whole classes to be forgotten",
-    "unseen": "data the model has not seen",
-    "codes": "a model trained with mnemonic codes",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +108,6 @@ class Advice:
         other: the usable method with the highest mean beside it.
         safer: a usable method whose worst cell is better than the choice's, if there is one.
         cheaper: the cheapest usable method within :data:`CLOSE` of the choice and at most at half its cost.
-        works: whether the choice reaches :data:`WORKS`; None without records of it.
         p: paired test of the choice against the other over the seeds; None where none can be made.
         retrain: retraining without what is known, whether usable here or not; None if it was not run.
         ranking: every usable method, best first.
@@ -128,17 +120,11 @@ class Advice:
     other: Candidate | None
     safer: Candidate | None
     cheaper: Candidate | None
-    works: bool | None
     p: float | None
     retrain: Candidate | None
     ranking: tuple[Candidate, ...]
     excluded: Mapping[str, str]
     thin: tuple[str, ...]
-
-    @property
-    def tied(self) -> bool | None:
-        """Whether choice and the best other method are not told apart; None where no test can be made."""
-        return None if self.p is None else self.p >= LEVEL
 
 
 def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], MethodFacts | None]) -> Advice:
@@ -157,7 +143,7 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
     Raises:
         InvalidInput: no record with a place on the map, or nothing to work with.
     """
-    sweeps = [sweep for sweep in sort_into_sweeps(evidence.records) if sweep.corruption]
+    sweeps = [sweep for sweep in sort_into_sweeps(evidence.records) if sweep.on_map]
     if not sweeps:
         raise InvalidInput("the evidence has no record of a corruption task; run 'expunge map' first")
     runs = pd.concat([_runs(sweep, situation) for sweep in sweeps], ignore_index=True)
@@ -183,7 +169,6 @@ def advise(situation: Situation, evidence: Evidence, facts: Callable[[str], Meth
         other=other,
         safer=safest if figures and safest and safest.worst > figures.worst + 0.01 else None,
         cheaper=_cheaper(figures, ranking),
-        works=None if figures is None else figures.mean >= WORKS,
         p=_test(figures, other, ran),
         retrain=candidates.get(RETRAIN),
         ranking=tuple(ranking),
@@ -222,7 +207,7 @@ def _candidates(
 def _runs(sweep: Sweep, situation: Situation) -> pd.DataFrame:
     """A sweep's runs in the cells that count; what failed has a value of 0."""
     columns = [*_PLACE, "method", "seed", "status", "uxh", "seconds", "sample_gradients"]
-    rows = [[sweep.title, *(getattr(record, name) for name in columns[1:])] for record in sweep.corruption]
+    rows = [[sweep.title, *(getattr(record, name) for name in columns[1:])] for record in sweep.records]
     runs = pd.DataFrame(rows, columns=columns).fillna({"uxh": 0.0})
     runs = runs.astype(dict.fromkeys(("uxh", "seconds", "sample_gradients"), float))
     near = [
@@ -236,11 +221,11 @@ def _near(values: Sequence[float], wanted: float | None) -> set[float]:
     """The value itself where there is one, else its neighbours; all for None."""
     if wanted is None:
         return set(values)
-    if any(math.isclose(value, wanted) for value in values):
-        return {value for value in values if math.isclose(value, wanted)}
-    below = max((value for value in values if value < wanted), default=None)
-    above = min((value for value in values if value > wanted), default=None)
-    return {value for value in (below, above) if value is not None}
+    if same := {value for value in values if math.isclose(value, wanted)}:
+        return same
+    below = sorted(value for value in values if value < wanted)
+    above = sorted(value for value in values if value > wanted)
+    return {*below[-1:], *above[:1]}
 
 
 def _costs(runs: pd.DataFrame) -> pd.Series[float]:
@@ -266,7 +251,7 @@ def _obstacle(
     lacking = set(facts.needs) - _GRANTED
     lacking -= {name for name, there in (("retain", situation.retain), ("forget", situation.forget)) if there}
     if lacking:
-        return f"needs {_LACKING.get(min(lacking), min(lacking))}"
+        return f"needs {NEEDS.get(min(lacking), min(lacking))}"
     if found is None:
         return "was not run in every cell that counts"
     if situation.budget is not None and found.cost is not None and found.cost > situation.budget:
@@ -300,10 +285,10 @@ def _test(choice: Candidate | None, other: Candidate | None, runs: pd.DataFrame)
 
 def _thin(sweeps: Sequence[Sweep], runs: pd.DataFrame, situation: Situation) -> tuple[str, ...]:
     found = []
-    data = sorted({record.data for sweep in sweeps for record in sweep.corruption})
+    data = sorted({record.data for sweep in sweeps for record in sweep.records})
     if len(data) == 1:
         found.append(f"It rests on one data set ({data[0]}); yours may behave otherwise.")
-    if len({record.seed for sweep in sweeps for record in sweep.corruption}) == 1:
+    if len({record.seed for sweep in sweeps for record in sweep.records}) == 1:
         found.append("It rests on one seed: differences of a few points mean nothing.")
     for name in ("regularity", "discovery"):
         wanted = getattr(situation, name)

@@ -1,15 +1,19 @@
-"""Details shown when a cell of the page is clicked: numbers, runs, curves, provenance."""
+"""Details shown when a cell of the page is clicked: numbers, runs, curves, provenance, the command that repeats it."""
 
 from __future__ import annotations
 
 import json
+import shlex
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from expunge.results.frame import task_settings
 from expunge.results.summary import REFERENCE, Cell, Summary
-from expunge.results.sweeps import seed_text, settings_text
+from expunge.results.sweeps import recipe_text, seed_text, settings_text
 from expunge.results.wording import count, duration, is_known, percent, printable
 from expunge.store.record import Record
+from expunge.tasks.regularity import regularity_name, regularity_value
 
 MAP_COLUMNS = {
     "uxh": "U × H %",
@@ -37,10 +41,84 @@ _CURVE_NUMBERS = 170_000
 _CURVE_ROWS = (400, 200, 100, 50, 25, 12, 6)
 
 
+class Grids:
+    """The resolved grids of a store, made of their TOML."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        names = (
+            ["grid.toml"] if len(texts) == 1 else [f"grid-{number}.toml" for number, _ in enumerate(texts, 1)]
+        )
+        self.files = dict(zip(names, texts, strict=True))
+        """Name of a file -> its text."""
+        self._content = {name: tomllib.loads(text) for name, text in self.files.items()}
+
+    def command(self, records: Sequence[Record], method_of: Mapping[str, str]) -> str | None:
+        """Return the ``expunge bench`` command for the cell of ``records``, None where no grid has them all.
+
+        Args:
+            records: of one method and task.
+            method_of: label under which a record is listed -> name of its method.
+        """
+        first = records[0]
+        method = method_of[first.method]
+        file = next(
+            (
+                name
+                for name, content in self._content.items()
+                if all(_has(content, record, method) for record in records)
+            ),
+            None,
+        )
+        if file is None:
+            return None
+        only = [f"method={method}"]
+        if "recipes" in self._content[file]:
+            only.append(f"model={first.model}")
+        if first.regularity is not None and first.discovery is not None:
+            name = regularity_name(first.regularity)  # rounds what has no name
+            exact = name if regularity_value(name) == first.regularity else repr(first.regularity)
+            only += [f"regularity={exact}", f"discovery={first.discovery!r}"]
+        else:
+            only.append(f"task={first.task}")
+            only += [
+                f"{name}={'+'.join(map(str, value)) if isinstance(value, list) else value}"
+                for name, value in task_settings(first).items()
+                if value is not None and not isinstance(value, bool)
+            ]
+        words = ["expunge", "bench", file, "--only", ",".join(only)]
+        if device := first.provenance.get("device"):
+            words += ["--device", device]
+        return shlex.join(words)
+
+
+def _has(content: Mapping[str, Any], record: Record, method: str) -> bool:
+    """Whether a grid runs a record's method, with its settings, on its task, data and model, with its seed."""
+    settings = {key: value for key, value in record.settings.items() if value is not None}
+    setups = content.get("recipes") or [{**content.get("recipe", {}), "methods": content.get("methods", {})}]
+    return (
+        method in content["run"]
+        and record.seed in content["seeds"]
+        and record.data.startswith(content["data"]["name"])
+        and any(_is_of(task, record) for task in content.get("tasks", ()))
+        and any(
+            setup["methods"].get(method, {}) == settings and setup.get("model") == record.model
+            for setup in setups
+        )
+    )
+
+
+def _is_of(task: Mapping[str, Any], record: Record) -> bool:
+    # A task from outside is named by its class.
+    return (":" in task["kind"] or task["kind"] == record.task) and all(
+        record.task_settings.get(name) == value for name, value in task.items() if name != "kind"
+    )
+
+
 class Cells:
     """Collects the cells of a page and packs them as JSON; numbers are rounded to four digits."""
 
-    def __init__(self) -> None:
+    def __init__(self, grids: Grids) -> None:
+        self.grids = grids
         self._cells: list[dict[str, Any]] = []
         self._runs: list[tuple[Sequence[Record], Sequence[str]]] = []
         self._shared: dict[str, tuple[int, Any]] = {}
@@ -51,7 +129,7 @@ class Cells:
         lines: Iterable[str],
         records: Sequence[Record],
         columns: Mapping[str, str],
-        command: str | None,
+        method_of: Mapping[str, str],
     ) -> int:
         """Take up a cell and return its number.
 
@@ -60,14 +138,14 @@ class Cells:
             lines: what the tooltip says.
             records: its runs.
             columns: key -> heading of the table of runs; keys are fields of a record or names in its metrics.
-            command: what runs it again; None where no such command exists.
+            method_of: see :meth:`Grids.command`.
         """
         self._cells.append(
             {
                 "title": printable(title),
                 "lines": list(map(printable, lines)),
                 "columns": self._once(list(columns.values())),
-                "command": command,
+                "command": self.grids.command(records, method_of),
             }
         )
         self._runs.append((records, list(columns)))
@@ -99,7 +177,6 @@ class Cells:
 
     def _run(self, record: Record, columns: Sequence[str], rows: int) -> dict[str, Any]:
         provenance = dict(record.provenance)
-        task = {name: value for name, value in record.task_settings.items() if name != "seed"}
         run: dict[str, Any] = {
             "seed": seed_text(record),
             "values": [_column(record, name) for name in columns],
@@ -108,10 +185,8 @@ class Cells:
             "from": self._once(
                 {
                     "settings": settings_text(record.settings) or "none",
-                    "task": f"{record.task}: {settings_text(task)}",
-                    "recipe": settings_text(
-                        {name: value for name, value in record.recipe.items() if value is not None}
-                    ),
+                    "task": f"{record.task}: {settings_text(task_settings(record))}",
+                    "recipe": recipe_text(record),
                     "computed by": settings_text(provenance),
                 }
             ),

@@ -1,15 +1,22 @@
-"""The map and the learning curves: one specification each, for page and paper."""
+"""The map and the learning curves: one specification each, for page and paper; and charts as files."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 
+from expunge.results.fronts import COSTS, front, fronts_chart
+from expunge.results.original_models import not_learned
 from expunge.results.summary import Cell, Summary
-from expunge.results.wording import ABSENT, UNLEARNED, counted, is_known, percent, printable
+from expunge.results.sweeps import sort_into_sweeps
+from expunge.results.wording import ABSENT, UNLEARNED, counted, is_known, printable, with_interval
+from expunge.store.atomic import write_output
+from expunge.store.record import Record
 
 # Pixels. Narrower heat maps than the least width would cut the names above them.
 _CELL_WIDTH, _CELL_HEIGHT, _LEAST_WIDTH, _GAP, _HEADING = 66, 38, 190, 24, 46
@@ -159,9 +166,8 @@ def _caption(summary: Summary, method: str) -> str:
     kind = "oracle, " if row["oracle"] else ""
     if not is_known(row["uxh"]):
         return f"{kind}no value"
-    spread = f" ±{percent(row['half_width'])}" if is_known(row["half_width"]) else ""
     some = "" if row["cells"] == len(summary.places) else f" ({row['cells']} of {len(summary.places)} cells)"
-    return f"{kind}mean {percent(row['uxh'])}{spread}{some}"
+    return f"{kind}mean {with_interval(row['uxh'], row['half_width'])}{some}"
 
 
 def _subtitle(summary: Summary, unlearned: Collection[Cell]) -> str:
@@ -205,3 +211,38 @@ def curves_chart() -> alt.FacetChart:
         data=alt.NamedData(name="log"),
     ).resolve_scale(y="independent")
     return made
+
+
+def write_chart(chart: Any, path: Path) -> Path:
+    """Write ``chart`` as SVG or PDF, as the suffix of ``path`` says, whole or not at all; needs no network.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    form = path.suffix[1:]
+    made = io.StringIO() if form == "svg" else io.BytesIO()
+    chart.save(made, format=form)
+    found = made.getvalue()
+    return write_output(path, found.encode() if isinstance(found, str) else found, "figure")
+
+
+def write_figures(records: Iterable[Record], folder: Path, learned: Mapping[str, float]) -> list[Path]:
+    """Write the map and the accuracy / cost front of every sweep on the map as SVG and PDF; return the paths.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    written = []
+    for sweep in sort_into_sweeps(records):
+        if not sweep.on_map:
+            continue
+        summary = sweep.summary
+        charts: dict[str, Any] = {"map": map_chart(summary, not_learned(sweep.records, learned))}
+        if any(len(front(summary, cost)) for cost in COSTS):
+            charts["front"] = fronts_chart(summary)
+        written += [
+            write_chart(chart, folder / f"{name}-{sweep.slug}.{form}")
+            for form in ("svg", "pdf")
+            for name, chart in charts.items()
+        ]
+    return written

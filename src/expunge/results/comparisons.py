@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
 from expunge.errors import InvalidInput, near_miss
-from expunge.results.frame import COSTS
+from expunge.results.frame import COSTS, is_on_map
 from expunge.results.summary import (
     BASELINE,
     GAP,
@@ -19,16 +18,17 @@ from expunge.results.summary import (
     paired,
     with_gaps,
 )
+from expunge.results.sweeps import Sweep
 from expunge.statistics import holm, variance_components
 from expunge.store.record import METRICS
 
 
 def compare(table: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
-    """Compare the methods of one sweep with one of them, on the map, on forgetting tasks, or on both.
+    """Compare the methods of one sweep with one of them, on the map or on forgetting tasks.
 
     Pairs are (task, training seed): cells that start from one original model are averaged, since they are not
-    independent. Oracles are left out unless one is chosen. A row for each measure ("U x H", of which more is better;
-    "average gap", of which less is) and method, best first: ``against``; ``chosen_by_mean``: whether that method was
+    independent. Oracles are left out unless one is chosen. A row for each method, best first: ``measure`` ("U x H", of
+    which more is better, or "average gap", of which less is); ``against``; ``chosen_by_mean``: whether that method was
     chosen for its mean, which makes p-values too small; ``difference``, its 95 % ``half_width``, ``p``; ``p_holm``,
     adjusted for the number of methods; ``tied``: whether that does not tell the two apart; ``pairs``, ``not_paired``.
 
@@ -37,52 +37,59 @@ def compare(table: pd.DataFrame, against: str | None = None) -> pd.DataFrame:
         against: the method to compare with; by default the best by its mean, among those run everywhere. There is no
             row where it has no finished run.
     """
-    oracles = set(table.loc[table["is_oracle"], "method"]) - {against}
-    shown = table[~table["method"].isin(oracles)]
-    on_map = shown[(shown["measure"] == "uxh") & shown["regularity"].notna()]
-    gaps = with_gaps(shown)
-    parts = []
-    for measure, rows, task, sign in (
-        ("U x H", on_map, "regularity", 1),
-        ("average gap", gaps[gaps["measure"] == GAP], "task", -1),
-    ):
-        by = [task, "seed", *(["discovery"] if sign > 0 else []), "method"]
-        values = rows.groupby(by)["value"].mean().unstack("method")
-        if len(values.columns) > 1 and (against is None or against in values):
-            found = _against(values, against, [task, "seed"], sign)
-            parts.append(found.assign(measure=measure))
     columns = [
         "measure", "against", "method", "difference", "half_width", "p", "p_holm", "tied", "pairs", "not_paired",
         "chosen_by_mean",
     ]  # fmt: skip
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _against(values: pd.DataFrame, against: str | None, unit: Sequence[str], sign: int) -> pd.DataFrame:
-    means, coverage = sign * values.mean(), values.count()
-    chosen = against
-    if chosen is None:
-        candidates = means.drop(BASELINE, errors="ignore")
-        candidates = candidates if len(candidates) else means
-        whole = coverage[candidates.index]
-        chosen = candidates[whole == whole.max()].sort_index().idxmax()
+    oracles = set(table.loc[table["is_oracle"], "method"]) - {against}
+    shown = table[~table["method"].isin(oracles)]
+    if is_on_map(table):
+        rows, measure, sign = shown[shown["measure"] == "uxh"], "U x H", 1
+        unit, cells = ["regularity", "seed"], ["discovery"]
+    else:
+        gaps = with_gaps(shown)
+        rows, measure, sign = gaps[gaps["measure"] == GAP], "average gap", -1
+        unit, cells = ["task", "seed"], []
+    values = rows.groupby([*unit, *cells, "method"])["value"].mean().unstack("method")
+    if len(values.columns) < 2 or (against is not None and against not in values):
+        return pd.DataFrame(columns=columns)
+    means = sign * values.mean()
+    chosen = against or _best(means, values.count())
     others = means.drop(chosen).sort_values(ascending=False, kind="stable").index
     found = paired(values, chosen, unit).loc[others]
     made = found["p"].dropna()
     found["p_holm"] = pd.Series(holm(made.to_list()), made.index, dtype=float)
-    return found.assign(
-        against=chosen, chosen_by_mean=against is None, method=others, tied=found["p_holm"] >= LEVEL
+    found = found.assign(
+        measure=measure,
+        against=chosen,
+        chosen_by_mean=against is None,
+        method=others,
+        tied=found["p_holm"] >= LEVEL,
     )
+    return found.reset_index(drop=True)[columns]
 
 
-def check_against(found: Sequence[pd.DataFrame], against: str | None, methods: Sequence[str]) -> None:
-    """Raise :class:`InvalidInput` if none of the comparisons ``found`` has a row for ``against``."""
+def _best(means: pd.Series[float], coverage: pd.Series[int]) -> str:
+    candidates = means.drop(BASELINE, errors="ignore")
+    candidates = candidates if len(candidates) else means
+    whole = coverage[candidates.index]
+    return str(candidates[whole == whole.max()].sort_index().idxmax())
+
+
+def compare_each(sweeps: Sequence[Sweep], against: str | None) -> list[pd.DataFrame]:
+    """Return :func:`compare` of each sweep.
+
+    Raises:
+        InvalidInput: nothing can be compared with ``against``.
+    """
+    found = [compare(sweep.table, against) for sweep in sweeps]
     if against is not None and not any(map(len, found)):
-        names = sorted(set(methods))
+        names = sorted({record.method for sweep in sweeps for record in sweep.records})
         raise InvalidInput(
             f"nothing can be compared with {against!r}{near_miss(against, names)}: it has no finished run beside "
             f"another method's (methods: {', '.join(names)})"
         )
+    return found
 
 
 def unlearning_varies(table: pd.DataFrame) -> bool:
@@ -105,36 +112,32 @@ def seed_spreads(table: pd.DataFrame) -> pd.DataFrame:
     ]  # fmt: skip
     if not unlearning_varies(table):
         return pd.DataFrame(columns=columns)
-    pair = ["task", "method", "seed", "unlearning_seed"]
-    cells = table[(table["measure"] == "uxh") & table["regularity"].notna()].groupby(pair)["value"]
-    cells = cells.agg(value="mean", size="count")
-    whole = cells["size"] == cells["size"].groupby(level=["task", "method"]).transform("max")
-    gaps = with_gaps(table)
-    rows: list[dict[str, Any]] = []
-    for measure, values, sign in (
-        ("U x H, mean of the map", cells.loc[whole, ["value"]].reset_index(), -1),
-        ("average gap", gaps[gaps["measure"] == GAP], 1),
-    ):
-        means = over_seeds(values, ["task", "method"]).reset_index()
-        for row in means.sort_values("mean", key=lambda mean, sign=sign: sign * mean, kind="stable").to_dict(
-            "records"
-        ):
-            own = values[(values["task"] == row["task"]) & (values["method"] == row["method"])]
-            training, unlearning = variance_components(own.groupby("seed")["value"].apply(list).to_dict())
-            rows.append(
-                {
-                    **row,
-                    "task": "" if sign < 0 else row["task"],
-                    "measure": measure,
-                    "sd_training": training,
-                    "sd_unlearning": unlearning,
-                    "training_seeds": row["n"],
-                    "runs": len(own),
-                    "in_words": larger_spread(training, unlearning),
-                }
-            )
-    found = pd.DataFrame(rows, columns=columns).astype({"sd_training": float, "sd_unlearning": float})
-    return found.sort_values("task", kind="stable", ignore_index=True)
+    if on_map := is_on_map(table):
+        cells = table[table["measure"] == "uxh"].groupby(["task", "method", "seed", "unlearning_seed"])[
+            "value"
+        ]
+        cells = cells.agg(value="mean", size="count")
+        whole = cells["size"] == cells["size"].groupby(level=["task", "method"]).transform("max")
+        values, measure = cells.loc[whole, ["value"]].reset_index(), "U x H, mean of the map"
+    else:
+        gaps = with_gaps(table)
+        values, measure = gaps[gaps["measure"] == GAP], "average gap"
+    groups = values.groupby(["task", "method"])
+    components = [
+        variance_components(own.groupby("seed")["value"].apply(list).to_dict()) for _, own in groups
+    ]
+    found = over_seeds(values, ["task", "method"]).rename(columns={"n": "training_seeds"})
+    found = found.assign(
+        measure=measure,
+        sd_training=[training for training, _ in components],
+        sd_unlearning=[unlearning for _, unlearning in components],
+        runs=groups.size(),
+        in_words=[larger_spread(*both) for both in components],
+    ).astype({"sd_training": float, "sd_unlearning": float})
+    found = found.reset_index().sort_values(["task", "mean"], ascending=[True, not on_map])
+    if on_map:
+        found["task"] = ""
+    return found[columns]
 
 
 def larger_spread(training: float | None, unlearning: float | None) -> str:
@@ -162,9 +165,8 @@ def further_measures(table: pd.DataFrame) -> pd.DataFrame:
     ``mean`` with ``half_width`` over the training seeds; the means of ``retrained``, ``floor`` and ``oracle``, NaN
     where there are none; ``gap``: mean of |value - retrained|, run by run; ``runs``: how many have the number.
     """
-    on_map = table["regularity"].notna()
-    shown = (table["measure"].isin(SHOWN) & ~on_map) | (table["measure"].isin(RECALIBRATED) & on_map)
-    rows = table[~table["measure"].isin(["", *METRICS, *COSTS]) & ~shown]
+    shown = RECALIBRATED if is_on_map(table) else SHOWN
+    rows = table[~table["measure"].isin(["", *METRICS, *COSTS, *shown])]
     by = rows.assign(gap=(rows["value"] - rows["retrained"]).abs()).groupby(["measure", "method"])
     found = over_seeds(rows, ["measure", "method"])[["mean", "half_width"]].join(
         by[["retrained", "gap", "floor", "oracle"]].mean()

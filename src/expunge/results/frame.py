@@ -56,11 +56,16 @@ def _numbers(record: Record) -> list[tuple[Any, ...]]:
     ]
 
 
+def task_settings(record: Record) -> dict[str, Any]:
+    """Return the settings of a record's task, seed apart."""
+    return {name: value for name, value in record.task_settings.items() if name != "seed"}
+
+
 def task_text(record: Record) -> str:
     """Return kind and settings of a record's task, seed apart, on one line; the kind alone on the map."""
     if record.on_map:
         return record.task
-    settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
+    settings = task_settings(record)
     shown = ", ".join(
         f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in settings.items()
@@ -73,6 +78,6 @@ def place_text(regularity: float, discovery: float) -> str:
     return f"{regularity_name(regularity)}, {100 * discovery:.3g}% known"
 
 
-def forgets(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of tasks that forget good data."""
-    return table[table["regularity"].isna()]
+def is_on_map(table: pd.DataFrame) -> bool:
+    """Whether a sweep's rows have a place on the map; else they are of tasks that forget good data."""
+    return bool(table["regularity"].notna().any())

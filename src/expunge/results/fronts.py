@@ -28,10 +28,6 @@ def front(summary: Summary, cost: str) -> pd.DataFrame:
     front is taken over the methods that anyone can run: oracles are shown and stay out of it. The method that does
     nothing is left out, since it costs nothing and heals nothing. So is a method that lacks cells, whose mean is of an
     easier map.
-
-    Args:
-        summary: of a sweep.
-        cost: one of :data:`COSTS`.
     """
     methods = summary.methods
     filled = methods.loc[~methods["oracle"], "cells"].max()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from importlib import resources
 from typing import Any
 
@@ -20,6 +21,14 @@ def render(template: str, **values: Any) -> str:
 def asset(name: str) -> str:
     """Return a file of ``results/templates``."""
     return resources.files("expunge").joinpath("results", "templates", name).read_text(encoding="utf-8")
+
+
+def embedded_json(value: Any) -> Markup:
+    """Return JSON that cannot end the ``<script>`` element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)
 
 
 @functools.cache

@@ -8,6 +8,17 @@ from typing import Any
 from expunge.errors import ExpungeError
 from expunge.registry import METHODS
 
+NEEDS = {
+    "forget": "the examples to be forgotten",
+    "retain": "the remaining training data",
+    "recipe": "how the original model was trained",
+    "truth": "the truth about the data, which nobody has outside an experiment",
+    "classes": "whole classes to be forgotten",
+    "codes": "a model trained with mnemonic codes",
+    "unseen": "data that the model has not seen",
+}
+"""What a method may read -> the same in words."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodFacts:

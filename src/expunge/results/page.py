@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,17 +19,17 @@ import vl_convert
 from markupsafe import Markup
 
 from expunge.errors import InvalidInput
-from expunge.results.cells import MAP_COLUMNS, RECALIBRATED_COLUMNS, Cells, map_lines
+from expunge.results.cells import MAP_COLUMNS, RECALIBRATED_COLUMNS, Cells, Grids, map_lines
 from expunge.results.charts import curves_chart, map_chart
-from expunge.results.columns import FURTHER_MEANING, SPREAD_MEANING
-from expunge.results.comparisons import check_against, compare, further_measures, seed_spreads
-from expunge.results.frame import measurements, place_text, task_text
+from expunge.results.comparisons import compare_each, further_measures, seed_spreads
+from expunge.results.frame import place_text, task_text
 from expunge.results.fronts import COSTS, front, front_chart
-from expunge.results.grids import Grids
-from expunge.results.html import asset, render
-from expunge.results.method_facts import MethodFacts
+from expunge.results.html import asset, embedded_json, render
+from expunge.results.method_facts import NEEDS, MethodFacts
 from expunge.results.original_models import learned_shares, not_learned
 from expunge.results.page_tables import (
+    FURTHER_MEANING,
+    SPREAD_MEANING,
     forgetting_tables,
     further_tables,
     heading,
@@ -38,22 +37,19 @@ from expunge.results.page_tables import (
     paired_tables,
     spread_tables,
 )
-from expunge.results.summary import GAPS, LEVEL, Cell, Summary, summarise
-from expunge.results.sweeps import Sweep, seed_text, settings_text, sort_into_sweeps
+from expunge.results.summary import GAPS, LEVEL, Cell, Summary
+from expunge.results.sweeps import (
+    Sweep,
+    recipe_text,
+    seed_text,
+    settings_text,
+    shared_task_settings,
+    sort_into_sweeps,
+)
 from expunge.results.wording import ABSENT, MISSING, UNLEARNED, counted, is_known, percent
 from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.tasks.regularity import regularity_name
 
-_NEEDS = {
-    "forget": "the examples to be forgotten",
-    "retain": "the remaining training data",
-    "recipe": "how the original model was trained",
-    "truth": "the truth about the data, which nobody has outside an experiment",
-    "classes": "which classes are to be forgotten",
-    "codes": "a model trained with mnemonic codes",
-    "unseen": "examples that the model was not trained on",
-}
-_PREPARED = {"codes": "with mnemonic codes", "example_tied": "with example-tied dropout"}
 _WORST = 3
 """Cells that a method's card names."""
 
@@ -91,11 +87,10 @@ def build_page(
         raise InvalidInput("the store holds no records; run a sweep first ('expunge map' or 'expunge bench')")
     shares = learned_shares(ordered) if learned is None else learned
     sweeps = sort_into_sweeps(ordered)
-    compared = [compare(sweep.table, against) for sweep in sweeps]
-    check_against(compared, against, [record.method for record in ordered])
-    page = _Page(facts, shares, Grids(grids))
+    page = _Page(facts, shares, Cells(Grids(grids)))
     shown = [
-        page.sweep(*pair, f"s{place}") for place, pair in enumerate(zip(sweeps, compared, strict=True), 1)
+        page.sweep(sweep, pairs, f"s{place}")
+        for place, (sweep, pairs) in enumerate(zip(sweeps, compare_each(sweeps, against), strict=True), 1)
     ]
     packed, thinned = page.cells.pack()
     packed |= {"charts": page.charts, "curves": curves_chart().to_dict(validate=False)}
@@ -104,6 +99,7 @@ def build_page(
         "sweep.html.j2",
         title=title,
         level=LEVEL,
+        needs=NEEDS,
         # In a function of its own: the names of a script are otherwise those of the window.
         policy=_policy(scripts),
         scripts=[Markup(script) for script in scripts],
@@ -115,17 +111,9 @@ def build_page(
         n_records=len(ordered),
         digest=digest(ordered),
         machines=_machines(ordered),
-        grids=page.grids.files,
+        grids=page.cells.grids.files,
         thinned=thinned,
     )
-
-
-def embedded_json(value: Any) -> Markup:
-    """Return JSON that cannot end the ``<script>`` element it stands in."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for letter in "<>&\u2028\u2029":
-        text = text.replace(letter, f"\\u{ord(letter):04x}")
-    return Markup(text)
 
 
 def digest(records: Sequence[Record]) -> str:
@@ -138,10 +126,9 @@ class _Page:
     """Puts the sweeps into values for the template, and collects what their cells show."""
 
     def __init__(
-        self, facts: Mapping[str, MethodFacts | None], learned: Mapping[str, float], grids: Grids
+        self, facts: Mapping[str, MethodFacts | None], learned: Mapping[str, float], cells: Cells
     ) -> None:
-        self.facts, self.learned, self.grids = facts, learned, grids
-        self.cells = Cells()
+        self.facts, self.learned, self.cells = facts, learned, cells
         self.charts: dict[str, Any] = {}
 
     def sweep(self, sweep: Sweep, pairs: pd.DataFrame, identity: str) -> dict[str, Any]:
@@ -162,14 +149,13 @@ class _Page:
             ],
         }
         summary = None
-        if sweep.corruption:
-            table = measurements(sweep.corruption, sweep.title)
-            shown["summary"] = summary = summarise(table)
+        if sweep.on_map:
+            shown["summary"] = summary = sweep.summary
             labels = list(summary.method)
             shown["map"] = self._map(summary, sweep, identity)
             shown["fronts"] = self._fronts(summary, sweep, identity)
-            shown["methods"] = methods_table(summary, table)
-        if sweep.forgetting:
+            shown["methods"] = methods_table(summary, sweep.table)
+        else:
             shown["forgetting"] = forgetting_tables(
                 sweep.table, lambda *asked: self._runs_of_task(sweep, *asked)
             )
@@ -179,16 +165,16 @@ class _Page:
         return shown
 
     def _map(self, summary: Summary, sweep: Sweep, identity: str) -> dict[str, Any]:
-        weak = not_learned(sweep.corruption, self.learned)
+        weak = not_learned(sweep.records, self.learned)
         runs: dict[Cell, list[Record]] = defaultdict(list)
-        for record in sweep.corruption:
+        for record in sweep.records:
             runs[record.method, float(record.regularity or 0), float(record.discovery or 0)].append(record)
         columns = MAP_COLUMNS | (RECALIBRATED_COLUMNS if summary.recalibrated else {})
         tiles: dict[Cell, dict[str, Any]] = {}
         for where, records in runs.items():
             lines = map_lines(summary, where, weak.get(where))
-            place, command = _place(summary, where), self.grids.command(records, sweep.method_of)
-            number = self.cells.add(f"{where[0]}: {place}", lines, records, columns, command)
+            place = _place(summary, where)
+            number = self.cells.add(f"{where[0]}: {place}", lines, records, columns, sweep.method_of)
             failed, value = summary.cell[where]["failed"], summary.cell[where]["uxh"]
             text = percent(value, 0) if is_known(value) else ABSENT if failed else MISSING
             text += "!" if is_known(value) and failed else ""
@@ -202,14 +188,11 @@ class _Page:
         return {"chart": f"{identity}-map", "tiles": tiles}
 
     def _runs_of_task(self, sweep: Sweep, task: str, method: str, names: list[str], line: str) -> int:
-        records = [
-            record for record in sweep.forgetting if (task_text(record), record.method) == (task, method)
-        ]
+        records = [record for record in sweep.records if (task_text(record), record.method) == (task, method)]
         costs = {"seconds": "s", "sample_gradients": "gradients", "peak_memory": "MB"}
         columns = {name: f"{heading(name)} %" for name in names} | costs
-        command = self.grids.command(records, sweep.method_of)
         title = f"{method}: {sweep.title}, Forget {task}"
-        return self.cells.add(title, [line] if line else [], records, columns, command)
+        return self.cells.add(title, [line] if line else [], records, columns, sweep.method_of)
 
     def _fronts(self, summary: Summary, sweep: Sweep, identity: str) -> dict[str, Any]:
         prepared = {
@@ -230,30 +213,13 @@ class _Page:
         return {"charts": charts, "prepared": bool(prepared)}
 
     def _card(self, label: str, summary: Summary | None, sweep: Sweep) -> dict[str, Any]:
-        method = sweep.method_of[label]
-        facts = self.facts.get(method)
-        if facts is None:
-            about = f"{method} is not installed here, so nothing is known of its needs and source."
-            entries = {"About": about}
-        else:
-            cost = f"{facts.cost} of a retraining's epochs at default settings"
-            how = facts.preparation and _PREPARED.get(facts.preparation, facts.preparation)
-            entries = {
-                "Needs": "; ".join(_NEEDS.get(need, need) for need in facts.needs) or "nothing",
-                "Prepared": how and f"the original model must have been trained {how}",
-                "Touches": facts.touches,
-                "Source": facts.source,
-                "Expected cost": "none" if facts.cost == "none" else cost,
-            }
         settings = {settings_text(record.settings) for record in sweep.records if record.method == label}
         return {
             "label": label,
-            "about": facts.summary if facts else "",
-            "entries": [
-                *((name, text) for name, text in entries.items() if text),
-                *(("Settings", text) for text in sorted(settings - {""})),
-            ],
-            "worst": None if summary is None or label not in summary.method else _worst(summary, label),
+            "method": sweep.method_of[label],
+            "facts": self.facts.get(sweep.method_of[label]),
+            "settings": sorted(settings - {""}),
+            "worst": None if summary is None else _worst(summary, label),
         }
 
 
@@ -308,7 +274,7 @@ def _warnings(sweep: Sweep, learned: Mapping[str, float]) -> Iterator[str]:
     if len({record.seed for record in sweep.records}) == 1:
         yield f"{title}: one seed. No interval can be given; single cells may move by tens of points."
     weak: dict[str, dict[int, float]] = defaultdict(dict)
-    for record in sweep.corruption:
+    for record in sweep.records:
         for share in not_learned([record], learned).values():
             weak[regularity_name(record.regularity or 0.0)][record.seed] = share
     for name, shares in weak.items():
@@ -345,15 +311,10 @@ def _machines(records: Sequence[Record]) -> dict[str, Any]:
 def _about(sweep: Sweep) -> list[tuple[str, str]]:
     """What all records of a sweep share."""
     first = sweep.records[0]
-    recipe = {name: value for name, value in first.recipe.items() if value is not None}
-    entries = [
-        ("Records", str(len(sweep.records))),
-        ("Training of the original model", settings_text(recipe)),
-    ]
-    if sweep.corruption:
-        task = sweep.corruption[0].task_settings.items()
-        shared = {name: value for name, value in task if name not in ("regularity", "discovery", "seed")}
-        entries.append(("Corruption", settings_text({"n_corrupted": first.n_corrupted, **shared})))
+    entries = [("Records", str(len(sweep.records))), ("Training of the original model", recipe_text(first))]
+    if sweep.on_map:
+        shared = {"n_corrupted": first.n_corrupted, **shared_task_settings(first)}
+        entries.append(("Corruption", settings_text(shared)))
     return [*entries, *(("Note", note) for note in sweep.notes)]
 
 

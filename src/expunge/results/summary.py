@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from expunge.errors import InvalidInput
-from expunge.results.frame import COSTS, forgets
+from expunge.results.frame import COSTS
 from expunge.statistics import half_width, paired_t
 from expunge.store.record import BESIDE, METRICS
 from expunge.tasks.regularity import regularity_name
@@ -191,15 +191,9 @@ def _methods(table: pd.DataFrame, cells: pd.DataFrame, measured: Sequence[str]) 
     filled = cells["best"].groupby(level=_PLACE).any().sum()
     whole = methods["uxh"].where(~methods["oracle"] & (methods["cells"] >= filled))
     methods["best"] = whole >= whole.max() - _TIE
-    order = pd.DataFrame(
-        {
-            "other": methods.index != BASELINE,
-            "oracle": methods["oracle"],
-            "score": -methods["uxh"].fillna(-1.0),
-            "name": methods.index,
-        },
-    )
-    return methods.loc[order.sort_values(["other", "oracle", "score", "name"]).index]
+    oracle, uxh = methods["oracle"], methods["uxh"].fillna(-1.0)
+    order = sorted(methods.index, key=lambda name: (name != BASELINE, oracle[name], -uxh[name], name))
+    return methods.loc[order]
 
 
 def standings(table: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +259,7 @@ def with_gaps(table: pd.DataFrame) -> pd.DataFrame:
     It is the mean of |value - value of :data:`REFERENCE` on the same task with the same seeds| over those of
     :data:`GAPS` that both have.
     """
-    forgetting = forgets(table)
+    forgetting = table[table["regularity"].isna()]
     same = ["task", "seed", "unlearning_seed", "measure"]
     rows = forgetting[forgetting["measure"].isin(GAPS)]
     aims = rows[rows["method"] == REFERENCE].drop_duplicates(same, keep="last").set_index(same)["value"]
@@ -299,16 +293,9 @@ def summarise_forgetting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         seconds = own[own["measure"] == "seconds"].groupby("method")["value"].mean()
         wide["seconds", "mean"] = seconds.reindex(wide.index)
         wide["failed", ""] = (runs["status"] == "failed").groupby(runs["method"]).sum()
-        order = pd.DataFrame(
-            {
-                "other": wide.index != REFERENCE,
-                "better": wide.index != BASELINE,
-                "gap": wide[GAP, "mean"].fillna(2.0) if (GAP, "mean") in wide else 2.0,
-                "name": wide.index,
-            },
-            index=wide.index,
-        )
-        found[str(task)] = wide.loc[order.sort_values(["other", "better", "gap", "name"]).index]
+        gaps = wide[GAP, "mean"].fillna(2.0) if (GAP, "mean") in wide else pd.Series(2.0, wide.index)
+        order = sorted(wide.index, key=lambda name: (name != REFERENCE, name != BASELINE, gaps[name], name))
+        found[str(task)] = wide.loc[order]
     return found
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from expunge.results.frame import measurements
+from expunge.results.frame import measurements, task_settings
+from expunge.results.summary import Summary, summarise
 from expunge.store.record import Record
 
 _PREPARATIONS = ("codes", "example_tied")
@@ -45,14 +46,14 @@ class Sweep:
         return measurements(self.records, self.title)
 
     @property
-    def corruption(self) -> list[Record]:
-        """The records with a place on the map."""
-        return [record for record in self.records if record.on_map]
+    def on_map(self) -> bool:
+        """Whether the records have a place on the map; else they are of tasks that forget good data."""
+        return self.records[0].on_map
 
-    @property
-    def forgetting(self) -> list[Record]:
-        """The records of tasks that forget good data."""
-        return [record for record in self.records if not record.on_map]
+    @functools.cached_property
+    def summary(self) -> Summary:
+        """The map of their measurements, where they are on one."""
+        return summarise(self.table)
 
 
 def sort_into_sweeps(records: Iterable[Record]) -> list[Sweep]:
@@ -84,6 +85,20 @@ def settings_text(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={_value(value)}" for name, value in settings.items())
 
 
+def recipe_text(record: Record) -> str:
+    """Return how the original model was trained, by the settings that have a value."""
+    return settings_text({name: value for name, value in record.recipe.items() if value is not None})
+
+
+def shared_task_settings(record: Record) -> dict[str, Any]:
+    """Return the settings of a task on the map that all its places have in common."""
+    return {
+        name: value
+        for name, value in task_settings(record).items()
+        if name not in ("regularity", "discovery")
+    }
+
+
 def seed_text(record: Record) -> int | str:
     """Return the seed of a run; with the unlearning seed where that is another."""
     # A training seed of its own: written before the unlearning seed could be another.
@@ -101,29 +116,19 @@ def _shared(record: Record) -> dict[str, Any]:
             found[f"recipe.{name}"] = value
     if record.on_map:
         found["task.n_corrupted"] = record.n_corrupted
-        for name, value in record.task_settings.items():
-            if name not in ("regularity", "discovery", "seed"):
-                found[f"task.{name}"] = value
+        found |= {f"task.{name}": value for name, value in shared_task_settings(record).items()}
     return found
 
 
 def _titles(shared: Mapping[str, Mapping[str, Any]], on_map: Mapping[str, bool]) -> dict[str, str]:
-    titles = {}
+    groups: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     for name, settings in shared.items():
-        title = f"{settings['data']}, {settings['model']}"
-        twins = [
-            other
-            for key, other in shared.items()
-            if key != name
-            and on_map[key] == on_map[name]
-            and (other["data"], other["model"]) == (settings["data"], settings["model"])
-        ]
-        differing = _differing([settings, *twins]) if twins else []
-        if differing:
-            told = settings_text({key.removeprefix("recipe."): settings.get(key) for key in differing})
-            title += f" ({told})"
-        titles[name] = title
-    return titles
+        groups[on_map[name], settings["data"], settings["model"]][name] = settings
+    return {
+        name: f"{data}, {model} ({told})" if told else f"{data}, {model}"
+        for (_, data, model), group in groups.items()
+        for name, told in _differences(group).items()
+    }
 
 
 def _sweep(title: str, slug: str, records: Sequence[Record]) -> Sweep:
@@ -166,8 +171,7 @@ def _sweep(title: str, slug: str, records: Sequence[Record]) -> Sweep:
 def _place(record: Record) -> tuple[Any, ...]:
     if record.on_map:
         return record.regularity, record.discovery, record.seed, record.unlearning_seed
-    settings = {name: value for name, value in record.task_settings.items() if name != "seed"}
-    return record.task, json.dumps(settings, sort_keys=True), record.seed, record.unlearning_seed
+    return record.task, json.dumps(task_settings(record), sort_keys=True), record.seed, record.unlearning_seed
 
 
 def _settings_key(record: Record) -> str:
@@ -178,11 +182,7 @@ def _settings_key(record: Record) -> str:
 def _labels(method: str, variants: Sequence[str]) -> dict[str, str]:
     """Name each variant by what differs; by number where that is long."""
     parsed = {variant: {**json.loads(variant)[0], **json.loads(variant)[1]} for variant in variants}
-    differing = _differing(list(parsed.values()))
-    labels = {
-        variant: f"{method} {settings_text({name: settings.get(name) for name in differing})}"
-        for variant, settings in parsed.items()
-    }
+    labels = {variant: f"{method} {told}" for variant, told in _differences(parsed).items()}
     if max(map(len, labels.values())) > _LONGEST_LABEL:
         labels = {variant: f"{method} #{number}" for number, variant in enumerate(variants, 1)}
     return labels
@@ -192,7 +192,13 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-def _differing(several: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the settings that are not the same in all."""
-    names = sorted({name for settings in several for name in settings})
-    return [name for name in names if len({_value(settings.get(name)) for settings in several}) > 1]
+def _differences(several: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return each one's values of the settings that are not the same in all, as text."""
+    names = sorted({name for settings in several.values() for name in settings})
+    differing = [
+        name for name in names if len({_value(settings.get(name)) for settings in several.values()}) > 1
+    ]
+    return {
+        key: settings_text({name.removeprefix("recipe."): settings.get(name) for name in differing})
+        for key, settings in several.items()
+    }

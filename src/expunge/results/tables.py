@@ -12,14 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from expunge.results.comparisons import check_against, compare, further_measures, seed_spreads
-from expunge.results.frame import measurements
-from expunge.results.summary import GAP, SHOWN, Summary, shown_measures, summarise, summarise_forgetting
+from expunge.results.comparisons import compare_each, further_measures, seed_spreads
+from expunge.results.summary import GAP, SHOWN, Summary, shown_measures, summarise_forgetting
 from expunge.results.sweeps import sort_into_sweeps
 from expunge.results.wording import counted, is_known, percent, printable
 from expunge.store.atomic import write_output
 from expunge.store.record import Record
-from expunge.store.spreadsheet import as_text
+from expunge.store.spreadsheet import as_text, csv_text
 
 CSV_FIELDS = (
     "method", "regularity", "discovery", "seed", "healed", "healed_known", "healed_unknown", "utility", "uxh", "asr",
@@ -162,10 +161,8 @@ def write_tables(records: Iterable[Record], folder: Path, against: str | None = 
         InvalidInput: nothing can be compared with ``against``.
     """
     sweeps = sort_into_sweeps(records)
-    compared = [compare(sweep.table, against) for sweep in sweeps]
-    check_against(compared, against, [record.method for sweep in sweeps for record in sweep.records])
     written = []
-    for sweep, pairs in zip(sweeps, compared, strict=True):
+    for sweep, pairs in zip(sweeps, compare_each(sweeps, against), strict=True):
         frames = {
             "measurements": sweep.table,
             "paired": pairs,
@@ -173,15 +170,15 @@ def write_tables(records: Iterable[Record], folder: Path, against: str | None = 
             "references": further_measures(sweep.table),
         }
         texts = {}
-        if sweep.corruption:
-            summary = summarise(measurements(sweep.corruption, sweep.title))
+        if sweep.on_map:
+            summary = sweep.summary
             texts["map"] = map_tabular(summary, sweep.title)
             order = list(summary.methods.index)
             cells = summary.cells.drop(columns=["best", "rank", "ranked"]).reset_index()
             frames["cells"] = cells.sort_values(
                 "method", key=lambda names, order=order: names.map(order.index), kind="stable"
             )
-        if sweep.forgetting:
+        else:
             found = summarise_forgetting(sweep.table)
             texts["forgetting"] = forgetting_tabular(found, sweep.title)
             frames["forgetting"] = pd.DataFrame(_forgetting_rows(found))
@@ -233,15 +230,11 @@ def write_csv(records: Iterable[Record], path: str | Path) -> None:
     rows = list(records)
     flat = [record.flat_metrics() for record in rows]
     measured = sorted({name for found in flat for name in found} - set(CSV_FIELDS))
-    table = pd.DataFrame(
-        [
-            [*(getattr(record, name) for name in CSV_FIELDS), *(found.get(name) for name in measured)]
-            for record, found in zip(rows, flat, strict=True)
-        ],
-        columns=[*CSV_FIELDS, *measured],
-        dtype=object,
-    )
-    text = table.map(lambda cell: as_text(_csv_cell(cell))).to_csv(index=False, lineterminator="\n")
+    lines = [
+        [*(getattr(record, name) for name in CSV_FIELDS), *(found.get(name) for name in measured)]
+        for record, found in zip(rows, flat, strict=True)
+    ]
+    text = csv_text([[*CSV_FIELDS, *measured], *(map(_csv_cell, line) for line in lines)])
     write_output(path, text.encode("utf-8"), "results")
 
 

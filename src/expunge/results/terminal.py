@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from expunge.results.columns import FURTHER_MEANING, SPREAD_MEANING, SPREADS, further_columns
 from expunge.results.comparisons import further_measures, seed_spreads
-from expunge.results.frame import measurements
+from expunge.results.page_tables import FURTHER_MEANING, SPREAD_MEANING, SPREADS, further_columns
 from expunge.results.summary import (
     HIDDEN_MEANING,
     RECALIBRATED,
@@ -22,11 +22,18 @@ from expunge.results.summary import (
     SHOWN,
     Summary,
     shown_measures,
-    summarise,
     summarise_forgetting,
 )
-from expunge.results.wording import MISSING, counted, is_known, number, percent, printable, with_interval
-from expunge.store.record import Record
+from expunge.results.wording import (
+    MISSING,
+    count,
+    counted,
+    is_known,
+    number,
+    percent,
+    printable,
+    with_interval,
+)
 
 BEST, PARTLY = "•", "!"
 """Marks behind the best value, and behind one with failed seeds."""
@@ -34,23 +41,11 @@ _LONGEST_NAME = 32
 """Characters of a method's name that are kept on one line."""
 
 
-def map_table(records: Iterable[Record]) -> MapTable:
-    """Return Utility x Healed in percent, a row per method, grouped by regularity, then discovery rate.
-
-    Raises:
-        InvalidInput: no records, or of several data sets, models or settings (see ``summarise``).
-    """
-    return MapTable(summarise(measurements(records)))
-
-
 @dataclass(frozen=True)
 class MapTable:
     """The map for a terminal: one table if that fits, else one below the other for each regularity.
 
     A regularity with more rates than fit is cut further. The mean over the whole map stands in the last table.
-
-    Args:
-        summary: what is shown.
     """
 
     summary: Summary
@@ -86,8 +81,7 @@ class MapTable:
         summary = self.summary
         table = plain_table("Utility x Healed, %", _map_caption(summary))
         labels = summary.discovery_labels
-        lines: list[list[Text]] = [[] for _ in summary.method]
-        headings = []
+        headings, columns = [], []
         for regularity, rates in groups:
             # Rich has no column that spans others, so the rates of one regularity share one, aligned by hand.
             heading, cells = "", [Text() for _ in summary.method]
@@ -96,28 +90,21 @@ class MapTable:
                 width = max(len(labels[rate]) + 1, *(text.cell_len for text in texts))
                 gap = " " if heading else ""
                 heading += gap + f"{labels[rate]:>{width - 1}} "
-                cells = [
-                    before + gap + _right(text, width) for before, text in zip(cells, texts, strict=True)
-                ]
+                for text in texts:
+                    text.align("right", width)
+                cells = [before + gap + text for before, text in zip(cells, texts, strict=True)]
             label = summary.regularity_labels[regularity]
             headings.append(Text(f"{label:^{len(heading)}}\n{heading}"))
-            for line, cell in zip(lines, cells, strict=True):
-                line.append(cell)
+            columns.append(cells)
         if mean:
             headings.append(Text("mean of\nthe map" if stacked else "\n mean"))
-            for line, method in zip(lines, summary.method, strict=True):
-                line.append(_mean(summary, method))
-        _add_methods(table, summary, headings, lines)
+            columns.append([_mean(summary, method) for method in summary.method])
+        _add_methods(table, summary, headings, list(zip(*columns, strict=True)))
         return table
 
 
-def cost_table(records: Iterable[Record]) -> Table:
-    """Return quality beside cost, a row per method: means over its cells, and the largest memory.
-
-    Raises:
-        InvalidInput: no records, or of several data sets, models or settings (see ``summarise``).
-    """
-    summary = summarise(measurements(records))
+def cost_table(summary: Summary) -> Table:
+    """Return quality beside cost, a row per method: means over its cells, and the largest memory."""
     again = summary.recalibrated
     caption = _sentences(
         _about(summary),
@@ -136,7 +123,7 @@ def cost_table(records: Iterable[Record]) -> Table:
         [
             *(percent(row.get(name, math.nan)) for name in shares),
             number(row["seconds"], ".1f"),
-            _thousands(row["sample_gradients"]),
+            count(row["sample_gradients"]),
             number(row["peak_memory"], ".0f", 1e-6),
         ]
         for row in summary.method.values()
@@ -152,14 +139,14 @@ def cost_table(records: Iterable[Record]) -> Table:
     return table
 
 
-def forgetting_tables(records: Iterable[Record]) -> list[Table]:
+def forgetting_tables(measured: pd.DataFrame) -> list[Table]:
     """Return one table for each forgetting task: methods by rising average gap, all values in percent.
 
     Raises:
-        InvalidInput: no record of a forgetting task.
+        InvalidInput: no run of a forgetting task.
     """
     tables = []
-    for task, found in summarise_forgetting(measurements(records)).items():
+    for task, found in summarise_forgetting(measured).items():
         table = Table(
             title=Text(f"Forget {printable(task)}, %", style="table.title"),
             title_justify="left",
@@ -185,10 +172,10 @@ def forgetting_tables(records: Iterable[Record]) -> list[Table]:
     return tables
 
 
-def spread_tables(records: Sequence[Record]) -> list[Table]:
+def spread_tables(measured: pd.DataFrame) -> list[Table]:
     """Return a table for the map and one for each forgetting task; none unless unlearning seeds vary."""
     tables = []
-    for (task, measure), found in seed_spreads(measurements(records)).groupby(["task", "measure"]):
+    for (task, measure), found in seed_spreads(measured).groupby(["task", "measure"]):
         place = f", forget {printable(task)}" if task else ""
         table = plain_table(f"Spread over the seeds: {measure}{place}, %", SPREAD_MEANING)
         table.title_justify = "left"
@@ -204,12 +191,12 @@ def spread_tables(records: Sequence[Record]) -> list[Table]:
     return tables
 
 
-def further_table(records: Iterable[Record]) -> Table | None:
+def further_table(measured: pd.DataFrame) -> Table | None:
     """Return the measures that no other table shows, beside the retrained model's; None where there are none.
 
     Parts of the recalibrated figures are left to the page and the files: the table of costs shows what they come to.
     """
-    found = further_measures(measurements(records))
+    found = further_measures(measured)
     found = found[~found["measure"].str.endswith(RECALIBRATED_ENDING)]
     if not len(found):
         return None
@@ -323,17 +310,3 @@ def _about(summary: Summary) -> str:
 
 def _sentences(*parts: str) -> str:
     return " ".join(part for part in parts if part)
-
-
-def _right(text: Text, width: int) -> Text:
-    padded = text.copy()
-    padded.pad_left(width - text.cell_len)
-    return padded
-
-
-def _thousands(value: float) -> str:
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        # From here on three digits round up to the next unit.
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}"
-    return number(value, ".0f")

@@ -76,24 +76,14 @@ class Decisions:
         Raises:
             StoreError: it cannot be written.
         """
-        named = any(suspect.name for suspect in self._suspects)
-        rows: list[list[object]] = [
-            ["index", *(["name"] if named else []), "is_label_issue", "given_label", "true_label"]
-        ]
+        named = ["name"] if any(suspect.name for suspect in self._suspects) else []
+        rows: list[Sequence[object]] = [["index", *named, "is_label_issue", "given_label", "true_label"]]
         for suspect in self._suspects:
-            decision = self.taken.get(suspect.index)
-            if decision is None:
-                continue
-            true = "" if decision.label is None else self._classes[decision.label]
-            rows.append(
-                [
-                    suspect.index,
-                    *([suspect.name] if named else []),
-                    decision.verdict == "bad",
-                    self._classes[suspect.given],
-                    true,
-                ]
-            )
+            if (decision := self.taken.get(suspect.index)) is not None:
+                name = [suspect.name] if named else []
+                true = "" if decision.label is None else self._classes[decision.label]
+                bad = decision.verdict == "bad"
+                rows.append([suspect.index, *name, bad, self._classes[suspect.given], true])
         write_output(self.path, csv_text(rows).encode("utf-8"), remedy="name another file with --out")
 
     def _read(self) -> dict[int, Decision]:
@@ -112,9 +102,9 @@ class Decisions:
                     found[index] = Decision("bad" if bad else "good", numbers[true] if true else None)
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error}; check its permissions") from error
+        except DataError:
+            raise
         except (KeyError, ValueError, TypeError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(
                 f"{self.path} is no list of decisions ({type(error).__name__}: {error}); move it away, or name another "
                 "file with --out"

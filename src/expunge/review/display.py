@@ -11,7 +11,6 @@ from torch import Tensor
 
 from expunge.inputs.training_data import TrainingData
 from expunge.optional import load_extra
-from expunge.results.png import png
 
 _NUMBERS = 64
 """Numbers of a row that are shown."""
@@ -37,15 +36,15 @@ class Display:
         shape = self.data.shape
         return not self.data.sequences and len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) > 1
 
-    def picture(self, row: int) -> bytes:
-        """Return the row as a PNG file, without the normalisation it is read with."""
+    def picture(self, row: int) -> Tensor:
+        """Return the row as uint8 (C, H, W), without the normalisation it is read with."""
         x = self._input(row)
         if self.data.mean:
             mean, std = torch.tensor(self.data.mean), torch.tensor(self.data.std)
             x = x * std[:, None, None] + mean[:, None, None]
         elif float(x.min()) < 0 or float(x.max()) > 1:
             x = (x - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
-        return png((x.clamp(0, 1) * 255).round().to(torch.uint8))
+        return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
     def text(self, row: int) -> str:
         """Return the row as text: token ids decoded if a tokenizer is named, else its numbers."""

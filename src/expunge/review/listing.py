@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -107,6 +108,8 @@ def read_suspects(path: Path, data: TrainingData) -> list[Suspect]:
                 int(line["index"]), from_text(line.get("name") or ""), given, numbers.get(suggested),
                 float(line["score"]), line["detector"], tuple(map(int, (line.get("nearest") or "").split())),
             )  # fmt: skip
+            if not math.isfinite(suspect.score):  # no JSON holds it, and the page reads JSON
+                raise ValueError(f"the score is {suspect.score}")
             stored = int(data.examples.labels[suspect.index])
         except (KeyError, ValueError, IndexError, TypeError) as error:
             raise DataError(
