@@ -141,8 +141,8 @@ def unlearn(
     )
     if chosen is None:
         situation = situation_of(
-            model, split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe,
-            codes=codes, start=start, pretrained=base is not None,
+            model, split, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes, start=start,
+            pretrained=base is not None,
         )  # fmt: skip
         following = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
 
@@ -199,7 +199,6 @@ def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Met
 def situation_of(
     model: nn.Module,
     split: Split,
-    x: torch.Tensor,
     *,
     purpose: Purpose,
     discovery: float | None,
@@ -208,19 +207,8 @@ def situation_of(
     start: Mapping[str, torch.Tensor] | None,
     pretrained: bool,
 ) -> Situation:
-    """Return what is known of a case, for the choice of a method.
-
-    Args:
-        model: that was trained.
-        split: training data and forget set.
-        x: (B, ...), inputs of the model.
-        purpose: "heal" or "forget".
-        discovery: share of the bad examples that is listed, if it is known.
-        recipe: of the first training, if it is known.
-        codes: mnemonic codes the model was trained with.
-        start: weights that the model may go back to, if there are any.
-        pretrained: whether that training began from pretrained weights.
-    """
+    """Return what is known of a case, for the choice of a method; what is given is described at :func:`unlearn`."""
+    x = next(split.train.batches(1)).x
     situation = Situation(
         purpose=purpose,
         discovery=discovery,

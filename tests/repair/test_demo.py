@@ -15,8 +15,7 @@ import typer
 from expunge.cli import app
 from expunge.data.digits import load_digits
 from expunge.errors import InvalidInput
-from expunge.repair.demo import TARGET, DemoJob, damage, run_demo, stamp
-from expunge.repair.demo_page import demo_page
+from expunge.repair.demo import TARGET, DemoJob, damage, demo_page, run_demo, stamp
 from expunge.results.png import png
 
 

@@ -21,11 +21,11 @@ from expunge.inputs.sources import load_training_data
 from expunge.models.mlp import MLP
 from expunge.repair import price as room
 from expunge.repair.clean import Cleaned, NamedRows, clean
+from expunge.repair.clean_page import thumbnails
 from expunge.repair.in_words import fall_explained, one_sentence
 from expunge.repair.job import Job
 from expunge.repair.prepare import Prepared, prepare
 from expunge.repair.price import Price, price
-from expunge.repair.thumbnails import thumbnails
 from expunge.training.recipe import Recipe
 
 

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from expunge.cli.progress import with_progress
-from expunge.cli.screen import Screen
+from expunge.cli.screen import Screen, with_progress
 
 
 def demo_command(
@@ -27,8 +26,7 @@ def demo_command(
     """
     console = Screen()
 
-    from expunge.repair.demo import DemoJob, run_demo
-    from expunge.repair.demo_page import demo_page
+    from expunge.repair.demo import DemoJob, demo_page, run_demo
     from expunge.store.atomic import write_atomically
 
     job = DemoJob(folder=out.expanduser(), seed=seed)

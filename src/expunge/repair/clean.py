@@ -8,14 +8,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from expunge.api import unlearn
 from expunge.evaluation.before_after import Damage, Measured, damages, measure
 from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.facts import Finding
 from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights, state_to_write
 from expunge.inputs.provenance import Provenance, file_hash, provenance
-from expunge.methods.base import Needs, Unlearned
+from expunge.methods.base import Request, Unlearned
 from expunge.repair.job import Report
 from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
@@ -110,7 +109,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         reference = copy.deepcopy(original)
         load_weights(reference, read_checkpoint(job.reference))
         compared = measured(reference)
-    result = _unlearn(prepared, report)
+    result = unlearn(prepared, report)
     report(_UNLEARNED, "measuring")
     out = folder / checkpoint_name(job)
     write_checkpoint(prepared.checkpoint, state_to_write(result.model, prepared.checkpoint), out)
@@ -160,28 +159,20 @@ def _known(prepared: Prepared) -> list[Finding]:
     return []
 
 
-def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
-    job, method = prepared.job, prepared.method
-    doing = f"unlearning: {method.name}"
+def unlearn(prepared: Prepared, report: Report) -> Unlearned:
+    """Return what the method makes of the model; its cost includes the search for a learning rate."""
+    job, method, first = prepared.job, prepared.method, prepared.first
 
     def step(share: float) -> None:
-        report((1 - share) * _BEFORE + share * _UNLEARNED, doing)
+        report((1 - share) * _BEFORE + share * _UNLEARNED, f"unlearning: {method.name}")
 
     step(0.0)
+    request = Request(
+        prepared.split, seed=job.seed, numerics=prepared.numerics, recipe=first.recipe, codes=prepared.codes,
+        start=first.start, progress=step,
+    )  # fmt: skip
     with enough_memory(f"unlearning with {method.name}", smaller(method)):
-        result = unlearn(
-            prepared.model,
-            prepared.split.train,
-            forget=prepared.forget.positions,
-            method=method,
-            seed=job.seed,
-            device=prepared.numerics.device,
-            recipe=None if job.recipe is None and Needs.RECIPE in method.needs else prepared.first.recipe,
-            base=prepared.first.start,
-            unseen=prepared.split.unseen,
-            codes=prepared.codes,
-            progress=step,
-        )
+        result = method(prepared.model, request)
     result.cost.count(prepared.tried.sample_gradients)
     result.cost.seconds += prepared.tried.seconds
     return result

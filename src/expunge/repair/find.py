@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import chance
 from expunge.recording.recording import RECORDED, read_recording
+from expunge.repair.job import check_start
 from expunge.repair.loaded import build_loaded
 from expunge.seeding import generator
 from expunge.store.weights import WeightStore
@@ -98,8 +99,7 @@ class FindJob:
             raise InvalidInput(
                 "give --folds or --recorded, not both: either trains models or reads what was recorded"
             )
-        if self.base is not None and self.earlier is not None:
-            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
+        check_start(self.base, self.earlier)
         if self.source == "relearn" and self.checkpoint is None:
             raise InvalidInput(
                 "relearning begins from the trained model: give it with --checkpoint; without one, --folds 5 trains "
@@ -207,28 +207,23 @@ def search(ready: FindReady, progress: Progress) -> FoundRows:
     began = time.perf_counter()
     job, data, model = ready.job, ready.data, ready.model
     labels, n_classes = data.examples.labels.cpu(), len(data.classes)
-    seen: Tensor | None = None
-    if job.poison:
-        seen = features(model, data.examples, ready.numerics)
-    others = _poison(job, seen, data)
+    seen = features(model, data.examples, ready.numerics) if job.poison else None
+    others = [] if seen is None else list(_poison(job, seen, data))
+    evidence: dict[str, Any] = {}
     if job.source == "relearn":
         assert ready.first is not None
         beliefs = relearned(
             model, data.examples, ready.numerics, known=ready.known, recipe=ready.first.recipe,
             start=ready.first.start, seed=job.seed, progress=progress,
         )  # fmt: skip
-        model = beliefs.model
-        found = suspects(labels, n_classes, beliefs=beliefs, known=ready.known, others=others)
+        model, evidence = beliefs.model, {"beliefs": beliefs}
     elif job.source == "folds":
-        found = _of_folds(ready, others, progress)
+        evidence = _of_folds(ready, progress)
     elif job.source == "recorded":
         assert job.recorded is not None
-        p = read_recording(job.recorded, labels, n_classes)["probabilities"]
-        found = suspects(
-            labels, n_classes, probabilities=p, known=ready.known, others=others, notes=[RECORDED]
-        )
-    else:
-        found = suspects(labels, n_classes, known=ready.known, others=others)
+        recorded = read_recording(job.recorded, labels, n_classes)["probabilities"]
+        evidence = {"probabilities": recorded, "notes": [RECORDED]}
+    found = suspects(labels, n_classes, known=ready.known, others=others, **evidence)
     rows = Rows(
         labels, data.classes, data.names, None if ready.truth is None else ready.truth.labels,
         _neighbours(found, model if job.checkpoint else None, seen, ready),
@@ -247,7 +242,8 @@ def _check_learned(model: nn.Module, data: TrainingData, numerics: Numerics) -> 
         )
 
 
-def _of_folds(ready: FindReady, others: list[Detection], progress: Progress) -> Suspects:
+def _of_folds(ready: FindReady, progress: Progress) -> dict[str, Any]:
+    """Return probabilities of models that did not see the row, which rows have some, and what is doubtful."""
     job, data = ready.job, ready.data
     labels, folds = data.examples.labels.cpu(), job.folds or 0
     recipe = short_training(
@@ -270,24 +266,16 @@ def _of_folds(ready: FindReady, others: list[Detection], progress: Progress) -> 
         notes.append(
             f"classes of fewer than {folds} examples were not searched: {first_few(small, 8)}; choose fewer --folds"
         )
-    return suspects(
-        labels,
-        len(data.classes),
-        probabilities=p,
-        searched=among,
-        known=ready.known,
-        others=others,
-        notes=notes,
-    )
+    return {"probabilities": p, "searched": among, "notes": notes}
 
 
-def _poison(job: FindJob, seen: Tensor | None, data: TrainingData) -> list[Detection]:
+def _poison(job: FindJob, seen: Tensor, data: TrainingData) -> Iterator[Detection]:
     labels, n_classes = data.examples.labels, len(data.classes)
-    known: dict[str, Callable[[Tensor], Detection]] = {
-        "activation": lambda seen: activation_clustering(seen, labels, n_classes, seed=job.seed),
-        "spectral": lambda seen: spectral_signatures(seen, labels, n_classes, share=job.poison_share),
-    }
-    return [] if seen is None else [known[name](seen) for name in job.poison]
+    for name in job.poison:
+        if name == "activation":
+            yield activation_clustering(seen, labels, n_classes, seed=job.seed)
+        else:
+            yield spectral_signatures(seen, labels, n_classes, share=job.poison_share)
 
 
 def _neighbours(
@@ -302,9 +290,3 @@ def _neighbours(
         if seen is None:
             return None
     return nearest(seen.cpu(), found.worst_first, ~found.together.flagged)
-
-
-def settings_of(job: FindJob) -> dict[str, Any]:
-    """Return what was asked for, for the file beside the list: a value that JSON has for each field."""
-    said = {name: value for name, value in vars(job).items() if name not in ("options", "recipe", "kept")}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in said.items()}

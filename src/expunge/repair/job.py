@@ -86,10 +86,15 @@ class Job:
                 raise UnknownName(f"no method has a setting {unknown!r:.100}{near_miss(unknown, known)}")
         if self.measure_batch < 1:
             raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
-        if self.base is not None and self.earlier is not None:
-            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
+        check_start(self.base, self.earlier)
         if self.purpose == "forget" and self.truth is not None:
             raise InvalidInput("true labels are for bad rows: leave them out, or the purpose 'forget'")
+
+
+def check_start(base: Path | None, earlier: Path | None) -> None:
+    """Raise :class:`InvalidInput` where both are given."""
+    if base is not None and earlier is not None:
+        raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
 
 
 def read_settings(option: str, texts: Sequence[str]) -> dict[str, Any]:
