@@ -59,7 +59,7 @@ def clean(
         prepared = prepare(job)
         cleaned = repair(prepared, aside, lambda share, doing: None)
         write_files(prepared, cleaned, aside)
-    read, found = prepared.data, cleaned.found
+    read = prepared.data
 
     def names(labels: Tensor) -> list[str | None]:  # none for a model that gave NaN
         return [read.classes[label] if label >= 0 else None for label in labels.tolist()]
@@ -67,7 +67,7 @@ def clean(
     table = frame_of_rows(
         ({"name": list(read.names)} if read.names else {}) | {"given_label": names(read.examples.labels)},
         prepared.forget.positions,
-        None if found is None else (found.positions, found.scores),
+        cleaned.found,
         names(cleaned.before.predictions),
         names(cleaned.after.predictions),
     )

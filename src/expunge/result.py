@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from expunge.choice import Purpose
 from expunge.data.examples import Examples
 from expunge.methods.base import Unlearned
+from expunge.methods.request import Found
 from expunge.training.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ class Result(Unlearned):
         """
         from expunge.training.loop import predict
 
-        found = self.found
         before, after = (
             predict(self.numerics.place(model), self.train, self.numerics).argmax(1).cpu().numpy()
             for model in (self.original, self.model)
@@ -78,7 +78,7 @@ class Result(Unlearned):
         return frame_of_rows(
             {"given_label": self.train.labels.cpu().numpy()},
             self.forget,
-            None if found is None else (found.positions, found.scores[found.positions]),
+            self.found,
             before,
             after,
         )
@@ -103,14 +103,14 @@ class Result(Unlearned):
 
 
 def frame_of_rows(
-    first: Mapping[str, Any], listed: Tensor, found: tuple[Tensor, Tensor] | None, before: Any, after: Any
+    first: Mapping[str, Any], listed: Tensor, found: Found | None, before: Any, after: Any
 ) -> pd.DataFrame:
     """Return a line for each training row, in its order: see :meth:`Result.rows`.
 
     Args:
         first: the columns that go before the others.
         listed: int64 (F,), positions of the listed rows.
-        found: positions of the rows that the method named, and the score of each; ``None`` for a method without.
+        found: rows that the method named; ``None`` for a method without.
         before: class of each row before.
         after: and after.
     """
@@ -119,9 +119,9 @@ def frame_of_rows(
     table = pd.DataFrame({**first, "listed": False, "flagged": False, "score": float("nan")})
     table.loc[listed.cpu().numpy(), "listed"] = True
     if found is not None:
-        rows = found[0].cpu().numpy()
+        rows = found.positions.cpu().numpy()
         table.loc[rows, "flagged"] = True
-        table.loc[rows, "score"] = found[1].cpu().double().numpy()
+        table.loc[rows, "score"] = found.scores.cpu().double().numpy()[rows]
     return table.assign(before=before, after=after)
 
 

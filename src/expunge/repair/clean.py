@@ -15,28 +15,13 @@ from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights, state_to_write
 from expunge.inputs.provenance import Provenance, file_hash, provenance
 from expunge.methods.base import Request, Unlearned
+from expunge.methods.request import Found
 from expunge.repair.job import Report
 from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
-from expunge.repair.pretrained import checkpoint_name
 from expunge.training.cost import Meter
 
 _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
-
-
-@dataclass(frozen=True)
-class NamedRows:
-    """Rows outside the list that a method named as bad.
-
-    Args:
-        positions: int64 (K,) in the training data, the highest score first.
-        scores: float64 (K,), in the method's unit.
-        expected_good: estimate of the share of them that is good, in [0, 1], by the method from its own scores.
-    """
-
-    positions: Tensor
-    scores: Tensor
-    expected_good: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,8 @@ class Cleaned:
         reference: the model to compare with, if there is one.
         audit: whether it worked, and the numbers that this rests on.
         damages: every class that stays, the largest loss first.
-        found: rows outside the list that the method named; ``None`` for a method that names none.
+        found: rows outside the list that the method named, the highest score first; ``None`` for a method that names
+            none.
         disagreeing: int64 (K,), rows outside the list that were given their given label and no longer are.
         cost: of the unlearning.
         cost_share: its sample gradients over those of a retraining on the rows that stay; ``None`` where the
@@ -66,7 +52,7 @@ class Cleaned:
     reference: Measured | None
     audit: Audit
     damages: list[Damage]
-    found: NamedRows | None
+    found: Found | None
     disagreeing: Tensor
     cost: Meter
     cost_share: float | None
@@ -111,7 +97,7 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         compared = measured(reference)
     result = unlearn(prepared, report)
     report(_UNLEARNED, "measuring")
-    out = folder / checkpoint_name(job)
+    out = folder / job.written
     write_checkpoint(prepared.checkpoint, state_to_write(result.model, prepared.checkpoint), out)
     # What is measured is the file: in the stored precision, read as its user will read it.
     cleaned = copy.deepcopy(original)
@@ -178,7 +164,8 @@ def unlearn(prepared: Prepared, report: Report) -> Unlearned:
     return result
 
 
-def _found(result: Unlearned, prepared: Prepared) -> NamedRows | None:
+def _found(result: Unlearned, prepared: Prepared) -> Found | None:
+    """Return what the method found outside the list, the highest score first."""
     if result.found is None:
         return None
     positions, scores = result.found.positions.cpu(), result.found.scores.cpu().double()
@@ -186,7 +173,7 @@ def _found(result: Unlearned, prepared: Prepared) -> NamedRows | None:
     positions = positions[positions < len(prepared.data)]
     positions = positions[~prepared.on.forget[positions]]
     order = scores[positions].argsort(descending=True, stable=True)
-    return NamedRows(positions[order], scores[positions][order], result.found.false_discovery)
+    return Found(positions[order], scores, result.found.false_discovery)
 
 
 def _disagreeing(before: Measured, after: Measured, prepared: Prepared) -> Tensor:

@@ -18,7 +18,6 @@ from expunge.repair.clean import Cleaned
 from expunge.repair.clean_page import clean_page
 from expunge.repair.in_words import one_sentence
 from expunge.repair.prepare import Prepared
-from expunge.repair.pretrained import pretrained_files
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
@@ -58,16 +57,39 @@ def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]
         f"{len(prepared.forget.positions)} of {len(prepared.data)} training rows were taken out of this model with "
         f"method {prepared.method.name!r}; verdict: {cleaned.audit.verdict.grade}."
     )
-    for name, raw in {**pretrained_files(prepared.job, done), **files}.items():
+    for name, raw in {**pretrained_files(prepared.job.pretrained, done), **files}.items():
         write_output(folder / name, raw, remedy="check the folder's free space")
     return list(content)
+
+
+def pretrained_files(folder: Path | None, repaired: str) -> dict[str, bytes]:
+    """Return what ``from_pretrained`` needs beside the weights, name -> content; the model card says ``repaired``.
+
+    Raises:
+        OSError: a file of the folder cannot be read.
+    """
+    if folder is None:
+        return {}
+    found = {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.suffix in (".json", ".txt", ".model")
+        and not path.name.endswith(".index.json")
+    }
+    card = folder / "README.md"
+    before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    note = (
+        f"## Repaired\n\n{repaired} By expunge {expunge.__version__}; report.html holds what was measured.\n"
+    )
+    return {**found, "README.md": f"{before.rstrip()}\n\n{note}".lstrip().encode()}
 
 
 def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: Tensor | None = None) -> str:
     """Return a csv table of the rows at ``positions``, in their order.
 
-    Columns: ``index``, ``name`` where rows have names, ``score`` where there are ``scores``, ``given_label``
-    ``predicted_label`` (by the repaired model).
+    Columns: ``index``, ``name`` where rows have names, ``score`` where there are ``scores`` of all rows,
+    ``given_label``, ``predicted_label`` (by the repaired model).
     """
     data, rows = prepared.data, positions.tolist()
     given = data.examples.labels.cpu()[positions].tolist()
@@ -76,7 +98,7 @@ def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: T
     if data.names:
         columns["name"] = [data.names[row] for row in rows]
     if scores is not None:
-        columns["score"] = [f"{score:.6g}" for score in scores.tolist()]
+        columns["score"] = [f"{score:.6g}" for score in scores[positions].tolist()]
     columns["given_label"] = [data.classes[label] for label in given]
     columns["predicted_label"] = [data.classes[label] if label >= 0 else "" for label in predicted]
     return csv_text([list(columns), *map(list, zip(*columns.values(), strict=True))])
@@ -89,7 +111,7 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
     """
     job, cost = prepared.job, cleaned.cost
     found, verdict = cleaned.found, cleaned.audit.verdict
-    named = None if found is None else {"rows": len(found.positions), "expected_good": found.expected_good}
+    named = None if found is None else {"rows": len(found.positions), "expected_good": found.false_discovery}
     return {
         "expunge": expunge.__version__,
         "verdict": verdict.grade,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from expunge.data.digits import load_digits
 from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.detection.suspect_files import write_suspects
-from expunge.errors import InvalidInput
 from expunge.inputs.architecture import FreshNetwork
 from expunge.inputs.checkpoint import read_checkpoint
 from expunge.inputs.sources import load_training_data
@@ -50,23 +50,6 @@ _SHOWN = 12
 """Pictures in a row of the page."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoJob:
-    """What is to be shown.
-
-    Args:
-        folder: of all files; it must be new or empty.
-        wrong: training images that get a wrong label, drawn at random.
-        poisoned: training images that get the trigger and the label 0.
-        seed: of everything random.
-    """
-
-    folder: Path
-    wrong: int = 60
-    poisoned: int = 60
-    seed: int = 0
-
-
 @dataclass(frozen=True)
 class Damaged:
     """Training data that somebody damaged, with the truth about it.
@@ -98,15 +81,8 @@ class Damaged:
         return stamp(self.held_out[self.held_out_labels != TARGET])
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says, int64.
-
-    Args:
-        train: (N,) of the training images.
-        held_out: (K,) of the held-out ones.
-        triggered: (T,) of :attr:`Damaged.triggered`.
-    """
+class Predictions(NamedTuple):
+    """The classes a model gives, int64: of training images, held-out images and :attr:`Damaged.triggered`."""
 
     train: Tensor
     held_out: Tensor
@@ -118,7 +94,6 @@ class Demo:
     """What was done.
 
     Args:
-        job: what was asked for.
         damaged: data and truth.
         before: of the damaged model.
         after: of the cleaned one.
@@ -128,7 +103,6 @@ class Demo:
         commands: how to do the same on the command line: name -> line.
     """
 
-    job: DemoJob
     damaged: Damaged
     before: Predictions
     after: Predictions
@@ -138,14 +112,14 @@ class Demo:
     commands: dict[str, str]
 
 
-def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
-    """Damage digits, train on them, find, clean and audit; every file goes to ``job.folder``.
+def run_demo(folder: Path, seed: int = 0, report: Report = lambda share, doing: None) -> Demo:
+    """Damage digits, train on them, find, clean and audit; every file goes to ``folder``, new or empty.
 
     Raises:
-        InvalidInput: the folder is not empty, or more images are to be damaged than there are.
+        InvalidInput: the folder is not empty.
         StoreError: a file cannot be written.
     """
-    folder, seconds = job.folder.expanduser(), dict[str, float]()
+    seconds = dict[str, float]()
 
     @contextmanager
     def part(name: str, doing: str) -> Iterator[Progress]:
@@ -160,21 +134,21 @@ def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
         seconds[name] = time.perf_counter() - begun
 
     with output_folder(folder) as aside:
-        damaged = damage(load_digits(), job)
+        damaged = damage(load_digits(), seed)
         _write(damaged, aside)
     net, listed, data = folder / "net.pt", folder / "suspects.csv", str(folder / "digits.npz")
     with part("train", "training on the damaged digits") as step:
-        torch.save(_train(job, load_training_data(data), step).state_dict(), net)
+        torch.save(_train(seed, load_training_data(data), step).state_dict(), net)
     with part("find", "looking for bad examples") as step:
         ready = ready_to_find(
-            FindJob(data=data, arch=ARCH, checkpoint=net, poison=("activation",), seed=job.seed)
+            FindJob(data=data, arch=ARCH, checkpoint=net, poison=("activation",), seed=seed)
         )
         found = search(ready, step)
         write_suspects(listed, found.suspects, found.rows)
     with part("clean", "unlearning them") as step, output_folder(folder / "cleaned") as aside:
         prepared = prepare(
             Job(
-                checkpoint=net, arch=ARCH, data=data, forget=str(listed), seed=job.seed,
+                checkpoint=net, arch=ARCH, data=data, forget=str(listed), seed=seed,
                 validation=str(folder / "held_out.npz"), truth=_TRUTH, learn_truth=False,
             )
         )  # fmt: skip
@@ -185,7 +159,7 @@ def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
         audit = audit_files(
             AuditJob(
                 original=net, unlearned=written, arch=ARCH, data=data, forget=str(listed), truth=_TRUTH,
-                validation=str(folder / "held_out.npz"), quick=True, seed=job.seed,
+                validation=str(folder / "held_out.npz"), quick=True, seed=seed,
             ),
             lambda share, doing: step(share),
         )  # fmt: skip
@@ -193,31 +167,22 @@ def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
     before, after = (_predict(path, damaged, ready.data) for path in (net, written))
     report(1.0, "")
     suspects = found.suspects.worst_first
-    return Demo(job, damaged, before, after, suspects, audit, seconds, _commands(folder, written))
+    return Demo(damaged, before, after, suspects, audit, seconds, _commands(folder, written))
 
 
-def damage(data: ImageData, job: DemoJob) -> Damaged:
-    """Give some training images a wrong label, and others the trigger and the label 0.
-
-    Raises:
-        InvalidInput: more are to be damaged than there are.
-    """
+def damage(data: ImageData, seed: int, *, wrong: int = 60, poisoned: int = 60) -> Damaged:
+    """Give some training images a wrong label, and others the trigger and the label 0, all drawn at random."""
     true = data.train_labels.cpu()
     free = (true != TARGET).nonzero().flatten()
-    if job.wrong + job.poisoned > len(free):
-        raise InvalidInput(
-            f"{job.wrong} wrong labels and {job.poisoned} triggers were asked for, but {len(free)} images are free to "
-            "be damaged; ask for fewer"
-        )
-    draw = generator(job.seed, "demo")
-    chosen = free[torch.randperm(len(free), generator=draw)[: job.wrong + job.poisoned]]
+    draw = generator(seed, "demo")
+    chosen = free[torch.randperm(len(free), generator=draw)[: wrong + poisoned]]
+    mislabelled, stamped = chosen[:wrong], chosen[wrong:]
     labels, images = true.clone(), data.train_images.cpu().clone()
-    wrong, poisoned = chosen[: job.wrong], chosen[job.wrong :]
-    shift = torch.randint(1, len(data.classes), (len(wrong),), generator=draw)
-    labels[wrong] = (true[wrong] + shift) % len(data.classes)
-    labels[poisoned], images[poisoned] = TARGET, stamp(images[poisoned])
+    shift = torch.randint(1, len(data.classes), (wrong,), generator=draw)
+    labels[mislabelled] = (true[mislabelled] + shift) % len(data.classes)
+    labels[stamped], images[stamped] = TARGET, stamp(images[stamped])
     mask = torch.zeros(len(true), dtype=torch.bool)
-    mask[poisoned] = True
+    mask[stamped] = True
     return Damaged(images, labels, true, mask, data.test_images.cpu(), data.test_labels.cpu())
 
 
@@ -238,11 +203,11 @@ def _write(damaged: Damaged, folder: Path) -> None:
     np.savez(folder / "held_out.npz", images=damaged.held_out.numpy(), labels=damaged.held_out_labels.numpy())
 
 
-def _train(job: DemoJob, data: TrainingData, step: Progress) -> nn.Module:
+def _train(seed: int, data: TrainingData, step: Progress) -> nn.Module:
     numerics = Numerics.for_inputs("cpu", data.shape)
-    model = FreshNetwork(ARCH, data.shape, len(data.classes))(generator(job.seed, "initialisation"))
+    model = FreshNetwork(ARCH, data.shape, len(data.classes))(generator(seed, "initialisation"))
     recipe = Recipe(epochs=_EPOCHS, batch_size=128, augment=False)
-    return recipe.train(model, data.examples, job.seed, numerics, Meter(numerics.device), step)
+    return recipe.train(model, data.examples, seed, numerics, Meter(numerics.device), step)
 
 
 def _predict(path: Path, damaged: Damaged, data: TrainingData) -> Predictions:
@@ -300,7 +265,8 @@ def demo_page(demo: Demo) -> str:
         mislabelled=mislabelled[_of_each_class(true[mislabelled])].tolist(),
         listed=demo.suspects[: 2 * _SHOWN].tolist(),
         n_right=right,
-        n_missed=int(bad.sum()) - right,
+        n_damaged=int(bad.sum()),
+        n_poisoned=int(damaged.poisoned.sum()),
     )  # fmt: skip
 
 

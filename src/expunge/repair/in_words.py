@@ -70,7 +70,9 @@ def _found(prepared: Prepared, cleaned: Cleaned) -> list[str]:
     largest = int(count.argmax())
     of = f" of class {prepared.data.classes[largest]}" if int(count[largest]) >= _MOSTLY * len(labels) else ""
     resemble, were = ("resembles", "was") if len(labels) == 1 else ("resemble", "were")
-    good = f" (about {found.expected_good:.0%} of them may be good)" if found.expected_good >= 0.05 else ""
+    good = (
+        f" (about {found.false_discovery:.0%} of them may be good)" if found.false_discovery >= 0.05 else ""
+    )
     more = counted(len(labels), "more row")
     return [f"{more}{of} {resemble} those you listed and {were} unlearned too{good}"]
 
