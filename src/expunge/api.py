@@ -144,10 +144,9 @@ def unlearn(
             model, split, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes, start=start,
             pretrained=base is not None,
         )  # fmt: skip
-        following = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
 
         def made(name: str) -> Method:
-            started = starting_settings(METHODS.get(name), len(examples), purpose, following)
+            started = starting_settings(METHODS.get(name), len(examples), purpose, recipe)
             method = load_method(name, **(started | settings))
             check_retained(method, split)
             method.check(model, request.grant(name, method.needs, method.uses))
@@ -165,15 +164,11 @@ def unlearn(
 
 def _beside(name: str, given: Any, examples: Examples, numerics: Numerics, reader: Reader) -> Examples | None:
     """Return other examples for the same model, where they are given."""
-    if given is None:
-        return None
-    found: Examples = (
-        given
-        if isinstance(given, Examples)
-        else examples_from_dataset(given, examples.n_classes, numerics.device, reader)
-    )
-    _check_place(name, found, numerics)
-    return found
+    if given is not None and not isinstance(given, Examples):
+        given = examples_from_dataset(given, examples.n_classes, numerics.device, reader)
+    if given is not None:
+        _check_place(name, given, numerics)
+    return given
 
 
 def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Method, InvalidInput | None]:
@@ -185,10 +180,8 @@ def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Met
     """
     try:
         return made(choice.method), None
-    except UnknownName:
-        raise
     except InvalidInput as error:
-        if not choice.runner_up:
+        if isinstance(error, UnknownName) or not choice.runner_up:
             raise
         try:
             return made(choice.runner_up), error
@@ -229,9 +222,7 @@ def situation_of(
 
 
 def start_weights(
-    model: nn.Module,
-    base: Mapping[str, torch.Tensor] | None,
-    earlier: Mapping[str, torch.Tensor] | None,
+    model: nn.Module, base: Mapping[str, torch.Tensor] | None, earlier: Mapping[str, torch.Tensor] | None
 ) -> Mapping[str, torch.Tensor] | None:
     """Return the weights that a repair may go back to, checked; ``None`` for none.
 
@@ -256,11 +247,7 @@ def start_weights(
 
 
 def check_retained(method: Method, split: Split) -> None:
-    """Refuse a method that learns from the retained examples where these are fewer than the classes.
-
-    Raises:
-        InvalidInput: they are.
-    """
+    """Refuse a method that learns from the retained examples where these are fewer than the classes."""
     left = len(split.train) - len(split.forget_positions)
     if Needs.RETAIN in method.needs and left < split.train.n_classes:
         raise InvalidInput(
@@ -316,11 +303,7 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
 
 
 def readable(train_set: Any) -> Any:
-    """Return :class:`Examples` as they are, anything else as a data set of (input, label) pairs.
-
-    Raises:
-        DataError: no example, or no map-style dataset.
-    """
+    """Return :class:`Examples` as they are, anything else as a map-style data set of (input, label) pairs."""
     if isinstance(train_set, Examples):
         check_not_empty(train_set)
         return train_set

@@ -75,13 +75,8 @@ class Result(Unlearned):
             predict(self.numerics.place(model), self.train, self.numerics).argmax(1).cpu().numpy()
             for model in (self.original, self.model)
         )
-        return frame_of_rows(
-            {"given_label": self.train.labels.cpu().numpy()},
-            self.forget,
-            self.found,
-            before,
-            after,
-        )
+        given = self.train.labels.cpu().numpy()
+        return frame_of_rows({"given_label": given}, self.forget, self.found, before, after)
 
     def save(self, path: Path | str) -> None:
         """Write the weights, whole or not at all: in the format of safetensors if the name ends so, else of torch.
@@ -105,15 +100,7 @@ class Result(Unlearned):
 def frame_of_rows(
     first: Mapping[str, Any], listed: Tensor, found: Found | None, before: Any, after: Any
 ) -> pd.DataFrame:
-    """Return a line for each training row, in its order: see :meth:`Result.rows`.
-
-    Args:
-        first: the columns that go before the others.
-        listed: int64 (F,), positions of the listed rows.
-        found: rows that the method named; ``None`` for a method without.
-        before: class of each row before.
-        after: and after.
-    """
+    """Return a line for each training row, in its order, after the columns ``first``: see :meth:`Result.rows`."""
     import pandas as pd
 
     table = pd.DataFrame({**first, "listed": False, "flagged": False, "score": float("nan")})
@@ -136,15 +123,11 @@ class Report:
         """The main measurements: name, before, after, which way is better."""
         from expunge.evaluation.audit_table import AIMS, figure, main_rows
 
-        return [
-            (
-                row.name.replace("_", " "),
-                figure(row.value("original"), row),
-                figure(row.value("unlearned"), row),
-                AIMS[row.metric.better],
-            )
-            for row in main_rows(self.result.audit)
-        ]
+        found = []
+        for row in main_rows(self.result.audit):
+            before, after = (figure(row.value(role), row) for role in ("original", "unlearned"))
+            found.append((row.name.replace("_", " "), before, after, AIMS[row.metric.better]))
+        return found
 
     def __str__(self) -> str:
         verdict, rows = self.result.verdict(), [("", "before", "after", "aim"), *self.table]

@@ -123,21 +123,13 @@ class AuditJob:
 
 @dataclass(frozen=True)
 class AuditOutcome:
-    """What came of an audit.
+    """What came of an audit."""
 
-    Args:
-        job: what was asked for.
-        audit: verdict and numbers.
-        references: those that were trained or kept, if any were to be.
-        notes: what was decided in reading, and what is doubtful.
-        about: what the audit was made from, for its file.
-    """
-
-    job: AuditJob
-    audit: Audit
-    references: References | None
-    notes: tuple[str, ...]
-    about: Mapping[str, Any]
+    job: AuditJob  # what was asked for
+    audit: Audit  # verdict and numbers
+    references: References | None  # those that were trained or kept, if any were to be
+    notes: tuple[str, ...]  # what was decided in reading, and what is doubtful
+    about: Mapping[str, Any]  # what the audit was made from, for its file
 
     def write(self, path: Path) -> None:
         """Write every number to ``path`` as JSON, whole or not at all.

@@ -37,12 +37,7 @@ if TYPE_CHECKING:
 
 
 def method_of(unlearned: Path, name: str | None, settings: Mapping[str, Any]) -> Method:
-    """Return the method by ``name``; without one, that of the ``report.json`` beside the unlearned model.
-
-    Raises:
-        UnknownName: no such method or setting.
-        InvalidInput: no name, and no report that says one.
-    """
+    """Return the method by ``name``; without one, that of the ``report.json`` beside the unlearned model."""
     if name is not None:
         return load_method(name, **settings)
     try:
@@ -75,8 +70,7 @@ class PopulationPlan:
         recipe: of every first training.
         digest: hash of the training data.
 
-    Raises:
-        InvalidInput: too few models, or too few listed rows, for the attacks.
+    Too few models, or too few listed rows for the attacks, are an error at once.
     """
 
     def __init__(

@@ -26,37 +26,22 @@ _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What came of a repair.
+    """What came of a repair."""
 
-    Args:
-        checkpoint: name of the file that was written.
-        notes: what happened on the way, in sentences, by the method.
-        before: the model as it came.
-        after: the model as it was written.
-        reference: the model to compare with, if there is one.
-        audit: whether it worked, and the numbers that this rests on.
-        damages: every class that stays, the largest loss first.
-        found: rows outside the list that the method named, the highest score first; ``None`` for a method that names
-            none.
-        disagreeing: int64 (K,), rows outside the list that were given their given label and no longer are.
-        cost: of the unlearning.
-        cost_share: its sample gradients over those of a retraining on the rows that stay; ``None`` where the
-            epochs of the first training are not known.
-        origin: hashes of what it was made from.
-    """
-
-    checkpoint: str
-    notes: tuple[str, ...]
-    before: Measured
-    after: Measured
-    reference: Measured | None
-    audit: Audit
-    damages: list[Damage]
-    found: Found | None
-    disagreeing: Tensor
-    cost: Meter
-    cost_share: float | None
-    origin: Provenance
+    checkpoint: str  # name of the file that was written
+    notes: tuple[str, ...]  # what happened on the way, in sentences, by the method
+    before: Measured  # the model as it came
+    after: Measured  # the model as it was written
+    reference: Measured | None  # the model to compare with, if there is one
+    audit: Audit  # whether it worked, and the numbers that this rests on
+    damages: list[Damage]  # every class that stays, the largest loss first
+    found: Found | None  # rows outside the list that the method named, the highest score first
+    disagreeing: (
+        Tensor  # int64 (K,), rows outside the list that were given their given label and no longer are
+    )
+    cost: Meter  # of the unlearning
+    cost_share: float | None  # of the sample gradients of a retraining, where the first training is known
+    origin: Provenance  # hashes of what it was made from
 
     @property
     def rejected(self) -> bool:

@@ -63,11 +63,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]
 
 
 def pretrained_files(folder: Path | None, repaired: str) -> dict[str, bytes]:
-    """Return what ``from_pretrained`` needs beside the weights, name -> content; the model card says ``repaired``.
-
-    Raises:
-        OSError: a file of the folder cannot be read.
-    """
+    """Return what ``from_pretrained`` needs beside the weights, name -> content; the model card says ``repaired``."""
     if folder is None:
         return {}
     found = {

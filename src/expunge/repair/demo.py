@@ -52,23 +52,14 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class Damaged:
-    """Training data that somebody damaged, with the truth about it.
+    """Training data that somebody damaged, with the truth about it."""
 
-    Args:
-        images: uint8 (N, 1, 8, 8), the trigger included.
-        labels: int64 (N,), as given.
-        true_labels: int64 (N,).
-        poisoned: bool (N,), which images carry the trigger.
-        held_out: uint8 (K, 1, 8, 8), images that nothing is trained on.
-        held_out_labels: int64 (K,), true ones.
-    """
-
-    images: Tensor
-    labels: Tensor
-    true_labels: Tensor
-    poisoned: Tensor
-    held_out: Tensor
-    held_out_labels: Tensor
+    images: Tensor  # uint8 (N, 1, 8, 8), the trigger included
+    labels: Tensor  # int64 (N,), as given
+    true_labels: Tensor  # int64 (N,)
+    poisoned: Tensor  # bool (N,), which images carry the trigger
+    held_out: Tensor  # uint8 (K, 1, 8, 8), images that nothing is trained on
+    held_out_labels: Tensor  # int64 (K,), true ones
 
     @property
     def bad(self) -> Tensor:
@@ -91,25 +82,15 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True)
 class Demo:
-    """What was done.
+    """What was done."""
 
-    Args:
-        damaged: data and truth.
-        before: of the damaged model.
-        after: of the cleaned one.
-        suspects: int64, positions of the images that were listed, the most suspicious first.
-        audit: of the written files.
-        seconds: of each part.
-        commands: how to do the same on the command line: name -> line.
-    """
-
-    damaged: Damaged
-    before: Predictions
-    after: Predictions
-    suspects: Tensor
-    audit: AuditOutcome
-    seconds: dict[str, float]
-    commands: dict[str, str]
+    damaged: Damaged  # data and truth
+    before: Predictions  # of the damaged model
+    after: Predictions  # of the cleaned one
+    suspects: Tensor  # int64, positions of the images that were listed, the most suspicious first
+    audit: AuditOutcome  # of the written files
+    seconds: dict[str, float]  # of each part
+    commands: dict[str, str]  # how to do the same on the command line: name -> line
 
 
 def run_demo(folder: Path, seed: int = 0, report: Report = lambda share, doing: None) -> Demo:

@@ -48,51 +48,28 @@ _WEAK = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class FindJob:
-    """What a user asks for.
+    """What a user asks for."""
 
-    Args:
-        data: the training data, see ``load_training_data``.
-        arch: the network, see ``build_architecture``.
-        checkpoint: the trained model; without it new models are trained (``folds``), or ``recorded`` is read.
-        options: how data is read.
-        labels: look for wrong labels.
-        poison: "activation", "spectral".
-        known: list of rows known to be bad, see ``read_forget_list``.
-        folds: models that are trained, each without a part of the data, in place of relearning.
-        recorded: what was recorded of the first training, in place of relearning.
-        recipe: how the model was first trained; for relearning.
-        base: file of the pretrained weights that the training began from.
-        earlier: file of an earlier checkpoint of that training.
-        truth: true labels or bad rows, to measure with.
-        epochs: passes of each fold.
-        batch_size: examples a step, of each fold.
-        lr: learning rate of each fold.
-        poison_share: upper bound on a class's poisoned share, for "spectral".
-        seed: of everything random.
-        device: torch device; by default an accelerator if there is one.
-        kept: folder in which finished folds are kept for a run that goes on.
-    """
-
-    data: str
-    arch: str
-    checkpoint: Path | None = None
-    options: DataOptions = field(default_factory=DataOptions)
-    labels: bool = True
-    poison: tuple[str, ...] = ()
-    known: str | None = None
-    folds: int | None = None
-    recorded: Path | None = None
-    recipe: Recipe | None = None
-    base: Path | None = None
-    earlier: Path | None = None
-    truth: str | None = None
-    epochs: int | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
-    poison_share: float = 0.05
-    seed: int = 0
-    device: str | None = None
-    kept: Path = Path(".folds")
+    data: str  # the training data, see ``load_training_data``
+    arch: str  # the network, see ``build_architecture``
+    checkpoint: Path | None = None  # the trained model; without it see ``folds`` and ``recorded``
+    options: DataOptions = field(default_factory=DataOptions)  # how data is read
+    labels: bool = True  # look for wrong labels
+    poison: tuple[str, ...] = ()  # "activation", "spectral"
+    known: str | None = None  # list of rows known to be bad, see ``read_forget_list``
+    folds: int | None = None  # models to train, each without a part of the data, in place of relearning
+    recorded: Path | None = None  # what was recorded of the first training, in place of relearning
+    recipe: Recipe | None = None  # how the model was first trained; for relearning
+    base: Path | None = None  # file of the pretrained weights that the training began from
+    earlier: Path | None = None  # file of an earlier checkpoint of that training
+    truth: str | None = None  # true labels or bad rows, to measure with
+    epochs: int | None = None  # passes of each fold
+    batch_size: int = 64  # examples a step, of each fold
+    lr: float = 1e-3  # learning rate of each fold
+    poison_share: float = 0.05  # upper bound on a class's poisoned share, for "spectral"
+    seed: int = 0  # of everything random
+    device: str | None = None  # torch device; by default an accelerator if there is one
+    kept: Path = Path(".folds")  # folder in which finished folds are kept for a run that goes on
 
     def __post_init__(self) -> None:
         if self.folds is not None and self.recorded is not None:
@@ -122,40 +99,24 @@ class FindJob:
 
 @dataclass(frozen=True)
 class FindReady:
-    """Everything read and checked, nothing searched yet.
+    """Everything read and checked, nothing searched yet."""
 
-    Attributes:
-        job: what was asked for.
-        data: the training data.
-        model: on the device, with the checkpoint's weights if there is one.
-        known: bool (N,), the rows known to be bad.
-        truth: to measure with.
-        first: what is known of the first training.
-        numerics: where to compute.
-    """
-
-    job: FindJob
-    data: TrainingData
-    model: nn.Module
-    known: Tensor
-    truth: KnownTruth | None
-    first: FirstTraining | None
-    numerics: Numerics
+    job: FindJob  # what was asked for
+    data: TrainingData  # the training data
+    model: nn.Module  # on the device, with the checkpoint's weights if there is one
+    known: Tensor  # bool (N,), the rows known to be bad
+    truth: KnownTruth | None  # to measure with
+    first: FirstTraining | None  # what is known of the first training
+    numerics: Numerics  # where to compute
 
 
 @dataclass(frozen=True)
 class FoundRows:
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        suspects: the list.
-        rows: what its rows are called, with their neighbours.
-        seconds: that the search took.
-    """
-
-    suspects: Suspects
-    rows: Rows
-    seconds: float
+    suspects: Suspects  # the list
+    rows: Rows  # what its rows are called, with their neighbours
+    seconds: float  # that the search took
 
 
 def ready_to_find(job: FindJob) -> FindReady:

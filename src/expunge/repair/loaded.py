@@ -37,23 +37,14 @@ class CheckFailed(InvalidInput):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What clean and audit both begin with.
+    """What clean and audit both begin with."""
 
-    Args:
-        checkpoint: as it was read, under the names of the model.
-        model: with its weights, on the device.
-        data: the training data, read as fits the model.
-        forget: the listed rows.
-        numerics: where to compute.
-        check: what the pre-flight check found, no errors among it.
-    """
-
-    checkpoint: Checkpoint
-    model: nn.Module
-    data: TrainingData
-    forget: ForgetList
-    numerics: Numerics
-    check: Preflight
+    checkpoint: Checkpoint  # as it was read, under the names of the model
+    model: nn.Module  # with its weights, on the device
+    data: TrainingData  # the training data, read as fits the model
+    forget: ForgetList  # the listed rows
+    numerics: Numerics  # where to compute
+    check: Preflight  # what the pre-flight check found, no errors among it
 
 
 def load(job: Job) -> Loaded:
@@ -82,22 +73,14 @@ def load(job: Job) -> Loaded:
 
 
 def build_loaded(checkpoint: Checkpoint, arch: str, data: TrainingData) -> tuple[nn.Module, Checkpoint]:
-    """Return the network for ``data`` with the checkpoint's weights, and the checkpoint under the network's names.
-
-    Raises:
-        InvalidInput: an architecture that cannot be built, or does not fit the checkpoint.
-    """
+    """Return the network for ``data`` with the checkpoint's weights, and the checkpoint under the network's names."""
     model = build_architecture(arch, shape=data.shape, n_classes=len(data.classes))
     return model, load_weights(model, checkpoint)
 
 
 @contextlib.contextmanager
 def enough_memory(doing: str, remedy: str) -> Iterator[None]:
-    """Say what to change where the block runs out of memory.
-
-    Raises:
-        ExpungeError: it did; ``doing`` and ``remedy`` are in the message.
-    """
+    """Turn a lack of memory in the block into an :class:`ExpungeError` that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -43,34 +43,23 @@ _OPTION = {
 
 @dataclass(frozen=True)
 class Prepared(Loaded):
-    """Everything a repair needs; ``model`` is not the one that will be changed.
+    """Everything a repair needs; ``model`` is not the one that will be changed."""
 
-    Args:
-        job: what was asked for.
-        split: what the method sees: the data and, after it, the rows to be learned under their true labels; the list;
-            data the model was not trained on.
-        on: what is measured.
-        codes: mnemonic codes of the checkpoint.
-        choice: which method and why; for a method the user named, that one.
-        method: configured.
-        changed: the settings of ``method`` that are neither defaults nor the user's.
-        first: what is known of the first training.
-        optimiser: what the method trains with, and where that comes from, in words; empty for one that does not.
-        tried: cost of finding a learning rate.
-        untouched: whether the model has learned so little of the bad labels that it is left as it is.
-    """
-
-    job: Job
-    split: Split
-    on: Yardstick
-    codes: Tensor | None
-    choice: Choice
-    method: Method
-    changed: dict[str, object]
-    first: FirstTraining
-    optimiser: str
-    tried: Meter
-    untouched: bool = False
+    job: Job  # what was asked for
+    split: Split  # what the method sees; after the data come the rows to be learned under their true labels
+    on: Yardstick  # what is measured
+    codes: Tensor | None  # mnemonic codes of the checkpoint
+    choice: Choice  # which method and why; for a method the user named, that one
+    method: Method  # configured
+    changed: dict[str, object]  # the settings of ``method`` that are neither defaults nor the user's
+    first: FirstTraining  # what is known of the first training
+    optimiser: (
+        str  # what the method trains with, and where that comes from, in words; empty for one that does not
+    )
+    tried: Meter  # cost of finding a learning rate
+    untouched: bool = (
+        False  # whether the model has learned so little of the bad labels that it is left as it is
+    )
 
 
 def prepare(job: Job) -> Prepared:
