@@ -14,7 +14,7 @@ import expunge
 
 ROOT = Path(expunge.__file__).parent
 
-CORE = {"errors", "optional", "seeding", "fingerprint", "registry", "settings"}
+CORE = {"errors", "optional", "seeding", "fingerprint", "user_modules", "registry", "settings"}
 BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity", "objectives"}
 LIBRARY = BELOW_METHODS | {"choice", "methods", "metrics", "api"}
 
@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "seeding": {"errors"},
     "fingerprint": {"errors"},
+    "user_modules": {"fingerprint"},
     "registry": {"errors"},
     "choice": {"errors"},
     "settings": {"errors"},

@@ -701,3 +701,41 @@ def test_nothing_heavy_is_imported_before_a_command_runs() -> None:
     code = "import sys, expunge.cli.clean; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.slow  # a start of the processes takes ten seconds
+def test_devices_share_the_training_of_a_network_from_a_file(digits: Path, tmp_path: Path) -> None:
+    for count in ("1", "2"):
+        run(digits, "--out", str(tmp_path / count), "--devices", count, "--dtype", "float32", code=None)
+    written = [torch.load(tmp_path / count / "checkpoint.pt", weights_only=True) for count in ("1", "2")]
+    alone, shared = (content["state_dict"] for content in written)
+    for name, value in alone.items():
+        torch.testing.assert_close(shared[name], value, rtol=0, atol=1e-3)
+
+
+def test_devices_that_cannot_share_are_refused_before_anything_is_measured(
+    digits: Path, tmp_path: Path
+) -> None:
+    for more, message in (
+        (("--devices", "0"), "at least 1, got 0"),
+        (("--devices", "2", "--method", "lotus", "--unseen", str(digits / "held_out")), "run it on one"),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            run(digits, "--out", str(tmp_path / "out"), *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_precision_that_was_asked_for_is_that_of_the_repair(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str | None] = []
+
+    def request(*args: Any, **given: Any) -> Any:
+        asked.append(given["numerics"].dtype)
+        raise InvalidInput("far enough")
+
+    monkeypatch.setattr(repairing, "Request", request)
+    for dtype in ("float32", "bfloat16"):
+        with pytest.raises(InvalidInput, match="far enough"):
+            run(digits, "--out", str(tmp_path / dtype), "--dtype", dtype)
+    assert asked == ["float32", "bfloat16"]

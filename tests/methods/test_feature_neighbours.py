@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from expunge.data.digits import load_digits
 from expunge.data.examples import Examples
 from expunge.data.joined import in_memory
 from expunge.methods import feature_neighbours as module
-from expunge.methods.feature_neighbours import Cut, Neighbours, feature_neighbours, two_means
+from expunge.methods import likeness as looks
+from expunge.methods.feature_neighbours import Neighbours, feature_neighbours
 from expunge.methods.relearn import Relearn
+from expunge.methods.two_means import Cut, two_means
 from expunge.seeding import generator
+from expunge.tasks.base import Problem
+from expunge.tasks.corruption import CorruptionTask
+from expunge.training.cost import Meter
 from expunge.training.numerics import Numerics
+from expunge.training.recipe import Recipe
 
 NUMERICS = Numerics(channels_last=False)
 SEPARATION = Relearn().separation
@@ -121,7 +129,7 @@ def slow_whitening(x: Tensor, labels: Tensor) -> Tensor:
         mine = x[labels == label]
         deviation = row - sum(mine, zero) / len(mine)
         covariance += torch.outer(deviation, deviation) / len(x)
-    ridge = module._RIDGE * float(covariance.trace()) / x.shape[1]
+    ridge = looks._RIDGE * float(covariance.trace()) / x.shape[1]
     values, vectors = torch.linalg.eigh(covariance + ridge * torch.eye(x.shape[1]))
     root: Tensor = torch.linalg.inv(vectors @ values.sqrt().diag() @ vectors.T)
     return root
@@ -174,13 +182,13 @@ class OneLabel:
         if x is not None:
             features[:90] = x
         train = in_memory(features, labels, 3)
-        maps = module._whitenings(Slice(6, 3), train, ["layer"], NUMERICS)
+        maps = looks.whitenings(Slice(6, 3), train, ["layer"], NUMERICS)
         slow = slow_whitening(features, labels) if maps else None
         return cls(train, features[:90], maps, slow)
 
     def likeness(self, known: Tensor) -> Any:
         examples = self.train.select(torch.arange(90))
-        return module._Likeness(Slice(6, 3), examples, known, ["layer"], self.maps, NUMERICS)
+        return looks.Likeness(Slice(6, 3), examples, known, ["layer"], self.maps, NUMERICS)
 
 
 def test_whitening_is_by_the_covariance_within_the_labels() -> None:
@@ -194,7 +202,7 @@ def test_whitening_is_by_the_covariance_within_the_labels() -> None:
 def test_likeness_equals_a_slow_loop_over_examples(
     members: int, wide: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_WIDEST", 5 if wide else 6)
+    monkeypatch.setattr(looks, "_WIDEST", 5 if wide else 6)
     case = OneLabel.drawn()
     assert bool(case.maps) is not wide  # a wide layer is taken plain only
     member = of(torch.randperm(90, generator=generator(2))[:members], 90)
@@ -223,7 +231,7 @@ def test_likeness_to_an_only_member_is_that_of_the_plain_layer() -> None:
 def test_rows_beyond_the_sample_get_the_value_they_have_by_the_sample_s_statistics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_SAMPLE", 60)
+    monkeypatch.setattr(looks, "_SAMPLE", 60)
     case = OneLabel.drawn()
     member = of(torch.arange(8) * 3, 90)
     likeness = case.likeness(member)
@@ -236,7 +244,7 @@ def test_rows_beyond_the_sample_get_the_value_they_have_by_the_sample_s_statisti
 
 
 def test_a_row_beyond_the_sample_has_the_value_of_its_twin_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SAMPLE", 60)
+    monkeypatch.setattr(looks, "_SAMPLE", 60)
     x = torch.randn(90, 6, generator=generator(0))
     member = of(torch.arange(8), 90)
     base = OneLabel.drawn(x).likeness(member)._sample
@@ -262,13 +270,13 @@ def test_a_planted_trigger_is_found_among_good_examples(count: int, strength: fl
     assert good <= 3
     assert not found[labels == 1].any()
     assert set(result.good) == {0}
-    assert 0 <= result.good[0] <= 0.05
+    assert abs(result.good[0] - good / int(found.sum())) <= 0.1
 
 
 def test_a_planted_trigger_is_found_where_a_label_is_larger_than_the_sample(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_SAMPLE", 150)
+    monkeypatch.setattr(looks, "_SAMPLE", 150)
     x, labels, bad = planted()
     found = neighbours(x, labels, of(bad[:10], 600)).found
     assert int(found[bad].sum()) >= 45
@@ -280,8 +288,8 @@ def test_parts_that_do_not_lie_apart_are_a_beginning_and_no_more(strength: float
     x, labels, bad = planted(strength=strength)
     known = of(bad[:10], 600)
     rows, model, train = (labels == 0).nonzero().flatten(), Slice(24, 2), in_memory(x, labels, 2)
-    maps = module._whitenings(model, train, ["layer"], NUMERICS)
-    likeness = module._Likeness(model, train.select(rows), known[rows], ["layer"], maps, NUMERICS)
+    maps = looks.whitenings(model, train, ["layer"], NUMERICS)
+    likeness = looks.Likeness(model, train.select(rows), known[rows], ["layer"], maps, NUMERICS)
     assert two_means(likeness(known[rows])).separation < SEPARATION - 0.2
     # All known ones have this label: more of them above a cut than of the others is enough to begin with.
     assert module._first_cut(likeness, True, SEPARATION, 0.1) is not None
@@ -397,7 +405,49 @@ def test_a_first_cut_that_lies_apart_stands_where_a_second_does_not() -> None:
     above, good = module._refined(likeness, (apart, parts), 4.2)
     assert torch.equal(above, apart > parts.threshold)
     assert good is not None
-    assert good < 0.05
+    assert good < 0.1  # the tail is heavier than that of these normal draws
     # A first cut that was read off the known ones needs a second.
     _, good = module._refined(likeness, (apart, Cut(parts.threshold, 0.0)), 4.2)
     assert good is None
+
+
+# ---- how many of them are good
+
+
+@pytest.fixture(scope="module")
+def exchanged() -> tuple[nn.Module, Callable[[float], Problem]]:
+    """A network that has learned digits of which 100 of two classes are exchanged, and its problem by what is known."""
+    data, recipe = load_digits(), Recipe(model="convnet", epochs=20, batch_size=32, augment=False)
+
+    def problem(discovery: float) -> Problem:
+        return CorruptionTask(regularity=0.5, discovery=discovery, n_corrupted=100, seed=3).build(data)
+
+    first = problem(1.0)
+    model = recipe.build(first.shape, first.n_classes, generator(3, "initialisation"))
+    recipe.train(model, first.split.train, 3, NUMERICS, Meter())
+    return model, problem
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("discovery", [0.1, 0.3, 0.6])
+def test_the_share_of_good_ones_is_right_within_ten_points(
+    discovery: float, exchanged: tuple[nn.Module, Callable[[float], Problem]]
+) -> None:
+    model, problem = exchanged[0], exchanged[1](discovery)
+    train, known = problem.split.train, problem.split.forget_mask
+    result = feature_neighbours(model, train, known, NUMERICS, separation=SEPARATION, share=0.5)
+    assert problem.truth is not None
+    bad = of(problem.truth.corrupted, len(train))
+    counts = {label: int((result.found & (train.labels == label)).sum()) for label in result.good}
+    stated = sum(good * counts[label] for label, good in result.good.items()) / sum(counts.values())
+    assert stated == pytest.approx(float((~bad)[result.found].float().mean()), abs=0.1)
+
+
+@pytest.mark.trains
+def test_of_a_complete_list_hardly_anybody_is_a_neighbour(
+    exchanged: tuple[nn.Module, Callable[[float], Problem]],
+) -> None:
+    model, problem = exchanged[0], exchanged[1](1.0)
+    known = problem.split.forget_mask
+    result = feature_neighbours(model, problem.split.train, known, NUMERICS, separation=SEPARATION, share=0.5)
+    assert int(result.found.sum()) <= 2

@@ -61,6 +61,18 @@ def rem(kind: str, numerics: Numerics) -> Unlearned:
     return unlearned(kind, numerics, "rem", rounds=2, flush_passes=2, threshold=0.05)
 
 
+def relearned(kind: str, numerics: Numerics) -> Unlearned:
+    """A network that knows its examples, of which those with a bright corner are wrong."""
+    train = examples(240)
+    train.source.inputs[:40, :, :3, :3] = 3.0
+    train.labels[:40] = 2
+    recipe = Recipe(model="convnet", epochs=8, batch_size=12, augment=False, optimiser=Optimiser(lr=0.05))
+    model = network(kind)
+    recipe.train(model, train, 5, replace(numerics, devices=Devices()), Meter())
+    request = Request(Split(train, torch.arange(10)), seed=3, numerics=numerics, recipe=recipe)
+    return expunge.load_method("relearn", least_steps=0)(model, request)
+
+
 def recorded(kind: str, numerics: Numerics) -> tuple[nn.Module, Tensor]:
     """60 in batches of 12: every batch is divided."""
     model, recorder = network(kind), LossRecorder(60, "cpu")
@@ -73,6 +85,7 @@ CASES: dict[str, tuple[Callable[[str, Numerics], object], str]] = {
     "fine-tuned mlp": (finetuned, "mlp"),
     "fine-tuned convnet": (finetuned, "convnet"),
     "rem on a convnet": (rem, "convnet"),
+    "relearned convnet": (relearned, "convnet"),
     "recorded convnet": (recorded, "convnet"),
 }
 

@@ -74,6 +74,9 @@ def clean_command(
     measure_batch: int = _measure(256, help="Rows measured at a time."),
     seed: args.Seed = 0,
     device: args.Device = None,
+    devices: int = typer.Option(
+        1, help="GPUs that share the training steps of the method; with --device cpu, processes."
+    ),
     dtype: str | None = typer.Option(
         None,
         help="float32 or bfloat16; by default float32 for tables, text and small images, else what is fast here.",
@@ -104,7 +107,8 @@ def clean_command(
         purpose=cast(Literal["heal", "forget"], purpose),
         retain=not no_retain, discovery=discovery, validation=validation, unseen=unseen, truth=truth,
         learn_truth=not measure_only, reference=reference, recipe=read_recipe(recipe or []), base=base,
-        earlier=earlier, force=force, seed=seed, device=device, dtype=dtype, measure_batch=measure_batch,
+        earlier=earlier, force=force, seed=seed, device=device, devices=devices, dtype=dtype,
+        measure_batch=measure_batch,
     )  # fmt: skip
 
     from expunge.repair.clean import clean

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import importlib.util
-import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from expunge.errors import InvalidInput, near_miss
-from expunge.fingerprint import fingerprint
+from expunge.user_modules import importable, load_file
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def call_factory(target: str, settings: Mapping[str, Any], what: str) -> Any:
         raise InvalidInput(
             f"{target!r} names no factory; expected path/to/file.py:NAME, where NAME makes {what}"
         )
-    with _importable(place):
+    with importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
         try:
             module = _module(place)
         except InvalidInput:
@@ -110,30 +107,7 @@ def _module(place: str) -> ModuleType:
     path = Path(place).expanduser()
     if not path.is_file():
         raise InvalidInput(f"{place}: no such file; expected path/to/file.py:NAME")
-    # A name of its own, under which classes of the file can be found and copied.
-    name = f"expunge_user_{fingerprint(str(path.resolve()))}"
-    found = importlib.util.spec_from_file_location(name, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module
-    try:
-        found.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-@contextlib.contextmanager
-def _importable(place: str) -> Iterator[None]:
-    folder = str(Path(place).expanduser().resolve().parent) if place.endswith(".py") else str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
+    return load_file(path)
 
 
 def is_path(name: str) -> bool:

@@ -22,6 +22,7 @@ from expunge.training.continued import Continued
 from expunge.training.frozen_prefix import FrozenPrefix
 from expunge.training.initialisation import shrink_and_perturb
 from expunge.training.loop import Loss, fit, predict
+from expunge.training.team import current_team
 
 if TYPE_CHECKING:
     from expunge.methods.relearn import Relearn
@@ -79,6 +80,7 @@ class Run:
         self.average = torch.zeros(n, train.n_classes, device=place)
         self.latest = torch.zeros(n, train.n_classes, dtype=torch.float16, device=place)
         self.margin = torch.zeros(n, device=place)
+        self.seen = torch.zeros_like(self.known)
         self.order = request.generator("order")
         self.number = 0
         self.size, self.passes = method.passes(n, how.batch_size)
@@ -114,6 +116,7 @@ class Run:
         for number in range(self.passes):
             self.number = number
             loss, factor = self._pass(optimizer, factor)
+            self._share()
             right = self.margin < 0
             request.meter.write(
                 epoch=number + 1, keep=self.keep, lr=self.how.optimiser.lr * factor, loss=loss,
@@ -157,6 +160,8 @@ class Run:
             self.model, self.train, self.known, self.request.numerics,
             separation=method.separation, share=method.neighbour_cap,
         )  # fmt: skip
+        if (team := current_team()) is not None:
+            self.neighbours = team.agree_on(self.neighbours)
         self.quarantined = self.neighbours.found.clone()
         draw = self.request.generator("control")
         for label in torch.unique(labels[self.quarantined]).tolist():
@@ -260,7 +265,16 @@ class Run:
         self.latest[i] = p.half()
         target = torch.lerp(p, self.average[i], self.method.memory)
         self.average[i] = target
+        self.seen[i] = True
         return target
+
+    def _share(self) -> None:
+        """Bring together what several processes predicted in this pass, each of its part of every batch."""
+        if (team := current_team()) is not None:
+            self.average = team.gather(self.average, self.seen)
+            self.latest = team.gather(self.latest, self.seen)
+            self.margin = team.gather(self.margin, self.seen)
+            self.seen[:] = False
 
     def _judge(self) -> None:
         """Flag neighbours, of the labels where the network gives clearly more of them another label than others.

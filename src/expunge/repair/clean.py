@@ -20,6 +20,7 @@ from expunge.repair.job import Report
 from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
 from expunge.training.cost import Meter
+from expunge.training.numerics import Devices
 
 _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
@@ -133,14 +134,15 @@ def _known(prepared: Prepared) -> list[Finding]:
 def unlearn(prepared: Prepared, report: Report) -> Unlearned:
     """Return what the method makes of the model; its cost includes the search for a learning rate."""
     job, method, first = prepared.job, prepared.method, prepared.first
+    doing = f"unlearning: {method.name}{f' on {job.devices} devices' if job.devices > 1 else ''}"
 
     def step(share: float) -> None:
-        report((1 - share) * _BEFORE + share * _UNLEARNED, f"unlearning: {method.name}")
+        report((1 - share) * _BEFORE + share * _UNLEARNED, doing)
 
     step(0.0)
     request = Request(
-        prepared.split, seed=job.seed, numerics=prepared.numerics, recipe=first.recipe, codes=prepared.codes,
-        start=first.start, progress=step,
+        prepared.split, seed=job.seed, numerics=replace(prepared.numerics, devices=Devices(job.devices)),
+        recipe=first.recipe, codes=prepared.codes, start=first.start, progress=step,
     )  # fmt: skip
     with enough_memory(f"unlearning with {method.name}", smaller(method)):
         result = method(prepared.model, request)

@@ -14,6 +14,7 @@ from expunge.inputs.specification import Specification, plain_value
 from expunge.inputs.training_data import DataOptions
 from expunge.registry import METHODS
 from expunge.settings import make_settings
+from expunge.training.numerics import Devices
 from expunge.training.recipe import Optimiser, PartialRecipe, Recipe
 
 Report = Callable[[float, str], None]
@@ -47,6 +48,7 @@ class Job:
         earlier: file of an earlier checkpoint of that training.
         seed: of everything random.
         device: torch device; by default an accelerator if there is one.
+        devices: how many devices share the method's training steps; on the CPU, processes.
         dtype: "float32" or "bfloat16"; by default as :meth:`Numerics.choose` finds.
         measure_batch: rows a forward pass reads while measuring.
         force: repair although there is little to repair, or the model scores badly on its own training data.
@@ -72,6 +74,7 @@ class Job:
     earlier: Path | None = None
     seed: int = 0
     device: str | None = None
+    devices: int = 1
     dtype: str | None = None
     measure_batch: int = 256
     force: bool = False
@@ -86,6 +89,7 @@ class Job:
                 raise UnknownName(f"no method has a setting {unknown!r:.100}{near_miss(unknown, known)}")
         if self.measure_batch < 1:
             raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
+        Devices(self.devices)
         check_start(self.base, self.earlier)
         if self.purpose == "forget" and self.truth is not None:
             raise InvalidInput("true labels are for bad rows: leave them out, or the purpose 'forget'")

@@ -29,6 +29,8 @@ from expunge.repair.job import Job
 from expunge.repair.loaded import Loaded, load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
+from expunge.training.launch import check_count
+from expunge.training.numerics import Devices
 from expunge.training.recipe import rate_known
 
 _OPTION = {
@@ -72,6 +74,9 @@ def prepare(job: Job) -> Prepared:
     """
     loaded = load(job)
     model, data, forget, check = loaded.model, loaded.data, loaded.forget, loaded.check
+    devices = Devices(job.devices)
+    if devices.several:
+        check_count(replace(loaded.numerics, devices=devices))
     first = first_training(
         model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
     )
@@ -155,6 +160,8 @@ def _method(
         _check(method, there, situation)
         check_retained(method, split)
         method.check(model, request.grant(method.name, method.needs, method.uses))
+        if method.trains and job.devices > 1:
+            method.check_devices(Devices(job.devices))
         return method
 
     if job.method is not None:

@@ -22,6 +22,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from expunge.errors import ExpungeError, InvalidInput
 from expunge.training.numerics import Devices, Numerics
 from expunge.training.team import Team, member_of
+from expunge.user_modules import load_again, loaded_files
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -41,7 +42,7 @@ def launch(numerics: Numerics, function: Callable[..., _Result], *args: Any) -> 
         ExpungeError: a process failed; an error of this package is raised as it was raised there. The other
             processes are ended.
     """
-    _check_count(numerics)
+    check_count(numerics)
     with tempfile.TemporaryDirectory(prefix="expunge-") as name:
         folder = Path(name)
         try:
@@ -54,14 +55,15 @@ def launch(numerics: Numerics, function: Callable[..., _Result], *args: Any) -> 
         with _alone_in_the_environment(), _ended_children():
             fabric = _fabric(numerics.device, Devices(numerics.devices.count, "ddp"))
             try:
-                fabric.launch(_Task(numerics, folder, os.getpid()))
+                fabric.launch(_Task(numerics, folder, os.getpid(), loaded_files()))
             except (ProcessRaisedException, ProcessExitedException) as error:
                 raise _failure(folder, error) from error
         result: _Result = torch.load(folder / "result", map_location=numerics.device, weights_only=False)
         return result
 
 
-def _check_count(numerics: Numerics) -> None:
+def check_count(numerics: Numerics) -> None:
+    """Raise :class:`InvalidInput` where this process cannot start one for every device of ``numerics``."""
     devices = numerics.devices
     if numerics.device == "cuda" and torch.cuda.device_count() < devices.count:
         raise InvalidInput(
@@ -103,6 +105,7 @@ class _Task:
     numerics: Numerics
     folder: Path
     starter: int
+    files: dict[str, str]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Read it in a new process, before Fabric announces each of them."""
@@ -119,6 +122,7 @@ class _Task:
     def __call__(self, fabric: Fabric) -> None:
         rank, devices = fabric.global_rank, self.numerics.devices
         try:
+            load_again(self.files)
             function, args = torch.load(self.folder / "task", map_location=fabric.device, weights_only=False)
             if devices.sharded:
                 # Only the other strategy starts processes by a function; this one finds them started.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from expunge.training.loop import Objective
 
+_Value = TypeVar("_Value")
 _joined: list[Team] = []
 
 
@@ -129,6 +130,22 @@ class Team:
         total = torch.stack([value.double() for value in values])
         distributed.all_reduce(total)
         return list(total)
+
+    def gather(self, rows: Tensor, mine: Tensor) -> Tensor:
+        """Return ``rows`` (N, ...) with every row as the processes have it whose ``mine`` (N,) names it: their mean.
+
+        A row that none of them names stays as it is here.
+        """
+        named = mine.reshape(-1, *[1] * (rows.dim() - 1))
+        total, count = torch.where(named, rows, torch.zeros_like(rows)).float(), named.float()
+        distributed.all_reduce(total)
+        distributed.all_reduce(count)
+        return torch.where(count > 0, (total / count.clamp(min=1)).to(rows.dtype), rows)
+
+    def agree_on(self, value: _Value) -> _Value:
+        """Return the first process' ``value``, which the others may have computed with other last bits."""
+        shared: _Value = self.fabric.broadcast(value)
+        return shared
 
     def agree(self, tensor: Tensor) -> Tensor:
         """Return the first process' ``tensor``: a last bit in which they differ must not decide differently."""
