@@ -164,10 +164,11 @@ def unlearn(
 
 def _beside(name: str, given: Any, examples: Examples, numerics: Numerics, reader: Reader) -> Examples | None:
     """Return other examples for the same model, where they are given."""
-    if given is not None and not isinstance(given, Examples):
-        given = examples_from_dataset(given, examples.n_classes, numerics.device, reader)
-    if given is not None:
-        _check_place(name, given, numerics)
+    if given is None:
+        return None
+    if not isinstance(given, Examples):
+        return examples_from_dataset(given, examples.n_classes, numerics.device, reader)
+    _check_place(name, given, numerics)
     return given
 
 

@@ -145,6 +145,8 @@ def _split_options(options: Mapping[str, Any], job: Any) -> tuple[DataOptions, d
         if name not in of_data | of_job:
             raise UnknownName(f"there is no option {name!r:.100}{near_miss(name, of_data | of_job)}")
     paths = {entry.name for entry in (*fields(DataOptions), *fields(job)) if "Path" in str(entry.type)}
-    given = {name: Path(value) if name in paths and value else value for name, value in options.items()}
+    given: dict[str, Any] = {
+        name: Path(value) if name in paths and value else value for name, value in options.items()
+    }
     reading = DataOptions(**{name: value for name, value in given.items() if name in of_data})
     return reading, {name: value for name, value in given.items() if name in of_job}

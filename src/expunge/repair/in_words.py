@@ -139,8 +139,10 @@ def _attack(cleaned: Cleaned) -> list[ResultRow]:
     row = next((row for row in cleaned.audit.rows if row.name == "confidence_attack"), None)
     if row is None or row.because:
         return []
-    values = (row.value(role) for role in ("original", "unlearned", "retrained"))
-    return [ResultRow("told from unseen rows, AUC", *(number(value, ".2f") for value in values), "near 0.50")]
+    before, after, reference = (
+        number(row.value(role), ".2f") for role in ("original", "unlearned", "retrained")
+    )
+    return [ResultRow("told from unseen rows, AUC", before, after, reference, "near 0.50")]
 
 
 def cost_sentence(cleaned: Cleaned) -> str:
