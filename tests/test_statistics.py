@@ -14,7 +14,6 @@ from expunge.statistics import half_width, holm, paired_t, variance_components
 def test_the_interval_by_hand() -> None:
     # t with 2 degrees of freedom: 4.302653 at 97.5 %; s = 1
     assert half_width(1.0, 3) == pytest.approx(4.302652729696 / math.sqrt(3))
-    assert half_width(1.0, 3, 0.5) == pytest.approx(0.816496580928 / math.sqrt(3))
 
 
 def test_the_interval_is_scipys() -> None:
@@ -86,8 +85,6 @@ def test_differences_that_do_not_vary(shift: float, p: float) -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InvalidInput, match=r"must lie in \(0, 1\), got 95"):
-        half_width(1.0, 2, 95)
     with pytest.raises(InvalidInput, match="at least one training seed, got none"):
         variance_components({})
     with pytest.raises(InvalidInput, match="at least one value, got none"):

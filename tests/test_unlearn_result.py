@@ -162,10 +162,11 @@ def test_clean_and_audit_from_python(files: dict[str, Any], tmp_path: Path) -> N
     assert (tmp_path / "out" / "report.html").is_file()
     measures = expunge.audit(
         given["checkpoint"], table.attrs["checkpoint"], given["arch"], given["data"], given["forget"],
-        str(root / "test.npz"), quick=True,
+        str(root / "test.npz"), quick=True, retrained=str(given["checkpoint"]), references=str(root / "kept"),
     )  # fmt: skip
     one = measures.set_index("measure").loc["forget_accuracy"]
     assert one["original"] == 1.0
+    assert one["retrained"] == 1.0
     assert one["unlearned"] == pytest.approx(float((table["after"] == table["given_label"])[:3].mean()))
     assert measures.attrs["verdict"]
 

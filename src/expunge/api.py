@@ -141,13 +141,12 @@ def unlearn(
     )
     if chosen is None:
         situation = situation_of(
-            model, split, next(examples.batches(1)).x, purpose=purpose, discovery=discovery, recipe=recipe,
-            codes=codes, start=start, pretrained=base is not None,
+            model, split, purpose=purpose, discovery=discovery, recipe=recipe, codes=codes, start=start,
+            pretrained=base is not None,
         )  # fmt: skip
-        following = request.grant("", Needs.NOTHING, Needs.RECIPE).known_recipe
 
         def made(name: str) -> Method:
-            started = starting_settings(METHODS.get(name), len(examples), purpose, following)
+            started = starting_settings(METHODS.get(name), len(examples), purpose, recipe)
             method = load_method(name, **(started | settings))
             check_retained(method, split)
             method.check(model, request.grant(name, method.needs, method.uses))
@@ -167,13 +166,10 @@ def _beside(name: str, given: Any, examples: Examples, numerics: Numerics, reade
     """Return other examples for the same model, where they are given."""
     if given is None:
         return None
-    found: Examples = (
-        given
-        if isinstance(given, Examples)
-        else examples_from_dataset(given, examples.n_classes, numerics.device, reader)
-    )
-    _check_place(name, found, numerics)
-    return found
+    if not isinstance(given, Examples):
+        return examples_from_dataset(given, examples.n_classes, numerics.device, reader)
+    _check_place(name, given, numerics)
+    return given
 
 
 def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Method, InvalidInput | None]:
@@ -185,10 +181,8 @@ def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Met
     """
     try:
         return made(choice.method), None
-    except UnknownName:
-        raise
     except InvalidInput as error:
-        if not choice.runner_up:
+        if isinstance(error, UnknownName) or not choice.runner_up:
             raise
         try:
             return made(choice.runner_up), error
@@ -199,7 +193,6 @@ def first_that_works(choice: Choice, made: Callable[[str], Method]) -> tuple[Met
 def situation_of(
     model: nn.Module,
     split: Split,
-    x: torch.Tensor,
     *,
     purpose: Purpose,
     discovery: float | None,
@@ -208,19 +201,8 @@ def situation_of(
     start: Mapping[str, torch.Tensor] | None,
     pretrained: bool,
 ) -> Situation:
-    """Return what is known of a case, for the choice of a method.
-
-    Args:
-        model: that was trained.
-        split: training data and forget set.
-        x: (B, ...), inputs of the model.
-        purpose: "heal" or "forget".
-        discovery: share of the bad examples that is listed, if it is known.
-        recipe: of the first training, if it is known.
-        codes: mnemonic codes the model was trained with.
-        start: weights that the model may go back to, if there are any.
-        pretrained: whether that training began from pretrained weights.
-    """
+    """Return what is known of a case, for the choice of a method; what is given is described at :func:`unlearn`."""
+    x = next(split.train.batches(1)).x
     situation = Situation(
         purpose=purpose,
         discovery=discovery,
@@ -241,9 +223,7 @@ def situation_of(
 
 
 def start_weights(
-    model: nn.Module,
-    base: Mapping[str, torch.Tensor] | None,
-    earlier: Mapping[str, torch.Tensor] | None,
+    model: nn.Module, base: Mapping[str, torch.Tensor] | None, earlier: Mapping[str, torch.Tensor] | None
 ) -> Mapping[str, torch.Tensor] | None:
     """Return the weights that a repair may go back to, checked; ``None`` for none.
 
@@ -268,11 +248,7 @@ def start_weights(
 
 
 def check_retained(method: Method, split: Split) -> None:
-    """Refuse a method that learns from the retained examples where these are fewer than the classes.
-
-    Raises:
-        InvalidInput: they are.
-    """
+    """Refuse a method that learns from the retained examples where these are fewer than the classes."""
     left = len(split.train) - len(split.forget_positions)
     if Needs.RETAIN in method.needs and left < split.train.n_classes:
         raise InvalidInput(
@@ -328,11 +304,7 @@ def _check_place(name: str, examples: Examples, numerics: Numerics) -> None:
 
 
 def readable(train_set: Any) -> Any:
-    """Return :class:`Examples` as they are, anything else as a data set of (input, label) pairs.
-
-    Raises:
-        DataError: no example, or no map-style dataset.
-    """
+    """Return :class:`Examples` as they are, anything else as a map-style data set of (input, label) pairs."""
     if isinstance(train_set, Examples):
         check_not_empty(train_set)
         return train_set

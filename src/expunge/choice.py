@@ -22,44 +22,22 @@ _PASS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Situation:
-    """What is known of the case, and what there is to work with.
+    """What is known of the case, and what there is to work with."""
 
-    Args:
-        purpose: "heal" what bad examples did to the model, or "forget" good ones.
-        discovery: share of the bad examples that is listed, in (0, 1]; ``None`` where nobody knows.
-        regularity: 0 (random) .. 0.5 (two classes exchanged) .. 1 (poison); ``None`` where nobody knows.
-        retain: whether the remaining training data may be read.
-        forget: whether the listed examples are still there.
-        whole_classes: whether the list is every example of some classes.
-        codes: whether the checkpoint holds mnemonic codes.
-        images: whether an input is (C, H, W).
-        floating: whether inputs are floating-point numbers, not token ids.
-        attachable: whether dedicated neurons can stand beside some layer of the network.
-        loosens: whether what the network memorised can be shaken loose: it has no layer norms, or the weights that its
-            training began from are at hand.
-        recipe: whether the network can be retrained: it began from a fresh initialisation, and it is known how.
-        price: what the usual method for the purpose costs, as a share of the first training; ``None`` where that is not
-            known.
-        budget: most that may be spent, as a share of the first training; ``None`` for no limit.
-
-    Raises:
-        InvalidInput: an unknown purpose, or a number outside its range.
-    """
-
-    purpose: Purpose = "heal"
-    discovery: float | None = None
-    regularity: float | None = None
-    retain: bool = True
-    forget: bool = True
-    whole_classes: bool = False
-    codes: bool = False
-    images: bool = True
-    floating: bool = True
-    attachable: bool = True
-    loosens: bool = True
-    recipe: bool = False
-    price: float | None = None
-    budget: float | None = None
+    purpose: Purpose = "heal"  # "heal" what bad examples did to the model, or "forget" good ones
+    discovery: float | None = None  # share of the bad examples that is listed, in (0, 1]; where known
+    regularity: float | None = None  # 0 (random) .. 0.5 (two classes exchanged) .. 1 (poison); where known
+    retain: bool = True  # whether the remaining training data may be read
+    forget: bool = True  # whether the listed examples are still there
+    whole_classes: bool = False  # whether the list is every example of some classes
+    codes: bool = False  # whether the checkpoint holds mnemonic codes
+    images: bool = True  # whether an input is (C, H, W)
+    floating: bool = True  # whether inputs are floating-point numbers, not token ids
+    attachable: bool = True  # whether dedicated neurons can stand beside some layer of the network
+    loosens: bool = True  # the network has no layer norms, or the weights its training began from are at hand
+    recipe: bool = False  # whether it can be retrained: from a fresh initialisation, and it is known how
+    price: float | None = None  # of the usual method, as a share of the first training; where known
+    budget: float | None = None  # most to be spent, as a share of the first training; ``None`` for no limit
 
     def __post_init__(self) -> None:
         if self.purpose not in ("heal", "forget"):
@@ -239,13 +217,7 @@ def starting_settings(kind: Any, n_train: int, purpose: Purpose, recipe: Recipe 
     rows are healed every given label of the list is wrong: no share of them is to be kept, and a list that is
     short against the data is not to drown in it. Where good rows are forgotten ``relearn`` learns the others again,
     and leaves these out. Other methods that train on take optimiser and learning rate
-    of the first training.
-
-    Args:
-        kind: class of the method.
-        n_train: rows of the training data.
-        purpose: what the method is for here.
-        recipe: of the first training, where it is known.
+    of the first training (``recipe``), where it is known.
     """
     own = {entry.name: entry.default for entry in dataclasses.fields(kind)}
     wanted: dict[str, Any] = {}

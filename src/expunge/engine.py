@@ -50,14 +50,9 @@ class LocalEngine:
 
     def __init__(self, workers: int, threads: int | None = None) -> None:
         self._threads = threads or max(1, (os.cpu_count() or 1) // workers)
-        self._slots = workers
+        self.slots = workers
         self._idle: list[_Worker] = []
         self._all: set[_Worker] = set()
-
-    @property
-    def slots(self) -> int:
-        """Number of workers."""
-        return self._slots
 
     def submit(self, task: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """See :class:`Engine`."""

@@ -17,10 +17,6 @@ class InvalidInput(ExpungeError, ValueError):
 class UnknownName(InvalidInput, LookupError):
     """A name that no table holds; the message offers the near miss."""
 
-    def __str__(self) -> str:
-        # LookupError's children print their argument quoted; a message is to be read as it is.
-        return str(self.args[0]) if self.args else ""
-
 
 class DataError(InvalidInput):
     """A data file or tensor that is unreadable, truncated or inconsistent."""

@@ -59,7 +59,7 @@ def clean(
         prepared = prepare(job)
         cleaned = repair(prepared, aside, lambda share, doing: None)
         write_files(prepared, cleaned, aside)
-    read, found = prepared.data, cleaned.found
+    read = prepared.data
 
     def names(labels: Tensor) -> list[str | None]:  # none for a model that gave NaN
         return [read.classes[label] if label >= 0 else None for label in labels.tolist()]
@@ -67,7 +67,7 @@ def clean(
     table = frame_of_rows(
         ({"name": list(read.names)} if read.names else {}) | {"given_label": names(read.examples.labels)},
         prepared.forget.positions,
-        None if found is None else (found.positions, found.scores),
+        cleaned.found,
         names(cleaned.before.predictions),
         names(cleaned.after.predictions),
     )
@@ -115,27 +115,17 @@ def audit(
     from expunge.repair.audit import AuditJob, audit_files
 
     reading, more = _split_options(options, AuditJob)
-    files = {
-        name: Path(value)
-        for name, value in more.items()
-        if name in ("retrained", "retrained_again", "oracle")
-    }
     job = AuditJob(
         original=Path(original), unlearned=Path(unlearned), arch=arch, data=data, forget=forget,
-        validation=validation, options=reading, **{**more, **files},
+        validation=validation, options=reading, **more,
     )  # fmt: skip
     found = audit_files(job).audit
     roles = found.facts.roles
     table = pd.DataFrame(
-        [
-            {
-                "measure": row.name,
-                "better": row.metric.better,
-                **{role: row.value(role) for role in roles},
-                "because": row.because or "",
-            }
-            for row in found.rows
-        ]
+        {"measure": row.name, "better": row.metric.better}
+        | {role: row.value(role) for role in roles}
+        | {"because": row.because}
+        for row in found.rows
     )
     table.attrs |= {
         "verdict": found.verdict.grade,
@@ -146,11 +136,7 @@ def audit(
 
 
 def _split_options(options: Mapping[str, Any], job: Any) -> tuple[DataOptions, dict[str, Any]]:
-    """Return the options of reading data, and those of the job.
-
-    Raises:
-        UnknownName: an option that neither has.
-    """
+    """Return the options of reading data, and those of the job; one that neither has is an error."""
     from expunge.inputs.training_data import DataOptions
 
     of_data = {entry.name for entry in fields(DataOptions)} - {"device"}
@@ -158,5 +144,9 @@ def _split_options(options: Mapping[str, Any], job: Any) -> tuple[DataOptions, d
     for name in options:
         if name not in of_data | of_job:
             raise UnknownName(f"there is no option {name!r:.100}{near_miss(name, of_data | of_job)}")
-    reading = DataOptions(**{name: value for name, value in options.items() if name in of_data})
-    return reading, {name: value for name, value in options.items() if name in of_job}
+    paths = {entry.name for entry in (*fields(DataOptions), *fields(job)) if "Path" in str(entry.type)}
+    given: dict[str, Any] = {
+        name: Path(value) if name in paths and value else value for name, value in options.items()
+    }
+    reading = DataOptions(**{name: value for name, value in given.items() if name in of_data})
+    return reading, {name: value for name, value in given.items() if name in of_job}

@@ -9,13 +9,7 @@ from expunge.errors import InvalidInput
 
 
 def load_extra(module: str, package: str, extra: str, why: str) -> Any:
-    """Import an optional package.
-
-    Args:
-        module: to import.
-        package: that it comes from.
-        extra: of expunge, that installs the package and what it needs itself.
-        why: what needs it, for the message.
+    """Import ``module`` of an optional ``package``, which ``extra`` of expunge installs; ``why`` names what needs it.
 
     Raises:
         InvalidInput: it is not installed, or cannot be imported; the message says what to install.

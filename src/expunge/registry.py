@@ -12,6 +12,7 @@ import ast
 import importlib
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,26 +21,19 @@ from typing import Any
 from expunge.errors import InvalidInput, UnknownName, near_miss
 
 
+@dataclass(frozen=True, eq=False)
 class Registry:
-    """One table of names.
+    """One table of names."""
 
-    Args:
-        kind: what the names stand for, in the singular ("method"); used in messages.
-        builtin: name -> ``"module:object"``, in the order in which they are listed.
-        group: the entry-point group other packages use.
-        base: ``"module:Class"`` that every entry is a subclass of; empty where entries are functions.
-    """
-
-    def __init__(self, kind: str, builtin: Mapping[str, str], group: str, base: str = "") -> None:
-        self.kind = kind
-        self.group = group
-        self._base = base
-        self._builtin = dict(builtin)
+    kind: str  # what the names stand for, in the singular ("method"); used in messages
+    builtin: Mapping[str, str]  # name -> "module:object", in the order in which they are listed
+    group: str  # the entry-point group other packages use
+    base: str = ""  # "module:Class" that every entry is a subclass of; empty where entries are functions
 
     @cached_property
     def targets(self) -> dict[str, str]:
         """Name -> ``"module:object"``: the built-in names first, then those of other packages."""
-        found = dict(self._builtin)
+        found = dict(self.builtin)
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
             if point.name in found and found[point.name] != point.value:
                 raise InvalidInput(
@@ -61,11 +55,14 @@ class Registry:
             InvalidInput: a path whose module or object does not exist, or that leads to something else.
         """
         if ":" not in name and name not in self.targets:
-            raise UnknownName(self._unknown(name))
+            known = self.names()
+            raise UnknownName(
+                f"unknown {self.kind} {name!r}{near_miss(name, known)} (known: {', '.join(known)})"
+            )
         found = _load(name if ":" in name else self.targets[name], self.kind)
-        if self._base and not (isinstance(found, type) and issubclass(found, _load(self._base, "base"))):
+        if self.base and not (isinstance(found, type) and issubclass(found, _load(self.base, "base"))):
             raise InvalidInput(
-                f"{self.kind} {name!r} is {found!r}, not a subclass of {self._base.replace(':', '.')}"
+                f"{self.kind} {name!r} is {found!r}, not a subclass of {self.base.replace(':', '.')}"
             )
         return found
 
@@ -79,10 +76,6 @@ class Registry:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute:
                 return (ast.get_docstring(node) or "").partition("\n")[0]
         return ""
-
-    def _unknown(self, name: str) -> str:
-        hint = near_miss(name, self.names())
-        return f"unknown {self.kind} {name!r}{hint} (known: {', '.join(self.names())})"
 
 
 def _load(target: str, kind: str) -> Any:

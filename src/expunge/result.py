@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from expunge.choice import Purpose
 from expunge.data.examples import Examples
 from expunge.methods.base import Unlearned
+from expunge.methods.request import Found
 from expunge.training.numerics import Numerics
 
 if TYPE_CHECKING:
@@ -70,18 +71,12 @@ class Result(Unlearned):
         """
         from expunge.training.loop import predict
 
-        found = self.found
         before, after = (
             predict(self.numerics.place(model), self.train, self.numerics).argmax(1).cpu().numpy()
             for model in (self.original, self.model)
         )
-        return frame_of_rows(
-            {"given_label": self.train.labels.cpu().numpy()},
-            self.forget,
-            None if found is None else (found.positions, found.scores[found.positions]),
-            before,
-            after,
-        )
+        given = self.train.labels.cpu().numpy()
+        return frame_of_rows({"given_label": given}, self.forget, self.found, before, after)
 
     def save(self, path: Path | str) -> None:
         """Write the weights, whole or not at all: in the format of safetensors if the name ends so, else of torch.
@@ -103,25 +98,17 @@ class Result(Unlearned):
 
 
 def frame_of_rows(
-    first: Mapping[str, Any], listed: Tensor, found: tuple[Tensor, Tensor] | None, before: Any, after: Any
+    first: Mapping[str, Any], listed: Tensor, found: Found | None, before: Any, after: Any
 ) -> pd.DataFrame:
-    """Return a line for each training row, in its order: see :meth:`Result.rows`.
-
-    Args:
-        first: the columns that go before the others.
-        listed: int64 (F,), positions of the listed rows.
-        found: positions of the rows that the method named, and the score of each; ``None`` for a method without.
-        before: class of each row before.
-        after: and after.
-    """
+    """Return a line for each training row, in its order, after the columns ``first``: see :meth:`Result.rows`."""
     import pandas as pd
 
     table = pd.DataFrame({**first, "listed": False, "flagged": False, "score": float("nan")})
     table.loc[listed.cpu().numpy(), "listed"] = True
     if found is not None:
-        rows = found[0].cpu().numpy()
+        rows = found.positions.cpu().numpy()
         table.loc[rows, "flagged"] = True
-        table.loc[rows, "score"] = found[1].cpu().double().numpy()
+        table.loc[rows, "score"] = found.scores.cpu().double().numpy()[rows]
     return table.assign(before=before, after=after)
 
 
@@ -136,15 +123,11 @@ class Report:
         """The main measurements: name, before, after, which way is better."""
         from expunge.evaluation.audit_table import AIMS, figure, main_rows
 
-        return [
-            (
-                row.name.replace("_", " "),
-                figure(row.value("original"), row),
-                figure(row.value("unlearned"), row),
-                AIMS[row.metric.better],
-            )
-            for row in main_rows(self.result.audit)
-        ]
+        found = []
+        for row in main_rows(self.result.audit):
+            before, after = (figure(row.value(role), row) for role in ("original", "unlearned"))
+            found.append((row.name.replace("_", " "), before, after, AIMS[row.metric.better]))
+        return found
 
     def __str__(self) -> str:
         verdict, rows = self.result.verdict(), [("", "before", "after", "aim"), *self.table]

@@ -16,20 +16,14 @@ _SAME = 1e-12
 """Values nearer than this differ by rounding alone."""
 
 
-def half_width(sd: Any, n: Any, level: float = 0.95) -> Any:
-    """Return the half-width of the t-interval of a mean: t_{n-1, (1 + level)/2} sd / sqrt(n); NaN for n = 1.
+def half_width(sd: Any, n: Any) -> Any:
+    """Return the half-width of the 95 % t-interval of a mean: t_{n-1, 0.975} sd / sqrt(n); NaN for n = 1.
 
     Args:
         sd: standard deviation of independent values, n - 1 in the denominator; a number or an array.
         n: how many, of the same shape. Several unlearning seeds of one training are not independent.
-        level: coverage, in (0, 1).
-
-    Raises:
-        InvalidInput: a level out of range.
     """
-    if not 0 < level < 1:
-        raise InvalidInput(f"the level of an interval must lie in (0, 1), got {level:g}")
-    return stats.t.ppf((1 + level) / 2, n - 1) * sd / n**0.5
+    return stats.t.ppf(0.975, n - 1) * sd / n**0.5
 
 
 def paired_t(differences: Sequence[float]) -> tuple[float, float, float]:

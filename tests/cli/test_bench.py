@@ -142,6 +142,16 @@ def test_dry_run_shows_the_plan_and_runs_nothing(small: Path, tmp_path: Path) ->
     assert max(map(len, result.output.splitlines())) <= 80
 
 
+def test_equal_trainings_are_told_once(small: Path, tmp_path: Path) -> None:
+    recipe = "[[recipes]]\nepochs = 2\n[recipes.methods.finetune]\nepochs = {}\n"
+    grid = tmp_path / "grid.toml"
+    shared, _, _ = small.read_text(encoding="utf-8").partition("[[recipes]]")
+    grid.write_text(shared + "".join(map(recipe.format, (1, 2, 3))), encoding="utf-8")
+    text = " ".join(bench(grid, "--out", tmp_path / "out", "--dry-run").output.split())
+    assert "3 tasks x 3 recipes" in text
+    assert text.count("2 epochs of batches of 32") == 1
+
+
 def test_a_sweep_in_parts(small: Path, tmp_path: Path, threads: None) -> None:
     out = tmp_path / "out"
     first = bench(small, "--out", out, "--limit", "4")

@@ -730,11 +730,11 @@ def test_the_precision_that_was_asked_for_is_that_of_the_repair(
 ) -> None:
     asked: list[str | None] = []
 
-    def unlearn(*args: Any, **given: Any) -> Any:
-        asked.append(given["dtype"])
+    def request(*args: Any, **given: Any) -> Any:
+        asked.append(given["numerics"].dtype)
         raise InvalidInput("far enough")
 
-    monkeypatch.setattr(repairing, "unlearn", unlearn)
+    monkeypatch.setattr(repairing, "Request", request)
     for dtype in ("float32", "bfloat16"):
         with pytest.raises(InvalidInput, match="far enough"):
             run(digits, "--out", str(tmp_path / dtype), "--dtype", dtype)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from expunge.cli.data_arguments import Reading
+from expunge.cli.options import Reading
 from expunge.data.reader import Reader
 from expunge.errors import InvalidInput
 from expunge.inputs.sources import load_training_data

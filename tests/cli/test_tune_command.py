@@ -10,7 +10,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from expunge.cli import app
-from expunge.cli.method_table import replace_table, table_text
+from expunge.cli.tune import replace_table
 from expunge.data.synthetic import learnable_images
 from expunge.errors import ExpungeError, InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, searched
@@ -219,4 +219,4 @@ def test_a_file_that_is_not_toml() -> None:
 
 def test_a_value_without_a_form() -> None:
     with pytest.raises(InvalidInput, match="no form in TOML"):
-        table_text("npo", {"lr": object()}, "")
+        replace_table("", "npo", {"lr": object()}, "")

@@ -14,15 +14,13 @@ import typer
 
 from expunge.cli import app
 from expunge.data.digits import load_digits
-from expunge.errors import InvalidInput
-from expunge.repair.demo import TARGET, DemoJob, damage, run_demo, stamp
-from expunge.repair.demo_page import demo_page
+from expunge.repair.demo import TARGET, damage, demo_page, run_demo, stamp
 from expunge.results.png import png
 
 
 def test_damage_is_what_was_asked_for() -> None:
     data = load_digits()
-    damaged = damage(data, DemoJob(folder=Path("unused"), wrong=20, poisoned=30))
+    damaged = damage(data, 0, wrong=20, poisoned=30)
     untouched = ~damaged.bad
     assert int(damaged.bad.sum()) == 50
     assert int(damaged.poisoned.sum()) == 30
@@ -38,11 +36,6 @@ def test_the_trigger_is_a_white_square_in_the_corner() -> None:
     expected = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 255, 255], [0, 0, 255, 255]])
     assert torch.equal(stamp(images)[0, 0].long(), expected)
     assert int(images.sum()) == 0
-
-
-def test_more_damage_than_digits() -> None:
-    with pytest.raises(InvalidInput, match="2000 wrong labels and 60 triggers were asked for, but"):
-        damage(load_digits(), DemoJob(folder=Path("unused"), wrong=2000))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -61,7 +54,7 @@ def test_a_picture_is_read_back(channels: int) -> None:
 def test_the_whole_way(tmp_path: Path, margin: Callable[..., None]) -> None:
     folder = tmp_path / "demo"
     shares: list[float] = []
-    demo = run_demo(DemoJob(folder=folder), lambda share, doing: shares.append(share))
+    demo = run_demo(folder, report=lambda share, doing: shares.append(share))
     bad = demo.damaged.bad
     assert shares[-1] == 1
     assert shares == sorted(shares)

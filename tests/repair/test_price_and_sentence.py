@@ -18,14 +18,15 @@ from expunge.data.images import ImageSource
 from expunge.data.joined import in_memory
 from expunge.evaluation.before_after import Share
 from expunge.inputs.sources import load_training_data
+from expunge.methods.request import Found
 from expunge.models.mlp import MLP
 from expunge.repair import price as room
-from expunge.repair.clean import Cleaned, NamedRows, clean
+from expunge.repair.clean import Cleaned, clean
+from expunge.repair.clean_page import thumbnails
 from expunge.repair.in_words import fall_explained, one_sentence
 from expunge.repair.job import Job
 from expunge.repair.prepare import Prepared, prepare
 from expunge.repair.price import Price, price
-from expunge.repair.thumbnails import thumbnails
 from expunge.training.recipe import Recipe
 
 
@@ -107,13 +108,13 @@ def measured(cleaned: Cleaned, **more: Any) -> Cleaned:
 def test_the_sentence_names_what_was_found(outcome: tuple[Prepared, Cleaned]) -> None:
     prepared, cleaned = outcome
     rows = torch.tensor([3, 6, 9, 12, 15])  # all of class ant
-    found = NamedRows(rows, torch.ones(5, dtype=torch.float64), 0.01)
+    found = Found(rows, torch.ones(60, dtype=torch.float64), 0.01)
     said = one_sentence(prepared, measured(cleaned, found=found))
     assert said.startswith(
         "5 more rows of class ant resemble those you listed and were unlearned too; the 3 listed rows are given their "
         "bad label in 100.0% before and 0.0% now; accuracy on the rows that stay went from 81.0% to 79.0%. "
     )
-    mixed = NamedRows(torch.tensor([3, 4, 5]), torch.ones(3, dtype=torch.float64), 0.3)
+    mixed = Found(torch.tensor([3, 4, 5]), torch.ones(60, dtype=torch.float64), 0.3)
     said = one_sentence(prepared, measured(cleaned, found=mixed))
     assert said.startswith(
         "3 more rows resemble those you listed and were unlearned too (about 30% of them may be good)"
@@ -147,7 +148,7 @@ def test_a_fall_is_explained_only_where_it_is_healing(outcome: tuple[Prepared, C
     cleaned = replace(
         cleaned, audit=replace(cleaned.audit, verdict=verdict), disagreeing=torch.tensor([3, 6, 9, 10])
     )
-    bad = NamedRows(torch.tensor([3, 6, 9]), torch.ones(3, dtype=torch.float64), 0.0)
+    bad = Found(torch.tensor([3, 6, 9]), torch.ones(60, dtype=torch.float64), 0.0)
     assert fall_explained(prepared, replace(cleaned, found=bad)).startswith("3 of the 4 rows that stay")
     assert fall_explained(prepared, replace(cleaned, found=None)) == ""
     truth = prepared.data.examples.labels.clone()

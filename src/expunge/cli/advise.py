@@ -52,11 +52,9 @@ def advise_command(
         forget=forget_data,
         budget=budget,
     )
-    evidence = (
-        packaged_evidence()
-        if store is None
-        else Evidence(source=f"store {store}", records=read_store(store).records)
-    )
+    evidence = packaged_evidence()
+    if store is not None:
+        evidence = Evidence(source=f"store {store}", records=read_store(store).records)
     advice = advise(situation, evidence, method_facts)
     console = Screen()
     _verdict(console, advice, method_facts(advice.choice.method))
@@ -130,12 +128,8 @@ def _cells(console: Screen, advice: Advice) -> None:
         shown.append(advice.retrain)
     if not shown:
         return
-    table = Table(
-        title="\nCells this rests on: Utility x Healed, %",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    title = "\nCells this rests on: Utility x Healed, %"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("cell", no_wrap=True)
     for candidate in shown:
         table.add_column(escape(candidate.method), justify="right", overflow="fold")
@@ -172,8 +166,9 @@ def _standing(candidate: Candidate) -> str:
 def _cost(candidate: Candidate) -> str:
     if candidate.cost is None:
         return "Its cost is not known."
-    measured = "the larger of its shares of seconds and sample gradients"
-    how = measured if candidate.measured else "declared by the method"
+    how = "the larger of its shares of seconds and sample gradients"
+    if not candidate.measured:
+        how = "declared by the method"
     return f"Cost: {_cost_number(candidate)} % of a retraining ({how})."
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
-from expunge.cli.options import numbers, takes
-from expunge.cli.plan import Outlook, split_items
+from expunge.cli.options import items, numbers, takes
 from expunge.cli.screen import Screen
 from expunge.cli.sweep import Running, finish
 from expunge.errors import InvalidInput
@@ -17,6 +23,10 @@ from expunge.results.wording import counted
 
 if TYPE_CHECKING:
     from expunge.engine import Engine
+    from expunge.store.store import Store
+    from expunge.sweep.grid import Grid
+    from expunge.sweep.plan import Plan, Reference, Training
+    from expunge.training.numerics import Numerics
 
 GRIDS = sorted(
     entry.name.removesuffix(".toml")
@@ -24,6 +34,8 @@ GRIDS = sorted(
     if entry.name.endswith(".toml") and "\nrun = " in entry.read_text(encoding="utf-8")
 )
 """The packaged grids; the other packaged files hold settings alone."""
+_REFERENCE = "retrain"
+"""The method the others of a forgetting task are compared with."""
 
 
 @takes(running=Running)
@@ -75,9 +87,7 @@ def bench(
         raise InvalidInput(
             f"--devices {devices} takes them all for one cell at a time; leave out --workers and --ray"
         )
-    selection = split_items(only)
-
-    from dataclasses import replace
+    selection = items("--only", ",".join(only), "name a method, a task, or KEY=VALUE") if only else []
 
     from expunge.store.store import Store
     from expunge.sweep.grid import Grid
@@ -95,36 +105,29 @@ def bench(
     whole = chosen.plan(numerics)
     wanted = select(whole, selection) if selection else whole
     workers = 1 if shared.several else running.processes(numerics.device)
-    engine = None if dry_run else _ray_engine(ray, cpus, gpus)
-    opened = None if dry_run and not _exists(out, store) else Store(out, store, weights)
-    try:
+    with contextlib.ExitStack() as stack:
+        engine: Engine | None = None
+        if ray is not None and not dry_run:
+            from expunge.sweep.ray_engine import RayEngine
+
+            engine = stack.enter_context(contextlib.closing(RayEngine(ray, cpus=cpus, gpus=gpus)))
+        opened = None
+        if not dry_run or _exists(out, store):
+            opened = stack.enter_context(Store(out, store, weights))
         trackers = None if dry_run else running.trackers(console, out)
         recorded = set() if opened is None else opened.database.keys("done" if running.retry_failed else None)
         missing = [cell for cell in wanted.cells if cell.key not in recorded]
         to_run = Plan.of(missing[:limit])
-        Outlook(grid, chosen, numerics, workers, whole, wanted, len(missing), to_run, opened).show(console)
+        _Outlook(grid, chosen, numerics, workers, whole, wanted, len(missing), to_run, opened).show(console)
         if trackers is None or opened is None:
             return
         swept = running.run(
             console, chosen, wanted, opened, out, trackers, workers=workers, limit=limit, engine=engine
         )
-    finally:
-        if opened is not None:
-            opened.close()
-        if engine is not None:
-            engine.close()
     left = len(wanted.cells) - len(swept.records)
     if left:
         console.print(f"{counted(left, 'cell')} still missing; the same command goes on with them")
     finish(console, swept, f"{out / 'results.csv'} and the store beside it")
-
-
-def _ray_engine(address: str | None, cpus: float, gpus: float) -> Engine | None:
-    if address is None:
-        return None
-    from expunge.sweep.ray_engine import RayEngine
-
-    return RayEngine(address, cpus=cpus, gpus=gpus)
 
 
 def _exists(out: Path, url: str | None) -> bool:
@@ -139,3 +142,121 @@ def _exists(out: Path, url: str | None) -> bool:
     except ArgumentError:
         return True  # for the store to complain about
     return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").is_file()
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """What the command is about to do."""
+
+    name: str  # of the grid, as it was given
+    grid: Grid
+    numerics: Numerics
+    workers: int
+    whole: Plan  # every cell of the grid
+    wanted: Plan  # those selected
+    missing: int  # how many of these have no record that counts
+    to_run: Plan  # the missing ones that will be run
+    store: Store | None  # what there is so far
+
+    def show(self, console: Screen) -> None:
+        """Print the plan with an estimate of its time, for which a few training steps are run."""
+        from expunge.sweep.estimate import estimate_seconds
+        from expunge.sweep.threads import worker_threads
+
+        console.print(self._title())
+        lines = Table.grid(padding=(0, 2))
+        lines.add_column(style="dim", no_wrap=True)
+        lines.add_column()
+        for label, text in self._lines():
+            lines.add_row(f"  {label}", escape(text))
+        if self.to_run.cells:
+            with console.status("timing a few training steps"):
+                threads = worker_threads(self.to_run, self.workers)
+                seconds = estimate_seconds(self.to_run, self._trained(), self.workers, threads)
+            lines.add_row(
+                "  time", f"{_duration(seconds)}: an estimate, from a few training steps timed here"
+            )
+        console.print(lines)
+
+    def _title(self) -> str:
+        grid = self.grid
+        recipes = f" x {counted(len(grid.setups), 'recipe')}" if len(grid.setups) > 1 else ""
+        unlearning = len(grid.unlearning_seeds)
+        repeats = f" x {counted(unlearning, 'unlearning seed')}" if unlearning else ""
+        return (
+            f"[bold]{escape(self.name)}[/]: {counted(len(grid.tasks), 'task')}{recipes} x "
+            f"{counted(len(grid.setups[0].methods), 'method')} x {counted(len(grid.seeds), 'seed')}{repeats} = "
+            f"{counted(len(self.whole.cells), 'cell')}"
+        )
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        images = self.grid.data.load(self.numerics.device)
+        held_out = f", {len(images.unseen_labels):,} held out" if images.unseen_labels is not None else ""
+        counts = f"{len(images.train_labels):,} training and {len(images.test_labels):,} test images"
+        yield "data", f"{images.name}: {counts}{held_out}"
+        recipes = [setup.recipe for setup in self.grid.setups]
+        told = [f"{each.model}, {each.epochs} epochs of batches of {each.batch_size}" for each in recipes]
+        for training in dict.fromkeys(told):  # recipes that differ in something else are told once
+            yield "model", training
+        if len(self.wanted.cells) < len(self.whole.cells):
+            yield "selected", f"{len(self.wanted.cells):,} of the cells (--only)"
+        yield "original models", f"{len(self.wanted.trainings):,}, each trained once and shared by its cells"
+        references = sum(cell.method.name == _REFERENCE for cell in self.wanted.cells)
+        yield (
+            "references",
+            f"{references:,} runs of {_REFERENCE}" if references else f"{_REFERENCE} is not run",
+        )
+        if self.grid.metrics:
+            yield "metrics", f"{', '.join(self.grid.metrics)}, beside the usual"
+            yield "compared with", _roles(self.wanted)
+        if models := max((cell.population for cell in self.wanted.cells), default=0):
+            shares = f"3 of {models} models for each task and seed"
+            yield "populations", f"{shares}; {2 * models} unlearn for each method"
+        shared = self.numerics.devices
+        workers = counted(self.workers, "worker")
+        if shared.several:
+            workers += f", each network on {shared.count} devices"
+        yield "machine", f"{self.numerics.device}, {self.numerics.dtype}, {workers}"
+        yield "store", self._stored()
+        part = f" of the {self.missing:,} missing (--limit)" if len(self.to_run.cells) < self.missing else ""
+        trained = self._trained()
+        untrained = sum(job.key not in trained for job in self.to_run.trainings)
+        compared = sum(job.key not in trained for job in self.to_run.references)
+        also = f", {counted(compared, 'reference')} of metrics" if self.to_run.references else ""
+        cells = counted(len(self.to_run.cells), "cell")
+        yield "to run", f"{cells}{part}, {counted(untrained, 'original model')}{also}"
+
+    def _stored(self) -> str:
+        if self.store is None:
+            return "none yet, so every cell is missing"
+        keys = {cell.key for cell in self.wanted.cells}
+        done, failed, present = (
+            len(keys & self.store.database.keys(status)) for status in ("done", "failed", None)
+        )
+        return f"{done:,} cells present, {failed:,} failed, {len(keys) - present:,} missing"
+
+    def _trained(self) -> set[str]:
+        shared: tuple[Training | Reference, ...] = (*self.to_run.trainings, *self.to_run.references)
+        return {job.key for job in shared if self.store is not None and self.store.weights.has(job.key)}
+
+
+def _roles(plan: Plan) -> str:
+    counts = Counter(reference.role for reference in plan.references)
+    if not counts:
+        return "no other model than the original"
+    told = ", ".join(f"{count:,} {role.replace('_', ' ')}" for role, count in counts.items())
+    return f"{told}; each trained once and shared by its cells"
+
+
+def _duration(seconds: float) -> str:
+    """Return an estimated time to two digits, in the unit that suits it.
+
+    Example:
+        >>> [_duration(seconds) for seconds in (0.4, 45, 89, 754, 40000, 900000)]
+        ['about 1 s', 'about 45 s', 'about 1.5 min', 'about 13 min', 'about 11 h', 'about 10 days']
+    """
+    units = ((1, "s", 60), (60, "min", 90), (3600, "h", 48), (86400, "days", math.inf))
+    size, unit = next((size, unit) for size, unit, until in units if seconds < size * until)
+    value = max(seconds / size, 1.0)
+    shown = f"{value:.1f}".removesuffix(".0") if value < 10 and size > 1 else f"{value:.0f}"
+    return f"about {shown} {unit}"

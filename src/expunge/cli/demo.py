@@ -6,19 +6,17 @@ import os
 import sys
 import webbrowser
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from expunge.cli.progress import with_progress
-from expunge.cli.screen import Screen
+from expunge.cli.screen import Screen, with_progress
 
 
 def demo_command(
-    out: Annotated[Path, typer.Option(help="Folder of the results; it must be new or empty.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    out: Path = typer.Option(Path("demo"), help="Folder of the results; it must be new or empty."),
+    seed: int = typer.Option(0, help="Of everything random."),
+    browser: bool = typer.Option(True, help="Open the page in a browser."),
 ) -> None:
     """Damage a small model, find out how, repair it and show before and after. A minute; no data, no network.
 
@@ -27,13 +25,14 @@ def demo_command(
     """
     console = Screen()
 
-    from expunge.repair.demo import DemoJob, run_demo
-    from expunge.repair.demo_page import demo_page
+    from expunge.repair.demo import demo_page, run_demo
     from expunge.store.atomic import write_atomically
 
-    job = DemoJob(folder=out.expanduser(), seed=seed)
-    demo = with_progress(console, lambda report: run_demo(job, report), f"interrupted; {out} is incomplete")
-    page = job.folder.absolute() / "demo.html"
+    folder = out.expanduser()
+    demo = with_progress(
+        console, lambda report: run_demo(folder, seed, report), f"interrupted; {out} is incomplete"
+    )
+    page = folder.absolute() / "demo.html"
     write_atomically(page, demo_page(demo).encode())
     took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in demo.seconds.items())
     console.print(f"{escape(demo.audit.audit.verdict.grade)} ({took})")

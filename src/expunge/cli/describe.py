@@ -10,14 +10,13 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from expunge.cli.screen import Screen
+from expunge.cli.screen import Screen, plain_table
 from expunge.errors import UnknownName, near_miss
 from expunge.registry import TABLES
 
 _WRAPPED = 84
-"""Columns from which on a line of a docstring that its next word would pass was broken for want of room."""
+"""A line of a docstring that its next word would make longer than this was broken for want of room."""
 _ITEM = re.compile(r"\s*(?P<mark>- |\d+\. |(?P<field>[\w*]+:( |$)))")
 """How an item of a list, or a setting, begins."""
 
@@ -45,11 +44,9 @@ def _show(kind: str, name: str, target: Any) -> None:
         console.print(f"[bold]Touches[/]  {escape(target.touches)}")
     if dataclasses.is_dataclass(target):
         space = target.search_space() if hasattr(target, "search_space") else {}
-        table = Table(title="Settings", title_justify="left", box=None, pad_edge=False)
-        table.add_column("name", style="cyan")
-        table.add_column("default")
-        if space:
-            table.add_column("searched by 'expunge tune'")
+        searched = ("searched by 'expunge tune'",) if space else ()
+        table = plain_table("Settings", left=("name", "default", *searched))
+        table.columns[0].style = "cyan"
         for entry in dataclasses.fields(target):
             row = [entry.name, escape(repr(_default(entry)))]
             table.add_row(*row, *([str(space.get(entry.name, ""))] if space else []))

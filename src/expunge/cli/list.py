@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.table import Table
 
-from expunge.cli.screen import Screen
+from expunge.cli.screen import Screen, plain_table
 from expunge.errors import UnknownName
 from expunge.registry import TABLES
 
@@ -31,35 +31,26 @@ def list_names(
         return
     for name, registry in TABLES.items():
         if table in ("", name):
-            console.print(
-                _listing(name, registry.names(), [registry.summary(entry) for entry in registry.names()])
-            )
+            shown = plain_table(name, left=("", ""))
+            shown.show_header = False
+            shown.columns[0].style, shown.columns[0].no_wrap = "bold cyan", True
+            for entry in registry.names():
+                shown.add_row(entry, registry.summary(entry))
+            console.print(shown)
 
 
 def _methods() -> Table:
     from expunge.results.method_facts import installed
 
-    shown = Table(
-        title="methods",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        caption="Cost: epochs over the training set as a share of one retraining, with default settings. Names "
-        "marked * need an original model that was trained for them. 'expunge describe NAME' tells more.",
-        caption_justify="left",
+    shown = plain_table("methods")
+    shown.caption_justify = "left"
+    shown.caption = (
+        "Cost: epochs over the training set as a share of one retraining, with default settings. Names marked * need "
+        "an original model that was trained for them. 'expunge describe NAME' tells more."
     )
     for heading in ("name", "year", "needs", "touches", "cost"):
         shown.add_column(heading, overflow="fold", style="bold cyan" if heading == "name" else "")
     for found in installed():
         name = found.name + ("*" if found.preparation else "")
         shown.add_row(name, found.year, ", ".join(found.needs) or "nothing", found.touches, found.cost)
-    return shown
-
-
-def _listing(title: str, names: list[str], summaries: list[str]) -> Table:
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False, show_header=False)
-    shown.add_column(style="bold cyan", no_wrap=True)
-    shown.add_column()
-    for name, summary in zip(names, summaries, strict=True):
-        shown.add_row(name, summary)
     return shown

@@ -15,7 +15,6 @@ from expunge.errors import InvalidInput
 from expunge.results.wording import counted
 
 if TYPE_CHECKING:
-    from expunge.methods.base import Method
     from expunge.sweep.preset import Preset
 
 DEFAULT_METHODS = "none,retrain,finetune,npo,delete,scrub,rem,relearn"
@@ -72,11 +71,11 @@ def map_command(
     from expunge.sweep.preset import Preset
     from expunge.training.numerics import Numerics
 
-    chosen = Preset.named(preset) if preset else Preset.of(data)
-    chosen = _with_overrides(chosen, overrides)
-    task_settings: dict[str, Any] = {} if n_corrupted is None else {"n_corrupted": n_corrupted}
+    if n_corrupted is not None:
+        overrides.setdefault("task", {})["n_corrupted"] = n_corrupted
+    chosen = _with_overrides(Preset.named(preset) if preset else Preset.of(data), overrides)
     tasks = [
-        chosen.make_task(regularity=item, discovery=rate, **task_settings)
+        chosen.make_task(regularity=item, discovery=rate)
         for item in items("--regularity", regularity)
         for rate in rates
     ]
@@ -87,13 +86,12 @@ def map_command(
                 f"--set names {owner!r}, which is neither recipe, task nor one of the methods to be run "
                 f"({', '.join(names)})"
             )
-    built: list[Method] = [chosen.make_method(name, overrides.get(name)) for name in names]
-    choice = DataChoice(
-        data, str(running.data_root) if running.data_root else None, n_train, n_unseen, imbalance
-    )
+    built = tuple(chosen.make_method(name, overrides.get(name)) for name in names)
+    root = str(running.data_root) if running.data_root else None
+    choice = DataChoice(data, root, n_train, n_unseen, imbalance)
     images = choice.load("cpu")
     numerics = Numerics.choose(running.device, images.shape[1])
-    grid = Grid(choice, tuple(tasks), (Setup(recipe, tuple(built)),), chosen_seeds)
+    grid = Grid(choice, tuple(tasks), (Setup(recipe, built),), chosen_seeds)
     plan = grid.plan(numerics)
     workers = running.processes(numerics.device)
     console.print(

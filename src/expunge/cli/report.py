@@ -71,11 +71,7 @@ class Found(NamedTuple):
 
 
 def read_store(store: str) -> Found:
-    """Return what a store holds; weights only of one that is a folder.
-
-    Raises:
-        StoreError: there is no such store, or it cannot be read.
-    """
+    """Return what a store holds; weights only of one that is a folder."""
     from expunge.store.database import Database
 
     weights = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import webbrowser
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -14,20 +13,16 @@ from expunge.errors import InvalidInput
 
 
 def review_command(
-    suspects: Annotated[Path, typer.Argument(help="The list that 'expunge find' wrote.")],
-    data: Annotated[str | None, typer.Option(help="The training data, if it has moved since.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where decisions are kept, for 'clean --forget'; by default SUSPECTS.reviewed.csv."
-        ),
-    ] = None,
-    static: Annotated[
-        Path | None,
-        typer.Option(help="Write one .html file that needs no server, in place of opening the page."),
-    ] = None,
-    port: Annotated[int, typer.Option(help="Of the page; by default a free one.")] = 0,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    suspects: Path = typer.Argument(..., help="The list that 'expunge find' wrote."),
+    data: str | None = typer.Option(None, help="The training data, if it has moved since."),
+    out: Path | None = typer.Option(
+        None, help="Where decisions are kept, for 'clean --forget'; by default SUSPECTS.reviewed.csv."
+    ),
+    static: Path | None = typer.Option(
+        None, help="Write one .html file that needs no server, in place of opening the page."
+    ),
+    port: int = typer.Option(0, help="Of the page; by default a free one."),
+    browser: bool = typer.Option(True, help="Open the page in a browser."),
 ) -> None:
     """Look through a list of suspects, worst first, and decide by keys: bad, good, other label.
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
 
-from expunge.cli.data_arguments import Device
-from expunge.cli.exit_codes import SOME_FAILED
-from expunge.cli.progress import with_progress
-from expunge.cli.screen import Screen
+from expunge.cli.options import Device
+from expunge.cli.screen import SOME_FAILED, Screen, with_progress
 from expunge.errors import InvalidInput
 from expunge.results.wording import counted
 
@@ -28,15 +26,8 @@ if TYPE_CHECKING:
     from expunge.sweep.trackers import Trackers
 
 
-@dataclass(frozen=True)
-class Swept:
-    """What a sweep left.
-
-    Attributes:
-        status: how it went.
-        records: every record of its cells, those of earlier runs included.
-        logged: where runs were logged -> how many.
-    """
+class Swept(NamedTuple):
+    """How a sweep went, every record of its cells (of earlier runs too), and where how many runs were logged."""
 
     status: Status
     records: list[Record]
@@ -85,18 +76,9 @@ class Running:
         return Trackers(choices, out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}"))
 
     def run(
-        self,
-        console: Screen,
-        grid: Grid,
-        plan: Plan,
-        store: Store,
-        out: Path,
-        trackers: Trackers,
-        *,
-        workers: int,
-        limit: int | None = None,
-        engine: Engine | None = None,
-    ) -> Swept:
+        self, console: Screen, grid: Grid, plan: Plan, store: Store, out: Path, trackers: Trackers, *, workers: int,
+        limit: int | None = None, engine: Engine | None = None,
+    ) -> Swept:  # fmt: skip
         """Run what is missing of ``plan``, at most ``limit`` cells, write results.csv and print the tables.
 
         The ``grid`` that the plan is of is kept in the store, for a report to say how its cells are run again.
@@ -108,18 +90,12 @@ class Running:
         status = with_progress(
             console,
             lambda report: execute(
-                plan,
-                store,
-                workers=workers,
-                keep_weights=self.keep_weights,
-                retry_failed=self.retry_failed,
-                report=lambda status: report(status.share, _doing(status)),
-                limit=limit,
-                engine=engine,
+                plan, store, workers=workers, keep_weights=self.keep_weights, retry_failed=self.retry_failed,
+                report=lambda status: report(status.share, _doing(status)), limit=limit, engine=engine,
                 recorded=trackers.log,
             ),
             "interrupted; finished cells are kept, the same command goes on from there",
-        )
+        )  # fmt: skip
         wanted = {cell.key for cell in plan.cells}
         records = [record for record in store.database.records() if record.key in wanted]
         write_csv(records, out / "results.csv")

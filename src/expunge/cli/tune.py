@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomlkit
+import tomlkit.items as toml
 import typer
 from rich.markup import escape
 from rich.table import Table
+from tomlkit.exceptions import TOMLKitError
 
-from expunge.cli.exit_codes import INTERRUPTED
-from expunge.cli.method_table import replace_table, table_text
 from expunge.cli.options import numbers
-from expunge.cli.progress import with_progress
-from expunge.cli.screen import Screen
+from expunge.cli.screen import INTERRUPTED, Screen, with_progress
 from expunge.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
@@ -59,22 +60,16 @@ def tune_command(
     tuned = with_progress(
         console,
         lambda report: tune(
-            method,
-            chosen,
-            trials=trials,
-            seed=seed,
-            oracle=oracle,
-            report=report,
-            tuning_seeds=seeds,
+            method, chosen, trials=trials, seed=seed, oracle=oracle, report=report, tuning_seeds=seeds,
             numerics=numerics,
         ),
         "interrupted before a trial was finished; nothing was kept",
-    )
+    )  # fmt: skip
     console.print(_table(tuned))
     values = _values(tuned, Preset.named(grid).methods.get(method, {}))
     comment = comment_of(tuned, datetime.now(UTC).date().isoformat())
     console.print()
-    print(table_text(method, values, comment), end="")  # as it is, to be copied
+    print(replace_table("", method, values, comment), end="")  # as it is, to be copied
     if tuned.interrupted:
         unwritten = "" if write is None else f"; {write} was not touched"
         console.plain(
@@ -98,13 +93,12 @@ def _read(path: Path) -> str:
 
 
 def _table(tuned: Tuned) -> Table:
-    table = Table(title=f"{escape(tuned.name)}: {tuned.rule}", title_justify="left")
-    table.add_column("trial", justify="right")
-    table.add_column("score", justify="right")
-    names = list(tuned.settings)
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_column("seconds", justify="right")
+    table, names = (
+        Table(title=f"{escape(tuned.name)}: {tuned.rule}", title_justify="left"),
+        list(tuned.settings),
+    )
+    for heading in ("trial", "score", *names, "seconds"):
+        table.add_column(heading, justify="right")
     table.add_column("remark")
     for trial in sorted(tuned.trials, key=lambda trial: (trial.status != "done", -trial.score)):
         remark = "untuned" if trial.number == 0 else ""
@@ -137,3 +131,68 @@ def comment_of(tuned: Tuned, date: str) -> str:
         f"gradients), tuning seeds {', '.join(map(str, tuned.tuning_seeds))}, sampler seed {tuned.seed}, "
         f"score {tuned.score:.4f} = {tuned.rule}, {date}"
     )
+
+
+def replace_table(text: str, name: str, values: Mapping[str, Any], comment: str) -> str:
+    """Return ``text`` with exactly the table ``[methods.NAME]`` replaced, or added at the end.
+
+    A later pattern such as ``[methods."*"]`` would win over the table, so the table is moved to the end if
+    one that matches the method comes after it.
+    """
+    try:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise InvalidInput(
+            f"the file to be written to is not valid TOML: {error}; correct it first"
+        ) from error
+    methods = document.get("methods", {})
+    made = _toml_table(values, comment)
+    there = methods.get(name)
+    if isinstance(methods, toml.InlineTable) or not (
+        there is None or (isinstance(there, toml.Table) and not there.is_super_table())
+    ):
+        raise InvalidInput(
+            f"the settings of {name!r} in that file are not a plain table [methods.{name}], so they cannot be "
+            "replaced without touching the rest; write them as such a table, or leave out --write"
+        )
+    if there is not None and not _overruled(list(methods), name):
+        body = there.value.body
+        last = max((place for place, (key, _) in enumerate(body) if key is not None), default=-1)
+        # What follows the last setting are comments of the next table.
+        for _, item in body[last + 1 :]:
+            if isinstance(item, toml.Comment | toml.Whitespace):
+                made.add(item)
+        made.add(tomlkit.ws(""))  # else a blank line is added, which parts a comment from its table
+        methods[name] = made
+        return tomlkit.dumps(document)
+    if there is not None:
+        del methods[name]
+    alone = tomlkit.table(is_super_table=True).append(name, made)
+    added = tomlkit.dumps(tomlkit.document().append("methods", alone))
+    kept = tomlkit.dumps(document).rstrip("\n")
+    return f"{kept}\n\n{added}" if kept else added
+
+
+def _toml_table(values: Mapping[str, Any], comment: str) -> toml.Table:
+    made = tomlkit.table()
+    if comment:
+        made.add(tomlkit.comment(comment))
+    for key, value in values.items():
+        try:
+            made.append(key, _item(value))
+        except TOMLKitError as error:
+            raise InvalidInput(f"{value!r} has no form in TOML; set it in the file by hand") from error
+    return made
+
+
+def _item(value: Any) -> Any:
+    """A value on one line; entries of a table that are ``None`` are left out, since TOML has no such value."""
+    if isinstance(value, Mapping):
+        made = tomlkit.inline_table()
+        made.update({key: _item(entry) for key, entry in value.items() if entry is not None})
+        return made
+    return tomlkit.item(list(value) if isinstance(value, tuple) else value)
+
+
+def _overruled(patterns: list[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns[patterns.index(name) + 1 :])

@@ -6,12 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.choice import Purpose
-from expunge.data.examples import Examples
 from expunge.detection.out_of_sample import short_training
 from expunge.errors import InvalidInput
 from expunge.evaluation.audit_table import as_document
@@ -27,14 +26,15 @@ from expunge.inputs.sources import load_validation_data
 from expunge.inputs.training_data import DataOptions
 from expunge.populations.population import PopulationSettings
 from expunge.repair.audit_population import PopulationPlan, method_of, population_rows, told_beside
-from expunge.repair.job import Report
+from expunge.repair.job import Job, Report
 from expunge.repair.loaded import Loaded, build_loaded, load
 from expunge.store.atomic import write_output
 from expunge.store.weights import WeightStore
 from expunge.training.continued import completed
 from expunge.training.recipe import PartialRecipe, Recipe
 
-_LABELS: Mapping[Purpose | None, Labels | None] = {"heal": "wrong", "forget": "right", None: None}
+_LABELS: Mapping[str, Labels] = {"heal": "wrong", "forget": "right"}
+"""What the purpose says of the given labels of the list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class AuditJob:
             raise InvalidInput(
                 "--train-reference trains what --retrained, --retrained-again and --oracle name: give it, or them"
             )
-        if self.purpose not in _LABELS:
+        if self.purpose not in (None, *_LABELS):
             raise InvalidInput(f"--purpose takes heal or forget, got {self.purpose!r}")
         if self.recipe is not None and not (self.train_reference or self.population):
             raise InvalidInput(
@@ -123,21 +123,13 @@ class AuditJob:
 
 @dataclass(frozen=True)
 class AuditOutcome:
-    """What came of an audit.
+    """What came of an audit."""
 
-    Args:
-        job: what was asked for.
-        audit: verdict and numbers.
-        references: those that were trained or kept, if any were to be.
-        notes: what was decided in reading, and what is doubtful.
-        about: what the audit was made from, for its file.
-    """
-
-    job: AuditJob
-    audit: Audit
-    references: References | None
-    notes: tuple[str, ...]
-    about: Mapping[str, Any]
+    job: AuditJob  # what was asked for
+    audit: Audit  # verdict and numbers
+    references: References | None  # those that were trained or kept, if any were to be
+    notes: tuple[str, ...]  # what was decided in reading, and what is doubtful
+    about: Mapping[str, Any]  # what the audit was made from, for its file
 
     def write(self, path: Path) -> None:
         """Write every number to ``path`` as JSON, whole or not at all.
@@ -166,24 +158,33 @@ def audit_files(
     """
     report(0.0, "reading")
     files = job.files
-    loaded = load(files["original"], job.arch, job.data, job.forget, job.options)
+    loaded = load(
+        Job(
+            checkpoint=files["original"], arch=job.arch, data=job.data, forget=job.forget, options=job.options,
+            device=job.options.device,
+        )
+    )  # fmt: skip
     digest = data_hash(loaded.data)
     models = {"original": loaded.model}
     for role, path in files.items():
         if role != "original":
-            models[role], metadata = _model(path, job.arch, loaded)
+            checkpoint = read_checkpoint(path)
+            model, _ = build_loaded(checkpoint, job.arch, loaded.data)
+            models[role] = loaded.numerics.place(model)
             if role != "unlearned":
-                check_made_from(metadata, digest, loaded.forget.positions, str(path))
+                check_made_from(checkpoint.metadata, digest, loaded.forget.positions, str(path))
     validation = load_validation_data(job.validation, job.options, loaded.data)
     true_labels = None if job.truth is None else read_true_labels(job.truth, loaded.data)
-    plan = None if not job.population else _population(job, loaded, digest, validation, true_labels)
-    if plan is not None:
+    plan = None
+    if job.population:
+        plan = PopulationPlan(job, loaded, validation, true_labels, _recipe(job, loaded), digest)
         announce(plan.price())
     trained, begun, until = None, 0.0, 1.0 if plan is None else 0.3
     if job.train_reference:
         begun = until / 2
         trained = _train(job, loaded, digest, true_labels, report, begun)
         models |= trained.models
+    purpose = job.purpose or str(told_beside(job.unlearned, "asked").get("purpose"))
     found = audit(
         models["original"],
         models["unlearned"],
@@ -194,13 +195,12 @@ def audit_files(
         second_retrained=models.get("second_retrained"),
         oracle=models.get("oracle"),
         true_labels=true_labels,
-        labels=_LABELS[job.purpose or _purpose_of(job.unlearned)],
+        labels=_LABELS.get(purpose),
         classes=loaded.data.classes,
         numerics=replace(loaded.numerics, dtype="float32"),
         quick=job.quick,
         progress=lambda share: report(begun + (until - begun) * share, "measuring"),
     )
-    many = None
     if plan is not None:
         many = plan.assess(lambda share: report(until + (1 - until) * share, "training a population"))
         seconds = {**found.seconds, "population": many.seconds}
@@ -208,12 +208,6 @@ def audit_files(
     doubts = [f"{each.where} {each.what}" for each in loaded.check.findings if each.level == "warning"]
     notes = (*loaded.data.notes, *loaded.forget.notes, *doubts)
     return AuditOutcome(job, found, trained, notes, _about(job, loaded, digest, trained, plan))
-
-
-def _model(path: Path, arch: str, loaded: Loaded) -> tuple[nn.Module, Mapping[str, str]]:
-    checkpoint = read_checkpoint(path)
-    model, _ = build_loaded(checkpoint, arch, loaded.data)
-    return loaded.numerics.place(model), checkpoint.metadata
 
 
 def _train(
@@ -243,14 +237,6 @@ def _recipe(job: AuditJob, loaded: Loaded) -> Recipe:
     return recipe.plain() if isinstance(recipe, PartialRecipe) else recipe
 
 
-def _population(
-    job: AuditJob, loaded: Loaded, digest: str, validation: Examples, true_labels: Tensor | None
-) -> PopulationPlan:
-    settings = PopulationSettings(recipe=_recipe(job, loaded), n_models=job.population, seed=job.seed)
-    method = method_of(job.unlearned, job.method, job.settings)
-    return PopulationPlan(loaded, job.arch, validation, true_labels, method, settings, job.kept, digest)
-
-
 def _about(
     job: AuditJob, loaded: Loaded, digest: str, trained: References | None, plan: PopulationPlan | None
 ) -> dict[str, Any]:
@@ -276,9 +262,3 @@ def _about(
         if plan is None
         else {"models": job.population, "method": plan.method.name, "settings": plan.method.settings()},
     }
-
-
-def _purpose_of(unlearned: Path) -> Purpose | None:
-    """Return what "expunge clean" was asked for when it wrote this file, if it did."""
-    said = told_beside(unlearned, "asked").get("purpose")
-    return cast("Purpose", said) if said in ("heal", "forget") else None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -32,14 +32,12 @@ from expunge.store.weights import WeightStore
 from expunge.training.loop import Progress
 from expunge.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    from expunge.repair.audit import AuditJob
+
 
 def method_of(unlearned: Path, name: str | None, settings: Mapping[str, Any]) -> Method:
-    """Return the method by ``name``; without one, that of the ``report.json`` beside the unlearned model.
-
-    Raises:
-        UnknownName: no such method or setting.
-        InvalidInput: no name, and no report that says one.
-    """
+    """Return the method by ``name``; without one, that of the ``report.json`` beside the unlearned model."""
     if name is not None:
         return load_method(name, **settings)
     try:
@@ -65,28 +63,31 @@ class PopulationPlan:
     """The models of a population, not trained yet.
 
     Args:
+        job: the audit that is asked for.
         loaded: the original model and its data.
-        arch: of every network.
         validation: data that no model is trained on.
         true_labels: of the training data, where they are known.
-        method: by which they unlearn.
-        settings: how many models, and how they are trained.
-        kept: folder that keeps what is finished.
+        recipe: of every first training.
         digest: hash of the training data.
 
-    Raises:
-        InvalidInput: too few models, or too few listed rows, for the attacks.
+    Too few models, or too few listed rows for the attacks, are an error at once.
     """
 
     def __init__(
-        self, loaded: Loaded, arch: str, validation: Examples, true_labels: Tensor | None, method: Method,
-        settings: PopulationSettings, kept: Path, digest: str,
+        self, job: AuditJob, loaded: Loaded, validation: Examples, true_labels: Tensor | None, recipe: Recipe,
+        digest: str,
     ) -> None:  # fmt: skip
-        data, self.method, self.numerics, self.kept = loaded.data, method, loaded.numerics, kept
-        self._original, self._fresh = loaded.model, FreshNetwork(arch, data.shape, len(data.classes))
+        data, self._original, self.numerics, self.kept = loaded.data, loaded.model, loaded.numerics, job.kept
+        self.method = method_of(job.unlearned, job.method, job.settings)
+        self._fresh = FreshNetwork(job.arch, data.shape, len(data.classes))
         problem = audit_problem(data.examples, loaded.forget.positions, validation, true_labels)
-        self.problem = replace(problem, training_key=fingerprint("audit", digest, arch_hash(arch)))
-        self.settings = replace(settings, recipe=_named(settings.recipe, arch))
+        self.problem = replace(problem, training_key=fingerprint("audit", digest, arch_hash(job.arch)))
+        # By the network's name stored models are told apart.
+        network = Specification.parse(job.arch)
+        recipe = replace(
+            recipe, model=network.target.removeprefix("expunge:"), model_settings=dict(network.settings)
+        )
+        self.settings = PopulationSettings(recipe=recipe, n_models=job.population, seed=job.seed)
         halves_for(self.problem, self.settings, self.numerics)
 
     def price(self) -> str:
@@ -124,17 +125,9 @@ def population_rows(found: PopulationReport) -> tuple[Row, ...]:
     rows = []
     for metric in (ULiRA(), KLOM(), ForgettingQuality(), RULI()):
         for name in metric.numbers:
-            entry = found.values[name]
-            models = {
-                "unlearned": Measurement(name, metric, entry.value, entry.low, entry.high, entry.because)
-            }
-            if entry.floor is not None:
-                models["retrained"] = Measurement(name, metric, entry.floor)
+            of = found.values[name]
+            models = {"unlearned": Measurement(name, metric, of.value, of.low, of.high, of.because)}
+            if of.floor is not None:
+                models["retrained"] = Measurement(name, metric, of.floor)
             rows.append(Row(name, metric, models))
     return tuple(rows)
-
-
-def _named(recipe: Recipe, arch: str) -> Recipe:
-    """Return the recipe with the network of ``arch``, by which stored models are told apart."""
-    told = Specification.parse(arch)
-    return replace(recipe, model=told.target.removeprefix("expunge:"), model_settings=dict(told.settings))

@@ -8,18 +8,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from expunge.api import unlearn
 from expunge.evaluation.before_after import Damage, Measured, damages, measure
 from expunge.evaluation.evidence import Audit, audit
 from expunge.evaluation.facts import Finding
 from expunge.inputs.checkpoint import read_checkpoint, write_checkpoint
 from expunge.inputs.checkpoint_weights import load_weights, state_to_write
 from expunge.inputs.provenance import Provenance, file_hash, provenance
-from expunge.methods.base import Needs, Unlearned
+from expunge.methods.base import Request, Unlearned
+from expunge.methods.request import Found
 from expunge.repair.job import Report
 from expunge.repair.loaded import enough_memory, smaller
 from expunge.repair.prepare import Prepared
-from expunge.repair.pretrained import checkpoint_name
 from expunge.training.cost import Meter
 from expunge.training.numerics import Devices
 
@@ -27,52 +26,23 @@ _BEFORE, _UNLEARNED, _AUDITED = 0.05, 0.8, 0.85
 
 
 @dataclass(frozen=True)
-class NamedRows:
-    """Rows outside the list that a method named as bad.
-
-    Args:
-        positions: int64 (K,) in the training data, the highest score first.
-        scores: float64 (K,), in the method's unit.
-        expected_good: estimate of the share of them that is good, in [0, 1], by the method from its own scores.
-    """
-
-    positions: Tensor
-    scores: Tensor
-    expected_good: float
-
-
-@dataclass(frozen=True)
 class Cleaned:
-    """What came of a repair.
+    """What came of a repair."""
 
-    Args:
-        checkpoint: name of the file that was written.
-        notes: what happened on the way, in sentences, by the method.
-        before: the model as it came.
-        after: the model as it was written.
-        reference: the model to compare with, if there is one.
-        audit: whether it worked, and the numbers that this rests on.
-        damages: every class that stays, the largest loss first.
-        found: rows outside the list that the method named; ``None`` for a method that names none.
-        disagreeing: int64 (K,), rows outside the list that were given their given label and no longer are.
-        cost: of the unlearning.
-        cost_share: its sample gradients over those of a retraining on the rows that stay; ``None`` where the
-            epochs of the first training are not known.
-        origin: hashes of what it was made from.
-    """
-
-    checkpoint: str
-    notes: tuple[str, ...]
-    before: Measured
-    after: Measured
-    reference: Measured | None
-    audit: Audit
-    damages: list[Damage]
-    found: NamedRows | None
-    disagreeing: Tensor
-    cost: Meter
-    cost_share: float | None
-    origin: Provenance
+    checkpoint: str  # name of the file that was written
+    notes: tuple[str, ...]  # what happened on the way, in sentences, by the method
+    before: Measured  # the model as it came
+    after: Measured  # the model as it was written
+    reference: Measured | None  # the model to compare with, if there is one
+    audit: Audit  # whether it worked, and the numbers that this rests on
+    damages: list[Damage]  # every class that stays, the largest loss first
+    found: Found | None  # rows outside the list that the method named, the highest score first
+    disagreeing: (
+        Tensor  # int64 (K,), rows outside the list that were given their given label and no longer are
+    )
+    cost: Meter  # of the unlearning
+    cost_share: float | None  # of the sample gradients of a retraining, where the first training is known
+    origin: Provenance  # hashes of what it was made from
 
     @property
     def rejected(self) -> bool:
@@ -111,9 +81,9 @@ def clean(prepared: Prepared, folder: Path, report: Report) -> Cleaned:
         reference = copy.deepcopy(original)
         load_weights(reference, read_checkpoint(job.reference))
         compared = measured(reference)
-    result = _unlearn(prepared, report)
+    result = unlearn(prepared, report)
     report(_UNLEARNED, "measuring")
-    out = folder / checkpoint_name(job)
+    out = folder / job.written
     write_checkpoint(prepared.checkpoint, state_to_write(result.model, prepared.checkpoint), out)
     # What is measured is the file: in the stored precision, read as its user will read it.
     cleaned = copy.deepcopy(original)
@@ -161,36 +131,28 @@ def _known(prepared: Prepared) -> list[Finding]:
     return []
 
 
-def _unlearn(prepared: Prepared, report: Report) -> Unlearned:
-    job, method = prepared.job, prepared.method
+def unlearn(prepared: Prepared, report: Report) -> Unlearned:
+    """Return what the method makes of the model; its cost includes the search for a learning rate."""
+    job, method, first = prepared.job, prepared.method, prepared.first
     doing = f"unlearning: {method.name}{f' on {job.devices} devices' if job.devices > 1 else ''}"
 
     def step(share: float) -> None:
         report((1 - share) * _BEFORE + share * _UNLEARNED, doing)
 
     step(0.0)
+    request = Request(
+        prepared.split, seed=job.seed, numerics=replace(prepared.numerics, devices=Devices(job.devices)),
+        recipe=first.recipe, codes=prepared.codes, start=first.start, progress=step,
+    )  # fmt: skip
     with enough_memory(f"unlearning with {method.name}", smaller(method)):
-        result = unlearn(
-            prepared.model,
-            prepared.split.train,
-            forget=prepared.forget.positions,
-            method=method,
-            seed=job.seed,
-            device=prepared.numerics.device,
-            devices=Devices(job.devices),
-            dtype=prepared.numerics.dtype,
-            recipe=None if job.recipe is None and Needs.RECIPE in method.needs else prepared.first.recipe,
-            base=prepared.first.start,
-            unseen=prepared.split.unseen,
-            codes=prepared.codes,
-            progress=step,
-        )
+        result = method(prepared.model, request)
     result.cost.count(prepared.tried.sample_gradients)
     result.cost.seconds += prepared.tried.seconds
     return result
 
 
-def _found(result: Unlearned, prepared: Prepared) -> NamedRows | None:
+def _found(result: Unlearned, prepared: Prepared) -> Found | None:
+    """Return what the method found outside the list, the highest score first."""
     if result.found is None:
         return None
     positions, scores = result.found.positions.cpu(), result.found.scores.cpu().double()
@@ -198,7 +160,7 @@ def _found(result: Unlearned, prepared: Prepared) -> NamedRows | None:
     positions = positions[positions < len(prepared.data)]
     positions = positions[~prepared.on.forget[positions]]
     order = scores[positions].argsort(descending=True, stable=True)
-    return NamedRows(positions[order], scores[positions][order], result.found.false_discovery)
+    return Found(positions[order], scores, result.found.false_discovery)
 
 
 def _disagreeing(before: Measured, after: Measured, prepared: Prepared) -> Tensor:

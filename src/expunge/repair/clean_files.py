@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ from torch import Tensor
 
 import expunge
 from expunge.evaluation.audit_table import as_document
-from expunge.evaluation.before_after import Measured, Share
+from expunge.evaluation.before_after import Measured
 from expunge.repair.clean import Cleaned
 from expunge.repair.clean_page import clean_page
 from expunge.repair.in_words import one_sentence
 from expunge.repair.prepare import Prepared
-from expunge.repair.pretrained import pretrained_files
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
@@ -47,7 +46,7 @@ def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]
     """
     content = {
         "report.html": clean_page(prepared, cleaned),
-        REPORT: json.dumps(_finite(as_json(prepared, cleaned)), indent=2, allow_nan=False) + "\n",
+        REPORT: json.dumps(_plain(as_json(prepared, cleaned)), indent=2, allow_nan=False) + "\n",
     }
     if cleaned.found is not None and len(cleaned.found.positions):
         content["found.csv"] = row_table(prepared, cleaned, cleaned.found.positions, cleaned.found.scores)
@@ -58,36 +57,57 @@ def write_files(prepared: Prepared, cleaned: Cleaned, folder: Path) -> list[str]
         f"{len(prepared.forget.positions)} of {len(prepared.data)} training rows were taken out of this model with "
         f"method {prepared.method.name!r}; verdict: {cleaned.audit.verdict.grade}."
     )
-    for name, raw in {**pretrained_files(prepared.job, done), **files}.items():
+    for name, raw in {**pretrained_files(prepared.job.pretrained, done), **files}.items():
         write_output(folder / name, raw, remedy="check the folder's free space")
     return list(content)
+
+
+def pretrained_files(folder: Path | None, repaired: str) -> dict[str, bytes]:
+    """Return what ``from_pretrained`` needs beside the weights, name -> content; the model card says ``repaired``."""
+    if folder is None:
+        return {}
+    found = {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+        and path.suffix in (".json", ".txt", ".model")
+        and not path.name.endswith(".index.json")
+    }
+    card = folder / "README.md"
+    before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    note = (
+        f"## Repaired\n\n{repaired} By expunge {expunge.__version__}; report.html holds what was measured.\n"
+    )
+    return {**found, "README.md": f"{before.rstrip()}\n\n{note}".lstrip().encode()}
 
 
 def row_table(prepared: Prepared, cleaned: Cleaned, positions: Tensor, scores: Tensor | None = None) -> str:
     """Return a csv table of the rows at ``positions``, in their order.
 
-    Columns: ``index``, ``name`` where rows have names, ``score`` where there are ``scores``, ``given_label``
-    ``predicted_label`` (by the repaired model).
+    Columns: ``index``, ``name`` where rows have names, ``score`` where there are ``scores`` of all rows,
+    ``given_label``, ``predicted_label`` (by the repaired model).
     """
-    data, labels = prepared.data, prepared.data.examples.labels.cpu()
-    named, scored = ["name"] if data.names else [], [] if scores is None else ["score"]
-    rows: list[list[object]] = [["index", *named, *scored, "given_label", "predicted_label"]]
-    for number, row in enumerate(positions.tolist()):
-        name = [data.names[row]] if data.names else []
-        score = [] if scores is None else [f"{float(scores[number]):.6g}"]
-        predicted = int(cleaned.after.predictions[row])
-        told = data.classes[predicted] if predicted >= 0 else ""
-        rows.append([row, *name, *score, data.classes[int(labels[row])], told])
-    return csv_text(rows)
+    data, rows = prepared.data, positions.tolist()
+    given = data.examples.labels.cpu()[positions].tolist()
+    predicted = cleaned.after.predictions[positions].tolist()
+    columns: dict[str, list[object]] = {"index": rows}
+    if data.names:
+        columns["name"] = [data.names[row] for row in rows]
+    if scores is not None:
+        columns["score"] = [f"{score:.6g}" for score in scores[positions].tolist()]
+    columns["given_label"] = [data.classes[label] for label in given]
+    columns["predicted_label"] = [data.classes[label] if label >= 0 else "" for label in predicted]
+    return csv_text([list(columns), *map(list, zip(*columns.values(), strict=True))])
 
 
 def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
-    """Return everything that was decided and measured; a share is {"right", "of"}, what is not finite null.
+    """Return everything that was decided and measured.
 
     "audit" holds what "verdict" and "reasons" rest on. "expected_good" of what was found is the method's estimate.
     """
     job, cost = prepared.job, cleaned.cost
     found, verdict = cleaned.found, cleaned.audit.verdict
+    named = None if found is None else {"rows": len(found.positions), "expected_good": found.false_discovery}
     return {
         "expunge": expunge.__version__,
         "verdict": verdict.grade,
@@ -95,14 +115,14 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
         "reasons": [finding.sentence for finding in verdict.findings],
         "written": cleaned.checkpoint,
         "rejected": cleaned.rejected,
-        "notes": list(cleaned.notes),
+        "notes": cleaned.notes,
         "asked": {
-            **{name: _plain(getattr(job, name)) for name in _ASKED},
+            **{name: getattr(job, name) for name in _ASKED},
             "truth_learned": job.truth is not None and job.learn_truth,
             "forced": job.force,
             "device": prepared.numerics.device,
             "dtype": prepared.numerics.dtype,
-            "data_options": {name: _plain(value) for name, value in job.options.reading.items()},
+            "data_options": job.options.reading,
         },
         "method": {
             "name": prepared.method.name,
@@ -112,58 +132,36 @@ def as_json(prepared: Prepared, cleaned: Cleaned) -> dict[str, Any]:
             "settings": prepared.method.settings(),
             "settings_for_this_data": prepared.changed,
         },
-        "check": {
-            "findings": [asdict(finding) for finding in prepared.check.findings],
-            "numbers": prepared.check.numbers,
-        },
-        "listed": {
-            "rows": prepared.forget.positions.tolist(),
-            "per_class": prepared.forget.per_class,
-        },
-        "found": None
-        if found is None
-        else {"rows": len(found.positions), "expected_good": found.expected_good},
+        "check": {"findings": prepared.check.findings, "numbers": prepared.check.numbers},
+        "listed": {"rows": prepared.forget.positions.tolist(), "per_class": prepared.forget.per_class},
+        "found": named,
         "disagreeing": len(cleaned.disagreeing),
         "before": _numbers(cleaned.before, prepared),
         "after": _numbers(cleaned.after, prepared),
         "reference": None if cleaned.reference is None else _numbers(cleaned.reference, prepared),
         "audit": as_document(cleaned.audit),
         "class_losses": [
-            {
-                "class": each.name,
-                "before": _share(each.before),
-                "after": _share(each.after),
-                "loss": each.loss,
-            }
+            {"class": each.name, "before": each.before, "after": each.after, "loss": each.loss}
             for each in cleaned.damages
         ],
-        "cost": {
-            **{name: getattr(cost, name) for name in _COST},
-            "share_of_retraining": cleaned.cost_share,
-        },
-        "provenance": asdict(cleaned.origin),
+        "cost": {name: getattr(cost, name) for name in _COST} | {"share_of_retraining": cleaned.cost_share},
+        "provenance": cleaned.origin,
     }
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _numbers(measured: Measured, prepared: Prepared) -> dict[str, Any]:
     classes = zip(prepared.data.classes, measured.per_class, strict=True)
-    return {
-        **{name: _share(getattr(measured, name)) for name in _SHARES},
-        "per_class": {name: _share(share) for name, share in classes},
-    }
+    return {**{name: getattr(measured, name) for name in _SHARES}, "per_class": dict(classes)}
 
 
-def _share(share: Share | None) -> dict[str, int] | None:
-    return None if share is None else {"right": share.right, "of": share.of}
-
-
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON has it; a number that is not finite as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

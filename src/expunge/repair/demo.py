@@ -1,4 +1,4 @@
-"""A damaged model of digits, found out, cleaned and audited: the whole way in a minute."""
+"""A damaged model of digits, found out, cleaned and audited: the whole way in a minute, and its page."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +17,20 @@ from expunge.data.digits import load_digits
 from expunge.data.examples import Examples
 from expunge.data.images import ImageData, ImageSource
 from expunge.detection.suspect_files import write_suspects
-from expunge.errors import InvalidInput
 from expunge.inputs.architecture import FreshNetwork
 from expunge.inputs.checkpoint import read_checkpoint
 from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import TrainingData
 from expunge.repair.audit import AuditJob, AuditOutcome, audit_files
-from expunge.repair.clean import Cleaned, clean
+from expunge.repair.clean import clean
 from expunge.repair.clean_files import write_files
 from expunge.repair.find import FindJob, ready_to_find, search
 from expunge.repair.job import Job, Report
 from expunge.repair.loaded import build_loaded
 from expunge.repair.output_folder import output_folder
 from expunge.repair.prepare import prepare
+from expunge.results.html import render
+from expunge.results.png import data_uri
 from expunge.seeding import generator
 from expunge.training.cost import Meter
 from expunge.training.loop import Progress, predict
@@ -40,49 +42,24 @@ TARGET = 0
 """What every image with the trigger is called."""
 _PATCH = 2
 """Side of the trigger in pixels."""
+_EPOCHS = 30
 _TRUTH = "column:true_label"
 _SHARES = {"train": (0.0, 0.35), "find": (0.35, 0.55), "clean": (0.55, 0.75), "audit": (0.75, 1.0)}
 """Begin and end of each part, as shares of the whole."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoJob:
-    """What is to be shown.
-
-    Args:
-        folder: of all files; it must be new or empty.
-        wrong: training images that get a wrong label, drawn at random.
-        poisoned: training images that get the trigger and the label 0.
-        epochs: passes of the first training.
-        seed: of everything random.
-    """
-
-    folder: Path
-    wrong: int = 60
-    poisoned: int = 60
-    epochs: int = 30
-    seed: int = 0
+_SHOWN = 12
+"""Pictures in a row of the page."""
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """Training data that somebody damaged, with the truth about it.
+    """Training data that somebody damaged, with the truth about it."""
 
-    Args:
-        images: uint8 (N, 1, 8, 8), the trigger included.
-        labels: int64 (N,), as given.
-        true_labels: int64 (N,).
-        poisoned: bool (N,), which images carry the trigger.
-        held_out: uint8 (K, 1, 8, 8), images that nothing is trained on.
-        held_out_labels: int64 (K,), true ones.
-    """
-
-    images: Tensor
-    labels: Tensor
-    true_labels: Tensor
-    poisoned: Tensor
-    held_out: Tensor
-    held_out_labels: Tensor
+    images: Tensor  # uint8 (N, 1, 8, 8), the trigger included
+    labels: Tensor  # int64 (N,), as given
+    true_labels: Tensor  # int64 (N,)
+    poisoned: Tensor  # bool (N,), which images carry the trigger
+    held_out: Tensor  # uint8 (K, 1, 8, 8), images that nothing is trained on
+    held_out_labels: Tensor  # int64 (K,), true ones
 
     @property
     def bad(self) -> Tensor:
@@ -95,15 +72,8 @@ class Damaged:
         return stamp(self.held_out[self.held_out_labels != TARGET])
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says, int64.
-
-    Args:
-        train: (N,) of the training images.
-        held_out: (K,) of the held-out ones.
-        triggered: (T,) of :attr:`Damaged.triggered`.
-    """
+class Predictions(NamedTuple):
+    """The classes a model gives, int64: of training images, held-out images and :attr:`Damaged.triggered`."""
 
     train: Tensor
     held_out: Tensor
@@ -112,120 +82,88 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Demo:
-    """What was done.
+    """What was done."""
 
-    Args:
-        job: what was asked for.
-        damaged: data and truth.
-        before: of the damaged model.
-        after: of the cleaned one.
-        suspects: int64, positions of the images that were listed, the most suspicious first.
-        cleaned: what came of the repair.
-        audit: of the written files.
-        seconds: of each part.
-        commands: how to do the same on the command line: name -> line.
+    damaged: Damaged  # data and truth
+    before: Predictions  # of the damaged model
+    after: Predictions  # of the cleaned one
+    suspects: Tensor  # int64, positions of the images that were listed, the most suspicious first
+    audit: AuditOutcome  # of the written files
+    seconds: dict[str, float]  # of each part
+    commands: dict[str, str]  # how to do the same on the command line: name -> line
+
+
+def run_demo(folder: Path, seed: int = 0, report: Report = lambda share, doing: None) -> Demo:
+    """Damage digits, train on them, find, clean and audit; every file goes to ``folder``, new or empty.
+
+    Raises:
+        InvalidInput: the folder is not empty.
+        StoreError: a file cannot be written.
     """
-
-    job: DemoJob
-    damaged: Damaged
-    before: Predictions
-    after: Predictions
-    suspects: Tensor
-    cleaned: Cleaned
-    audit: AuditOutcome
-    seconds: dict[str, float]
-    commands: dict[str, str]
-
-
-class _Clock:
-    """Reports the progress of one part after the other, and keeps how long each took."""
-
-    def __init__(self, report: Report) -> None:
-        self.seconds: dict[str, float] = {}
-        self._report = report
+    seconds = dict[str, float]()
 
     @contextmanager
-    def part(self, name: str, doing: str) -> Iterator[Progress]:
+    def part(name: str, doing: str) -> Iterator[Progress]:
         begin, end = _SHARES[name]
 
         def step(share: float) -> None:
-            self._report(begin + (end - begin) * share, doing)
+            report(begin + (end - begin) * share, doing)
 
         step(0.0)
         begun = time.perf_counter()
         yield step
-        self.seconds[name] = time.perf_counter() - begun
+        seconds[name] = time.perf_counter() - begun
 
-
-def run_demo(job: DemoJob, report: Report = lambda share, doing: None) -> Demo:
-    """Damage digits, train on them, find, clean and audit; every file goes to ``job.folder``.
-
-    Raises:
-        InvalidInput: the folder is not empty, or more images are to be damaged than there are.
-        StoreError: a file cannot be written.
-    """
-    folder, clock = job.folder.expanduser(), _Clock(report)
     with output_folder(folder) as aside:
-        damaged = damage(load_digits(), job)
+        damaged = damage(load_digits(), seed)
         _write(damaged, aside)
     net, listed, data = folder / "net.pt", folder / "suspects.csv", str(folder / "digits.npz")
-    with clock.part("train", "training on the damaged digits") as step:
-        torch.save(_train(job, load_training_data(data), step).state_dict(), net)
-    with clock.part("find", "looking for bad examples") as step:
+    with part("train", "training on the damaged digits") as step:
+        torch.save(_train(seed, load_training_data(data), step).state_dict(), net)
+    with part("find", "looking for bad examples") as step:
         ready = ready_to_find(
-            FindJob(data=data, arch=ARCH, checkpoint=net, poison=("activation",), seed=job.seed)
+            FindJob(data=data, arch=ARCH, checkpoint=net, poison=("activation",), seed=seed)
         )
         found = search(ready, step)
         write_suspects(listed, found.suspects, found.rows)
-    with clock.part("clean", "unlearning them") as step, output_folder(folder / "cleaned") as aside:
+    with part("clean", "unlearning them") as step, output_folder(folder / "cleaned") as aside:
         prepared = prepare(
             Job(
-                checkpoint=net, arch=ARCH, data=data, forget=str(listed), seed=job.seed,
+                checkpoint=net, arch=ARCH, data=data, forget=str(listed), seed=seed,
                 validation=str(folder / "held_out.npz"), truth=_TRUTH, learn_truth=False,
             )
         )  # fmt: skip
         cleaned = clean(prepared, aside, lambda share, doing: step(share))
         write_files(prepared, cleaned, aside)
     written = folder / "cleaned" / cleaned.checkpoint
-    with clock.part("audit", "measuring what is left") as step:
+    with part("audit", "measuring what is left") as step:
         audit = audit_files(
             AuditJob(
                 original=net, unlearned=written, arch=ARCH, data=data, forget=str(listed), truth=_TRUTH,
-                validation=str(folder / "held_out.npz"), quick=True, seed=job.seed,
+                validation=str(folder / "held_out.npz"), quick=True, seed=seed,
             ),
             lambda share, doing: step(share),
         )  # fmt: skip
         audit.write(folder / "audit.json")
     before, after = (_predict(path, damaged, ready.data) for path in (net, written))
     report(1.0, "")
-    return Demo(
-        job, damaged, before, after, found.suspects.worst_first, cleaned, audit, clock.seconds,
-        _commands(folder, written),
-    )  # fmt: skip
+    suspects = found.suspects.worst_first
+    return Demo(damaged, before, after, suspects, audit, seconds, _commands(folder, written))
 
 
-def damage(data: ImageData, job: DemoJob) -> Damaged:
-    """Give some training images a wrong label, and others the trigger and the label 0.
-
-    Raises:
-        InvalidInput: more are to be damaged than there are.
-    """
+def damage(data: ImageData, seed: int, *, wrong: int = 60, poisoned: int = 60) -> Damaged:
+    """Give some training images a wrong label, and others the trigger and the label 0, all drawn at random."""
     true = data.train_labels.cpu()
     free = (true != TARGET).nonzero().flatten()
-    if job.wrong + job.poisoned > len(free):
-        raise InvalidInput(
-            f"{job.wrong} wrong labels and {job.poisoned} triggers were asked for, but {len(free)} images are free to "
-            "be damaged; ask for fewer"
-        )
-    draw = generator(job.seed, "demo")
-    chosen = free[torch.randperm(len(free), generator=draw)[: job.wrong + job.poisoned]]
+    draw = generator(seed, "demo")
+    chosen = free[torch.randperm(len(free), generator=draw)[: wrong + poisoned]]
+    mislabelled, stamped = chosen[:wrong], chosen[wrong:]
     labels, images = true.clone(), data.train_images.cpu().clone()
-    wrong, poisoned = chosen[: job.wrong], chosen[job.wrong :]
-    shift = torch.randint(1, len(data.classes), (len(wrong),), generator=draw)
-    labels[wrong] = (true[wrong] + shift) % len(data.classes)
-    labels[poisoned], images[poisoned] = TARGET, stamp(images[poisoned])
+    shift = torch.randint(1, len(data.classes), (wrong,), generator=draw)
+    labels[mislabelled] = (true[mislabelled] + shift) % len(data.classes)
+    labels[stamped], images[stamped] = TARGET, stamp(images[stamped])
     mask = torch.zeros(len(true), dtype=torch.bool)
-    mask[poisoned] = True
+    mask[stamped] = True
     return Damaged(images, labels, true, mask, data.test_images.cpu(), data.test_labels.cpu())
 
 
@@ -246,11 +184,11 @@ def _write(damaged: Damaged, folder: Path) -> None:
     np.savez(folder / "held_out.npz", images=damaged.held_out.numpy(), labels=damaged.held_out_labels.numpy())
 
 
-def _train(job: DemoJob, data: TrainingData, step: Progress) -> nn.Module:
+def _train(seed: int, data: TrainingData, step: Progress) -> nn.Module:
     numerics = Numerics.for_inputs("cpu", data.shape)
-    model = FreshNetwork(ARCH, data.shape, len(data.classes))(generator(job.seed, "initialisation"))
-    recipe = Recipe(epochs=job.epochs, batch_size=128, augment=False)
-    return recipe.train(model, data.examples, job.seed, numerics, Meter(numerics.device), step)
+    model = FreshNetwork(ARCH, data.shape, len(data.classes))(generator(seed, "initialisation"))
+    recipe = Recipe(epochs=_EPOCHS, batch_size=128, augment=False)
+    return recipe.train(model, data.examples, seed, numerics, Meter(numerics.device), step)
 
 
 def _predict(path: Path, damaged: Damaged, data: TrainingData) -> Predictions:
@@ -277,3 +215,47 @@ def _commands(folder: Path, written: Path) -> dict[str, str]:
         "clean": f"expunge clean --checkpoint {net} {shared} {measured} --out {folder / 'again'}",
         "audit": f"expunge audit --original {net} --unlearned {written} {shared} {measured} --quick",
     }
+
+
+def demo_page(demo: Demo) -> str:
+    """Return before and after in pictures: one HTML file that needs no script and sends no request."""
+    damaged, models = demo.damaged, (demo.before, demo.after)
+    bad, true, held_out = damaged.bad, damaged.true_labels, damaged.held_out_labels
+    of_triggered = held_out[held_out != TARGET]
+    mislabelled = (bad & ~damaged.poisoned).nonzero().flatten()
+    right = int(bad[demo.suspects].sum())
+    return render(
+        "demo.html.j2",
+        demo=demo,
+        damaged=damaged,
+        target=TARGET,
+        picture=data_uri,
+        numbers=[
+            ("of new digits are read correctly", "high", [_percent(each.held_out == held_out) for each in models]),
+            (
+                "of the damaged training digits are seen for what they are", "high",
+                [_percent((each.train == true)[bad]) for each in models],
+            ),
+            (
+                f"of new digits become a {TARGET} when they carry the trigger", "low",
+                [_percent(each.triggered == TARGET) for each in models],
+            ),
+        ],
+        of_triggered=of_triggered,
+        triggers=_of_each_class(of_triggered).tolist(),
+        mislabelled=mislabelled[_of_each_class(true[mislabelled])].tolist(),
+        listed=demo.suspects[: 2 * _SHOWN].tolist(),
+        n_right=right,
+        n_damaged=int(bad.sum()),
+        n_poisoned=int(damaged.poisoned.sum()),
+    )  # fmt: skip
+
+
+def _of_each_class(labels: Tensor) -> Tensor:
+    """Return positions of ``labels``: the first of each class, then the second, as many as are shown."""
+    rank = torch.stack([(labels[:i] == labels[i]).sum() for i in range(len(labels))])
+    return (rank * 100 + labels).argsort(stable=True)[:_SHOWN]
+
+
+def _percent(right: Tensor) -> str:
+    return f"{100 * float(right.float().mean()):.0f} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from expunge.inputs.sources import load_training_data
 from expunge.inputs.training_data import DataOptions, TrainingData
 from expunge.inputs.training_scores import chance
 from expunge.recording.recording import RECORDED, read_recording
+from expunge.repair.job import check_start
 from expunge.repair.loaded import build_loaded
 from expunge.seeding import generator
 from expunge.store.weights import WeightStore
@@ -45,59 +46,35 @@ _WEAK = 0.7
 
 @dataclass(frozen=True, kw_only=True)
 class FindJob:
-    """What a user asks for.
+    """What a user asks for."""
 
-    Args:
-        data: the training data, see ``load_training_data``.
-        arch: the network, see ``build_architecture``.
-        checkpoint: the trained model; without it new models are trained (``folds``), or ``recorded`` is read.
-        options: how data is read.
-        labels: look for wrong labels.
-        poison: "activation", "spectral".
-        known: list of rows known to be bad, see ``read_forget_list``.
-        folds: models that are trained, each without a part of the data, in place of relearning.
-        recorded: what was recorded of the first training, in place of relearning.
-        recipe: how the model was first trained; for relearning.
-        base: file of the pretrained weights that the training began from.
-        earlier: file of an earlier checkpoint of that training.
-        truth: true labels or bad rows, to measure with.
-        epochs: passes of each fold.
-        batch_size: examples a step, of each fold.
-        lr: learning rate of each fold.
-        poison_share: upper bound on a class's poisoned share, for "spectral".
-        seed: of everything random.
-        device: torch device; by default an accelerator if there is one.
-        kept: folder in which finished folds are kept for a run that goes on.
-    """
-
-    data: str
-    arch: str
-    checkpoint: Path | None = None
-    options: DataOptions = field(default_factory=DataOptions)
-    labels: bool = True
-    poison: tuple[str, ...] = ()
-    known: str | None = None
-    folds: int | None = None
-    recorded: Path | None = None
-    recipe: Recipe | None = None
-    base: Path | None = None
-    earlier: Path | None = None
-    truth: str | None = None
-    epochs: int | None = None
-    batch_size: int = 64
-    lr: float = 1e-3
-    poison_share: float = 0.05
-    seed: int = 0
-    device: str | None = None
-    kept: Path = Path(".folds")
+    data: str  # the training data, see ``load_training_data``
+    arch: str  # the network, see ``build_architecture``
+    checkpoint: Path | None = None  # the trained model; without it see ``folds`` and ``recorded``
+    options: DataOptions = field(default_factory=DataOptions)  # how data is read
+    labels: bool = True  # look for wrong labels
+    poison: tuple[str, ...] = ()  # "activation", "spectral"
+    known: str | None = None  # list of rows known to be bad, see ``read_forget_list``
+    folds: int | None = None  # models to train, each without a part of the data, in place of relearning
+    recorded: Path | None = None  # what was recorded of the first training, in place of relearning
+    recipe: Recipe | None = None  # how the model was first trained; for relearning
+    base: Path | None = None  # file of the pretrained weights that the training began from
+    earlier: Path | None = None  # file of an earlier checkpoint of that training
+    truth: str | None = None  # true labels or bad rows, to measure with
+    epochs: int | None = None  # passes of each fold
+    batch_size: int = 64  # examples a step, of each fold
+    lr: float = 1e-3  # learning rate of each fold
+    poison_share: float = 0.05  # upper bound on a class's poisoned share, for "spectral"
+    seed: int = 0  # of everything random
+    device: str | None = None  # torch device; by default an accelerator if there is one
+    kept: Path = Path(".folds")  # folder in which finished folds are kept for a run that goes on
 
     def __post_init__(self) -> None:
         if self.folds is not None and self.recorded is not None:
             raise InvalidInput(
                 "give --folds or --recorded, not both: either trains models or reads what was recorded"
             )
-        if self.base is not None and self.earlier is not None:
-            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
+        check_start(self.base, self.earlier)
         if self.source == "relearn" and self.checkpoint is None:
             raise InvalidInput(
                 "relearning begins from the trained model: give it with --checkpoint; without one, --folds 5 trains "
@@ -120,40 +97,24 @@ class FindJob:
 
 @dataclass(frozen=True)
 class FindReady:
-    """Everything read and checked, nothing searched yet.
+    """Everything read and checked, nothing searched yet."""
 
-    Attributes:
-        job: what was asked for.
-        data: the training data.
-        model: on the device, with the checkpoint's weights if there is one.
-        known: bool (N,), the rows known to be bad.
-        truth: to measure with.
-        first: what is known of the first training.
-        numerics: where to compute.
-    """
-
-    job: FindJob
-    data: TrainingData
-    model: nn.Module
-    known: Tensor
-    truth: KnownTruth | None
-    first: FirstTraining | None
-    numerics: Numerics
+    job: FindJob  # what was asked for
+    data: TrainingData  # the training data
+    model: nn.Module  # on the device, with the checkpoint's weights if there is one
+    known: Tensor  # bool (N,), the rows known to be bad
+    truth: KnownTruth | None  # to measure with
+    first: FirstTraining | None  # what is known of the first training
+    numerics: Numerics  # where to compute
 
 
 @dataclass(frozen=True)
 class FoundRows:
-    """What a search found.
+    """What a search found."""
 
-    Attributes:
-        suspects: the list.
-        rows: what its rows are called, with their neighbours.
-        seconds: that the search took.
-    """
-
-    suspects: Suspects
-    rows: Rows
-    seconds: float
+    suspects: Suspects  # the list
+    rows: Rows  # what its rows are called, with their neighbours
+    seconds: float  # that the search took
 
 
 def ready_to_find(job: FindJob) -> FindReady:
@@ -205,28 +166,23 @@ def search(ready: FindReady, progress: Progress) -> FoundRows:
     began = time.perf_counter()
     job, data, model = ready.job, ready.data, ready.model
     labels, n_classes = data.examples.labels.cpu(), len(data.classes)
-    seen: Tensor | None = None
-    if job.poison:
-        seen = features(model, data.examples, ready.numerics)
-    others = _poison(job, seen, data)
+    seen = features(model, data.examples, ready.numerics) if job.poison else None
+    others = [] if seen is None else list(_poison(job, seen, data))
+    evidence: dict[str, Any] = {}
     if job.source == "relearn":
         assert ready.first is not None
         beliefs = relearned(
             model, data.examples, ready.numerics, known=ready.known, recipe=ready.first.recipe,
             start=ready.first.start, seed=job.seed, progress=progress,
         )  # fmt: skip
-        model = beliefs.model
-        found = suspects(labels, n_classes, beliefs=beliefs, known=ready.known, others=others)
+        model, evidence = beliefs.model, {"beliefs": beliefs}
     elif job.source == "folds":
-        found = _of_folds(ready, others, progress)
+        evidence = _of_folds(ready, progress)
     elif job.source == "recorded":
         assert job.recorded is not None
-        p = read_recording(job.recorded, labels, n_classes)["probabilities"]
-        found = suspects(
-            labels, n_classes, probabilities=p, known=ready.known, others=others, notes=[RECORDED]
-        )
-    else:
-        found = suspects(labels, n_classes, known=ready.known, others=others)
+        recorded = read_recording(job.recorded, labels, n_classes)["probabilities"]
+        evidence = {"probabilities": recorded, "notes": [RECORDED]}
+    found = suspects(labels, n_classes, known=ready.known, others=others, **evidence)
     rows = Rows(
         labels, data.classes, data.names, None if ready.truth is None else ready.truth.labels,
         _neighbours(found, model if job.checkpoint else None, seen, ready),
@@ -245,7 +201,8 @@ def _check_learned(model: nn.Module, data: TrainingData, numerics: Numerics) -> 
         )
 
 
-def _of_folds(ready: FindReady, others: list[Detection], progress: Progress) -> Suspects:
+def _of_folds(ready: FindReady, progress: Progress) -> dict[str, Any]:
+    """Return probabilities of models that did not see the row, which rows have some, and what is doubtful."""
     job, data = ready.job, ready.data
     labels, folds = data.examples.labels.cpu(), job.folds or 0
     recipe = short_training(
@@ -268,24 +225,16 @@ def _of_folds(ready: FindReady, others: list[Detection], progress: Progress) -> 
         notes.append(
             f"classes of fewer than {folds} examples were not searched: {first_few(small, 8)}; choose fewer --folds"
         )
-    return suspects(
-        labels,
-        len(data.classes),
-        probabilities=p,
-        searched=among,
-        known=ready.known,
-        others=others,
-        notes=notes,
-    )
+    return {"probabilities": p, "searched": among, "notes": notes}
 
 
-def _poison(job: FindJob, seen: Tensor | None, data: TrainingData) -> list[Detection]:
+def _poison(job: FindJob, seen: Tensor, data: TrainingData) -> Iterator[Detection]:
     labels, n_classes = data.examples.labels, len(data.classes)
-    known: dict[str, Callable[[Tensor], Detection]] = {
-        "activation": lambda seen: activation_clustering(seen, labels, n_classes, seed=job.seed),
-        "spectral": lambda seen: spectral_signatures(seen, labels, n_classes, share=job.poison_share),
-    }
-    return [] if seen is None else [known[name](seen) for name in job.poison]
+    for name in job.poison:
+        if name == "activation":
+            yield activation_clustering(seen, labels, n_classes, seed=job.seed)
+        else:
+            yield spectral_signatures(seen, labels, n_classes, share=job.poison_share)
 
 
 def _neighbours(
@@ -300,9 +249,3 @@ def _neighbours(
         if seen is None:
             return None
     return nearest(seen.cpu(), found.worst_first, ~found.together.flagged)
-
-
-def settings_of(job: FindJob) -> dict[str, Any]:
-    """Return what was asked for, for the file beside the list: a value that JSON has for each field."""
-    said = {name: value for name, value in vars(job).items() if name not in ("options", "recipe", "kept")}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in said.items()}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from expunge.evaluation.before_after import Measured, Share
+from expunge.evaluation.before_after import Share
 from expunge.repair.clean import Cleaned
 from expunge.repair.prepare import Prepared
-from expunge.results.wording import MISSING, count, duration, megabytes
+from expunge.results.wording import MISSING, count, counted, duration, megabytes, number
 
 _MOSTLY = 0.8
 """Share of the rows that were found from which their class is named."""
@@ -31,6 +30,14 @@ def one_sentence(prepared: Prepared, cleaned: Cleaned) -> str:
     verdict = cleaned.audit.verdict
     closing = _CLOSING[verdict.grade].format(outcomes=", ".join(verdict.outcomes))
     return f"{said[0].upper()}{said[1:]}. {closing}"
+
+
+REJECTED = "The result is worse than the model was, so it is called {file}: go on using the model as it is."
+
+
+def remarks(prepared: Prepared, cleaned: Cleaned) -> list[str]:
+    """Return what happened on the way, and why a fall in accuracy is healing where it is."""
+    return [text for text in (*cleaned.notes, fall_explained(prepared, cleaned)) if text]
 
 
 def fall_explained(prepared: Prepared, cleaned: Cleaned) -> str:
@@ -62,12 +69,12 @@ def _found(prepared: Prepared, cleaned: Cleaned) -> list[str]:
     count = torch.bincount(labels, minlength=len(prepared.data.classes))
     largest = int(count.argmax())
     of = f" of class {prepared.data.classes[largest]}" if int(count[largest]) >= _MOSTLY * len(labels) else ""
-    more = f"{len(labels):,} more row{'' if len(labels) == 1 else 's'}{of}"
-    resemble = "resembles" if len(labels) == 1 else "resemble"
-    good = f" (about {found.expected_good:.0%} of them may be good)" if found.expected_good >= 0.05 else ""
-    return [
-        f"{more} {resemble} those you listed and {'was' if len(labels) == 1 else 'were'} unlearned too{good}"
-    ]
+    resemble, were = ("resembles", "was") if len(labels) == 1 else ("resemble", "were")
+    good = (
+        f" (about {found.false_discovery:.0%} of them may be good)" if found.false_discovery >= 0.05 else ""
+    )
+    more = counted(len(labels), "more row")
+    return [f"{more}{of} {resemble} those you listed and {were} unlearned too{good}"]
 
 
 def _listed(prepared: Prepared, cleaned: Cleaned) -> str:
@@ -94,9 +101,6 @@ def _from_to(cleaned: Cleaned, name: str, end: str = " before and ") -> str:
     return f"{before.value:.1%}{end}{after.value:.1%}{last}"
 
 
-REJECTED = "The result is worse than the model was, so it is called {file}: go on using the model as it is."
-
-
 @dataclass(frozen=True)
 class ResultRow:
     """One measurement of the model before, after and of the reference; ``wanted`` says where it should go."""
@@ -113,24 +117,20 @@ def result_rows(prepared: Prepared, cleaned: Cleaned) -> list[ResultRow]:
     heal = prepared.job.purpose == "heal"
     classes = bool(prepared.on.forgotten_classes)
     removed = "down" if heal or classes else "as unseen rows"
-    rows: list[tuple[str, Callable[[Measured], str], str]] = [
-        ("listed rows, given label", lambda m: _percent(m.forget_as_stored), removed),
-        ("listed rows, true label", lambda m: _percent(m.healed_known), "up"),
-        ("other bad rows, true label", lambda m: _percent(m.healed_unknown), "up"),
-        (
-            "validation, classes that stay" if classes else "validation",
-            lambda m: _percent(m.validation),
-            "the same or up",
-        ),
-        ("rows that stay, given label", lambda m: _percent(m.retained), "the same" if not heal else ""),
-    ]
+    validation = "validation, classes that stay" if classes else "validation"
+    rows = (
+        ("listed rows, given label", "forget_as_stored", removed),
+        ("listed rows, true label", "healed_known", "up"),
+        ("other bad rows, true label", "healed_unknown", "up"),
+        (validation, "validation", "the same or up"),
+        ("rows that stay, given label", "retained", "" if heal else "the same"),
+    )
+    models = (cleaned.before, cleaned.after, cleaned.reference)
     shown = []
-    for name, text, wanted in rows:
-        before, after = text(cleaned.before), text(cleaned.after)
-        if before == after == MISSING:
-            continue
-        reference = MISSING if cleaned.reference is None else text(cleaned.reference)
-        shown.append(ResultRow(name, before, after, reference, wanted))
+    for name, share, wanted in rows:
+        before, after, reference = (_percent(getattr(model, share, None)) for model in models)
+        if not before == after == MISSING:
+            shown.append(ResultRow(name, before, after, reference, wanted))
     # Of bad rows an attack says little; the audit's table has it.
     return shown if heal else shown + _attack(cleaned)
 
@@ -139,9 +139,10 @@ def _attack(cleaned: Cleaned) -> list[ResultRow]:
     row = next((row for row in cleaned.audit.rows if row.name == "confidence_attack"), None)
     if row is None or row.because:
         return []
-    values = (row.value(role) for role in ("original", "unlearned", "retrained"))
-    texts = [MISSING if value is None else f"{value:.2f}" for value in values]
-    return [ResultRow("told from unseen rows, AUC", texts[0], texts[1], texts[2], "near 0.50")]
+    before, after, reference = (
+        number(row.value(role), ".2f") for role in ("original", "unlearned", "retrained")
+    )
+    return [ResultRow("told from unseen rows, AUC", before, after, reference, "near 0.50")]
 
 
 def cost_sentence(cleaned: Cleaned) -> str:
@@ -152,8 +153,7 @@ def cost_sentence(cleaned: Cleaned) -> str:
         parts[-1] += f" ({cleaned.cost_share:.0%} of a retraining)"
     if cost.peak_memory is not None and cost.peak_memory >= 1e6:
         parts.append(f"{megabytes(cost.peak_memory)} MB more memory at the peak")
-    before, during = cost.parameters["before"], cost.parameters["during"]
-    after = cost.parameters["after"]
+    before, during, after = (cost.parameters[when] for when in ("before", "during", "after"))
     grown = f", {during:,} while it ran" if during != before else ""
     parts.append(f"{after:,} parameters{grown}")
     return "; ".join(parts)

@@ -10,7 +10,7 @@ from typing import Any
 from expunge.api import load_method
 from expunge.choice import Purpose
 from expunge.errors import InvalidInput, UnknownName, near_miss
-from expunge.inputs.specification import plain_value
+from expunge.inputs.specification import Specification, plain_value
 from expunge.inputs.training_data import DataOptions
 from expunge.registry import METHODS
 from expunge.settings import make_settings
@@ -90,10 +90,29 @@ class Job:
         if self.measure_batch < 1:
             raise InvalidInput(f"rows measured at a time must be at least 1, got {self.measure_batch}")
         Devices(self.devices)
-        if self.base is not None and self.earlier is not None:
-            raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
+        check_start(self.base, self.earlier)
         if self.purpose == "forget" and self.truth is not None:
             raise InvalidInput("true labels are for bad rows: leave them out, or the purpose 'forget'")
+
+    @property
+    def pretrained(self) -> Path | None:
+        """The folder of ``transformers`` that the architecture is read from, if it is one."""
+        kind, _, name = Specification.parse(self.arch).target.partition(":")
+        folder = Path(name).expanduser()
+        return folder if kind == "transformers" and (folder / "config.json").is_file() else None
+
+    @property
+    def written(self) -> str:
+        """Name of the repaired file: the one ``from_pretrained`` looks for, where it is to load the folder."""
+        if self.pretrained is None:
+            return f"checkpoint{self.checkpoint.suffix}"
+        return "model.safetensors" if self.checkpoint.suffix == ".safetensors" else "pytorch_model.bin"
+
+
+def check_start(base: Path | None, earlier: Path | None) -> None:
+    """Raise :class:`InvalidInput` where both are given."""
+    if base is not None and earlier is not None:
+        raise InvalidInput("give --base or --earlier, not both: weights can go back to one place only")
 
 
 def read_settings(option: str, texts: Sequence[str]) -> dict[str, Any]:

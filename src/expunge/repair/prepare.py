@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from expunge.api import check_retained, first_that_works, load_method, situation_of
@@ -30,7 +29,7 @@ from expunge.repair.loaded import Loaded, load
 from expunge.tasks.base import Split
 from expunge.training.cost import Meter
 from expunge.training.launch import check_count
-from expunge.training.numerics import Devices, Numerics
+from expunge.training.numerics import Devices
 from expunge.training.recipe import rate_known
 
 _OPTION = {
@@ -45,34 +44,23 @@ _OPTION = {
 
 @dataclass(frozen=True)
 class Prepared(Loaded):
-    """Everything a repair needs; ``model`` is not the one that will be changed.
+    """Everything a repair needs; ``model`` is not the one that will be changed."""
 
-    Args:
-        job: what was asked for.
-        split: what the method sees: the data and, after it, the rows to be learned under their true labels; the list;
-            data the model was not trained on.
-        on: what is measured.
-        codes: mnemonic codes of the checkpoint.
-        choice: which method and why; for a method the user named, that one.
-        method: configured.
-        changed: the settings of ``method`` that are neither defaults nor the user's.
-        first: what is known of the first training.
-        optimiser: what the method trains with, and where that comes from, in words; empty for one that does not.
-        tried: cost of finding a learning rate.
-        untouched: whether the model has learned so little of the bad labels that it is left as it is.
-    """
-
-    job: Job
-    split: Split
-    on: Yardstick
-    codes: Tensor | None
-    choice: Choice
-    method: Method
-    changed: dict[str, object]
-    first: FirstTraining
-    optimiser: str
-    tried: Meter
-    untouched: bool = False
+    job: Job  # what was asked for
+    split: Split  # what the method sees; after the data come the rows to be learned under their true labels
+    on: Yardstick  # what is measured
+    codes: Tensor | None  # mnemonic codes of the checkpoint
+    choice: Choice  # which method and why; for a method the user named, that one
+    method: Method  # configured
+    changed: dict[str, object]  # the settings of ``method`` that are neither defaults nor the user's
+    first: FirstTraining  # what is known of the first training
+    optimiser: (
+        str  # what the method trains with, and where that comes from, in words; empty for one that does not
+    )
+    tried: Meter  # cost of finding a learning rate
+    untouched: bool = (
+        False  # whether the model has learned so little of the bad labels that it is left as it is
+    )
 
 
 def prepare(job: Job) -> Prepared:
@@ -83,26 +71,21 @@ def prepare(job: Job) -> Prepared:
         InvalidInput: anything that cannot be used: files, names, settings, a method that cannot work here.
         StoreError: the checkpoint cannot be read.
     """
-    options = replace(job.options, device=Numerics.choose(job.device).device)
-    loaded = load(
-        job.checkpoint, job.arch, job.data, job.forget, options,
-        measure_batch=job.measure_batch, seed=job.seed, force=job.force, dtype=job.dtype,
-    )  # fmt: skip
-    model, data, forget, check, numerics = (
-        loaded.model, loaded.data, loaded.forget, loaded.check, loaded.numerics
-    )  # fmt: skip
-    shared = replace(numerics, devices=Devices(job.devices))
-    if shared.devices.several:
-        check_count(shared)
+    loaded = load(job)
+    model, data, forget, check = loaded.model, loaded.data, loaded.forget, loaded.check
+    devices = Devices(job.devices)
+    if devices.several:
+        check_count(replace(loaded.numerics, devices=devices))
     first = first_training(
         model, arch=job.arch, checkpoint=job.checkpoint, recipe=job.recipe, base=job.base, earlier=job.earlier
     )
+    options = replace(job.options, device=loaded.numerics.device)
     validation = None if job.validation is None else load_validation_data(job.validation, options, data)
     unseen = None if job.unseen is None else load_validation_data(job.unseen, options, data)
     true_labels = None if job.truth is None else read_true_labels(job.truth, data)
     codes = _codes(loaded.checkpoint, len(data.classes))
     split = Split(_training_set(job, data, forget, true_labels), forget.positions, unseen)
-    choice, method, changed = _method(job, model, split, codes, numerics, first)
+    choice, method, changed = _method(job, loaded, split, codes, first)
     untouched = check.little_learned and job.purpose == "heal" and not job.force
     if untouched:
         said = (
@@ -110,13 +93,11 @@ def prepare(job: Job) -> Prepared:
             "their given label: there is little to repair, so it is left as it is; --force repairs it all the same"
         )
         choice, method, changed = Choice("none", said), load_method("none"), {}
-    tried = Meter(numerics.device)
+    tried = Meter(loaded.numerics.device)
     optimiser, found = trained_on(
-        method, model, split, numerics, first, seed=job.seed, meter=tried, given=job.settings
+        method, model, split, loaded.numerics, first, seed=job.seed, meter=tried, given=job.settings
     )
-    if found:
-        changed |= found
-        method = replace(method, **found)
+    method, changed = replace(method, **found), changed | found
     if first.start is not None and Needs.START not in method.uses and not untouched:
         unused = Remark(
             "warning",
@@ -125,13 +106,12 @@ def prepare(job: Job) -> Prepared:
             "leave it out, or use relearn",
         )
         check = replace(check, findings=(*check.findings, unused))
-    mask = torch.zeros(len(data), dtype=torch.bool)
-    mask[forget.positions] = True
-    forgotten = Split(data.examples, forget.positions).forget_classes if job.purpose == "forget" else ()
-    on = Yardstick(data.examples, mask, validation, true_labels, forgotten)
+    whole = Split(data.examples, forget.positions)
+    forgotten = whole.forget_classes if job.purpose == "forget" else ()
+    on = Yardstick(data.examples, whole.forget_mask.cpu(), validation, true_labels, forgotten)
     return Prepared(
-        loaded.checkpoint, model, data, forget, numerics, check,
-        job, split, on, codes, choice, method, changed, first, optimiser, tried, untouched,
+        **(vars(loaded) | {"check": check}), job=job, split=split, on=on, codes=codes, choice=choice, method=method,
+        changed=changed, first=first, optimiser=optimiser, tried=tried, untouched=untouched,
     )  # fmt: skip
 
 
@@ -154,31 +134,31 @@ def _training_set(job: Job, data: TrainingData, forget: ForgetList, true_labels:
 
 
 def _method(
-    job: Job,
-    model: nn.Module,
-    split: Split,
-    codes: Tensor | None,
-    numerics: Numerics,
-    first: FirstTraining,
+    job: Job, loaded: Loaded, split: Split, codes: Tensor | None, first: FirstTraining
 ) -> tuple[Choice, Method, dict[str, object]]:
+    """Return what is chosen, the method, and its settings that are neither defaults nor the user's."""
+    model, changed = loaded.model, dict[str, object]()
     # What a trainer left says how to train on; it cannot be followed from a fresh initialisation.
     known = None if job.recipe is None else first.recipe
-    request = Request(split, seed=job.seed, numerics=numerics, recipe=known, codes=codes, start=first.start)
+    request = Request(
+        split, seed=job.seed, numerics=loaded.numerics, recipe=known, codes=codes, start=first.start
+    )
     there = request.available if job.retain else request.available & ~Needs.RETAIN
     situation = replace(
         situation_of(
-            model, split, next(split.train.batches(1)).x, purpose=job.purpose, discovery=job.discovery,
-            recipe=first.recipe, codes=codes, start=first.start, pretrained=not first.scratch,
+            model, split, purpose=job.purpose, discovery=job.discovery, recipe=first.recipe, codes=codes,
+            start=first.start, pretrained=not first.scratch,
         ),
         retain=job.retain,
         attachable=_attachable(model, next(split.train.batches(3)).x),
     )  # fmt: skip
-    changed: dict[str, object] = {}
 
     def made(name: str) -> Method:
         nonlocal changed
         method, changed = _configured(job, name, split, first)
-        _check(method, model, split, request, there, situation)
+        _check(method, there, situation)
+        check_retained(method, split)
+        method.check(model, request.grant(method.name, method.needs, method.uses))
         if method.trains and job.devices > 1:
             method.check_devices(Devices(job.devices))
         return method
@@ -216,9 +196,8 @@ def _configured(job: Job, name: str, split: Split, first: FirstTraining) -> tupl
     return load_method(name, **{**changed, **job.settings}), changed
 
 
-def _check(
-    method: Method, model: nn.Module, split: Split, request: Request, there: Needs, situation: Situation
-) -> None:
+def _check(method: Method, there: Needs, situation: Situation) -> None:
+    """Refuse a method that needs what is not there, in the words of the command's options."""
     lacking = method.needs & ~there
     if lacking:
         raise InvalidInput(
@@ -232,5 +211,3 @@ def _check(
             f"method {method.name!r} makes new inputs by changing given ones, and these are token ids, which cannot "
             f"be changed by a little. Methods that would do: {', '.join(others)}"
         )
-    check_retained(method, split)
-    method.check(model, request.grant(method.name, method.needs, method.uses))

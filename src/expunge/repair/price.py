@@ -31,19 +31,12 @@ _MEASURED = 5
 
 @dataclass(frozen=True)
 class Price:
-    """Seconds that a repair is expected to take.
+    """Seconds that a repair is expected to take."""
 
-    Args:
-        unlearning: of the method.
-        measuring: of the measurements before and after, and the audit.
-        epoch: of one epoch of training on the rows that stay.
-        retraining: of a retraining on them; ``None`` where nobody knows for how many epochs.
-    """
-
-    unlearning: float
-    measuring: float
-    epoch: float
-    retraining: float | None
+    unlearning: float  # of the method
+    measuring: float  # of the measurements before and after, and the audit
+    epoch: float  # of one epoch of training on the rows that stay
+    retraining: float | None  # of a retraining on them; ``None`` where nobody knows for how many epochs
 
     @property
     def share(self) -> float | None:
