@@ -63,11 +63,6 @@ class CUTS(GradientMethod):
 
     Args:
         lr: learning rate before the first step; it falls by half a cosine.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs.
         epochs: passes over the forget set.
         rule: "neighbours", published for wrong labels, or "accuracy", published for triggers.
         step: between the strengths that are tried.

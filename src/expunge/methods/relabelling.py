@@ -29,11 +29,7 @@ class Relabelling(GradientMethod):
 
     Args:
         lr: learning rate before the first step.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs of the remaining data; never of the altered forget set.
+        augment: train on augmented inputs of the remaining data; the rest of the joined set is fed plain.
         epochs: passes over the joined set.
         reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
             exactly when the forget set is whole classes.

@@ -90,11 +90,7 @@ class SFRon(GradientMethod):
 
     Args:
         lr: learning rate at the start.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
         momentum: of "sgd"; it carries from the ascent into the repair.
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         steps: slow steps.
         inner_steps: steps on the retain set within each.
         forget_weight: of the ascent's loss at the start.

@@ -30,10 +30,6 @@ class UNSIR(GradientMethod):
 
     Args:
         lr: learning rate of the impairment.
-        batch_size: examples a step of impairment and repair.
-        optimiser: "sgd", "adam" or "adamw", of impairment and repair.
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
         augment: train on augmented retained inputs; noise is never augmented.
         repair_lr: learning rate of the repair.
         impair_epochs: passes over noise and sample.
