@@ -9,8 +9,7 @@ from torch import nn
 from trained_models import CPU, Trained
 
 from expunge.metrics.base import UNDEFINED
-from expunge.metrics.beside_retrained import js_divergence
-from expunge.metrics.zrf import ZRF, untrained_copy, zrf_score
+from expunge.metrics.compared_predictions import ZRF, js_divergence, untrained_copy, zrf_score
 
 
 def test_one_minus_js() -> None:

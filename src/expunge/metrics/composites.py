@@ -12,8 +12,7 @@ from typing import NamedTuple
 from expunge.errors import InvalidInput
 from expunge.metrics.accuracies import accuracy, set_accuracies, unseen_like_retain
 from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value, value_or_reason
-from expunge.metrics.logistic_attack import LogisticAttack
-from expunge.metrics.svc_efficacy import SVCEfficacy
+from expunge.metrics.fitted_attacks import LogisticAttack, SVCEfficacy
 
 
 def tug_of_war(unlearned: Sequence[float], retrained: Sequence[float]) -> float:

@@ -199,14 +199,12 @@ class GaussianScore(Metric):
         clean: the forget images without noise, with the labels that were trained on.
         noise: float (F, ...), what was added to them in training; without it there is no score.
         epsilon: its standard deviation, in units of the normalised input.
-
-    Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216.
     """
 
     name = "gaussian_score"
     unit = "standard deviations"
     better = "reference"
-    source = "Pawelczyk et al., ICLR 2025"
+    source = "Pawelczyk et al., ICLR 2025, arXiv 2406.17216"
 
     clean: Examples | None = None
     noise: Tensor | None = None

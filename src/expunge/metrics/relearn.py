@@ -134,8 +134,6 @@ class RelearnTime(Metric):
     rt(theta) = min {t: a(theta_t, D_f) >= (1 - alpha) a(theta_o, D_f)}, theta_0 = theta, given labels. A copy
     is trained. Closer to the retrained model's time is better.
 
-    Symbols: alpha -> ``alpha``.
-
     Args:
         alpha: share of the original's accuracy that may be missing, in [0, 1).
         relearning: how to train.
@@ -143,15 +141,13 @@ class RelearnTime(Metric):
 
     Raises:
         InvalidInput: ``alpha`` outside [0, 1).
-
-    Source: Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629.
     """
 
     name = "relearn_time"
     unit = "steps"
     better = "reference"
     compares = Compares.ORIGINAL
-    source = "Chundawat et al., IEEE TIFS 2023"
+    source = "Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629"
 
     alpha: float = 0.05
     relearning: Relearning = field(default_factory=Relearning)
@@ -200,15 +196,13 @@ class AnamnesisIndex(Metric):
 
     Args:
         relearn_time: how the two times are taken.
-
-    Source: Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629.
     """
 
     name = "anamnesis_index"
     unit = "quotient"
     better = "reference"
     compares = Compares.ORIGINAL | Compares.RETRAINED
-    source = "Chundawat et al., IEEE TIFS 2023"
+    source = "Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629"
 
     relearn_time: RelearnTime = field(default_factory=RelearnTime)
 
