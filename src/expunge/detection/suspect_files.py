@@ -63,7 +63,7 @@ def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     rows.check(len(found.together))
     suggested, scores = found.together.suggested.tolist(), found.together.scores.tolist()
     labels = rows.labels.tolist()
-    own = [(part.detector, part.flagged.tolist()) for part in found.found]
+    detectors = found.detectors
     named = "True" if found.usable else "False"
     order = found.worst_first.tolist()
     columns: dict[str, list[object]] = {"index": list(order)}
@@ -73,7 +73,7 @@ def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     known = found.known.tolist()
     columns["is_label_issue"] = ["True" if known[row] else named for row in order]
     columns["score"] = [f"{scores[row]:.6g}" for row in order]
-    columns["detector"] = ["+".join(name for name, flagged in own if flagged[row]) for row in order]
+    columns["detector"] = [detectors[row] for row in order]
     columns["given_label"] = [rows.classes[labels[row]] for row in order]
     columns["suggested_label"] = [
         "" if suggested[row] == NO_LABEL else rows.classes[suggested[row]] for row in order

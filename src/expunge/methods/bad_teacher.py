@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Reference, Request, positive, searched
 from expunge.methods.relabelling import Relabelling
 from expunge.methods.teacher import divergence, frozen, softened
-from expunge.training.initialisation import reinitialise
+from expunge.training.initialisation import fresh_copy
 from expunge.training.loop import Loss
 from expunge.training.recipe import Recipe
 
@@ -79,8 +78,7 @@ class BadTeacher(Relabelling):
         """Train in place and return ``model``."""
         numerics, retain = request.numerics, request.retain
         temperature = self.temperature or (_WHOLE_CLASSES if request.whole_classes else _SAMPLES)
-        random = copy.deepcopy(model)
-        reinitialise(random, request.generator("incompetent"))
+        random = fresh_copy(model, request.generator("incompetent"))
         competent, incompetent = frozen(model, numerics), frozen(random, numerics)
         request.meter.parameters["during"] = 3 * request.meter.parameters["before"]
         self.prepare_head(model, request)

@@ -162,8 +162,7 @@ class Method(ABC):
                 f"method {self.name!r} returned a model with other parameter names or shapes than it was given"
             )
         _check_finite(result, self.name)
-        for (name, ours), (_, theirs) in zip(result.named_modules(), model.named_modules(), strict=True):
-            del name
+        for ours, theirs in zip(result.modules(), model.modules(), strict=True):
             ours.training = theirs.training
         for ours_, theirs_ in zip(result.parameters(), model.parameters(), strict=True):
             ours_.requires_grad_(theirs_.requires_grad)

@@ -39,8 +39,6 @@ class FisherForgetting(Method):
     the variance; and where the forget set is all of some classes, their rows of the last layer are drawn
     anew from N(0, ``boost`` * ``forget_variance``).
 
-    Symbols: alpha -> ``alpha``.
-
     Args:
         alpha: scale of the noise's variance; 0.00000001 to 0.00001 in the published code.
         max_examples: at most this many of the retained examples, drawn at random, enter F_R; 0 for all.

@@ -87,7 +87,7 @@ class LoTUS(GradientMethod):
     tau_d = exp(alpha (Acc(f_un, D_f) - Acc(f_orig, D_u))), taken anew before each pass; no further pass once that
     gap is -0.01 or lower. Where D_f is whole classes, Acc(f_orig, D_u) counts as 0: an unseen class is not known.
 
-    Symbols: alpha -> ``alpha``, tau on D_r -> ``retain_temperature``.
+    Symbols: tau on D_r -> ``retain_temperature``.
 
     Args:
         augment: train on augmented inputs; the original sees the same ones.

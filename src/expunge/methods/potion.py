@@ -34,8 +34,6 @@ class Potion(Method):
     Where no try gets there, the last one is returned; the log has a row for every try, whose "reached" is 1
     where it stopped the search.
 
-    Symbols: rho -> ``rho``.
-
     Args:
         rho: share of its accuracy on D_f that the model may keep, in [0, 1).
         threshold: accuracy on D_f that is enough whatever it was before; by default twice chance.

@@ -36,7 +36,7 @@ class SCRUB(GradientMethod):
     over D_f climbs the last term (max step), in every epoch a pass over D_r descends the others (min step).
     f_0, the teacher, is the model at the start.
 
-    Symbols: alpha -> ``alpha``, gamma -> ``gamma``, T -> ``temperature``.
+    Symbols: T -> ``temperature``.
 
     Args:
         lr: learning rate of the first epoch.
@@ -44,7 +44,7 @@ class SCRUB(GradientMethod):
         optimiser: "sgd", "adam" or "adamw"; one for both kinds of step.
         alpha: weight of the divergence on D_r.
         gamma: weight of the cross-entropy on D_r.
-        temperature: T.
+        temperature: of both softmaxes.
         epochs: passes over the retain set.
         max_epochs: the first epochs, which begin with a pass over the forget set.
         forget_batch_size: forgotten examples a step.

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Better, Compares, Evaluated, Metric, NotDefined, Value
 from expunge.metrics.distribution import divergence, log_probabilities, paired_log_probabilities
-from expunge.training.initialisation import reinitialise
+from expunge.training.initialisation import fresh_copy
 from expunge.training.loop import predict
-from expunge.training.numerics import Numerics
 
 
 def activation_distance(first: Tensor, second: Tensor) -> float:
@@ -166,20 +164,6 @@ def zrf_score(logits: Tensor, untrained: Tensor, *, legacy: bool = False) -> flo
     return 1 - js_divergence(logits, untrained, legacy=legacy)
 
 
-def untrained_copy(model: nn.Module, generator: torch.Generator, numerics: Numerics) -> nn.Module:
-    """Return a copy of ``model`` with every parameter drawn anew from ``generator``.
-
-    The same generator state gives the same network on every device.
-
-    Raises:
-        InvalidInput: a module of the model owns parameters that it cannot draw anew.
-    """
-    # Drawn on the CPU: an accelerator has a random state of its own.
-    made = copy.deepcopy(model).cpu()
-    reinitialise(made, generator)
-    return numerics.place(made)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ZRF(Metric):
     """Zero-retrain forgetting: 1 - JS between the model and an untrained network on D_f.
@@ -201,7 +185,7 @@ class ZRF(Metric):
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the score on the forget set; not defined for a model that cannot be drawn anew."""
         draw = torch.Generator().manual_seed(self.seed)
-        untrained = untrained_copy(evaluated.model, draw, evaluated.numerics)
+        untrained = evaluated.numerics.place(fresh_copy(evaluated.model, draw))
         logits = predict(untrained, evaluated.problem.split.forget, evaluated.numerics).cpu()
         return zrf_score(evaluated.forget.logits, logits, legacy=self.legacy)
 
