@@ -12,7 +12,6 @@ from torch import Tensor
 
 from expunge.detection.result import NO_LABEL
 from expunge.detection.suspects import Suspects
-from expunge.errors import InvalidInput
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
@@ -35,18 +34,6 @@ class Rows:
     true_labels: Tensor | None = None
     nearest: Tensor | None = None
 
-    def check(self, count: int) -> None:
-        """Raise :class:`InvalidInput` unless everything is about ``count`` rows."""
-        for what, given in (
-            ("labels", self.labels),
-            ("names", self.names or None),
-            ("true_labels", self.true_labels),
-        ):
-            if given is not None and len(given) != count:
-                raise InvalidInput(
-                    f"{what}: one for each of the {count} examples is expected, got {len(given)}"
-                )
-
 
 def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     """Write a csv file of the suspects alone, worst first; it is whole or not there.
@@ -57,10 +44,8 @@ def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     that are like it.
 
     Raises:
-        InvalidInput: names or labels for another number of examples.
         StoreError: the file cannot be written.
     """
-    rows.check(len(found.together))
     suggested, scores = found.together.suggested.tolist(), found.together.scores.tolist()
     labels = rows.labels.tolist()
     detectors = found.detectors

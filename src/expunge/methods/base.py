@@ -91,8 +91,7 @@ class Method(ABC):
 
     Attributes:
         uses: what it reads where it is there, and works without.
-        preparation: what the first training must have done for this method: "codes", "example_tied" or
-            nothing.
+        preparation: what the first training must have done for this method: "codes", "example_tied" or nothing.
         perturbs_inputs: whether it makes new inputs by changing given ones, which token ids do not allow.
         hides_only: whether it keeps a class from being answered and takes nothing out of the model.
         trains: whether it makes training steps, which several devices can share; any other method is carried

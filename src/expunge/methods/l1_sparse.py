@@ -68,8 +68,7 @@ class L1Sparse(FineTune):
     schedule of section 4.
 
     Departures: the penalty falls from step to step (published code: from epoch to epoch) and leaves out parameters
-    the caller froze. The defaults are the authors' for CIFAR-10 as far as we know them; the range of gamma
-    is ours.
+    the caller froze. The defaults are the authors' for CIFAR-10 as far as we know them; the range of gamma is ours.
     """
 
     name = "l1_sparse"

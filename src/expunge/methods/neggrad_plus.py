@@ -34,9 +34,8 @@ class NegGradPlus(FineTune):
     Source: Kurmanji, Triantafillou, Hayes, Triantafillou, NeurIPS 2023, section 4 (baseline NegGrad+), who
     search beta from 0.95 to 0.9999.
 
-    Departures: a forget batch of one example is normalised by running statistics. The other settings
-    are those of the REM benchmark; the paper gives no single set. The ascent has no bound: at a small beta the
-    loss diverges.
+    Departures: a forget batch of one example is normalised by running statistics. The other settings are those of the
+    REM benchmark; the paper gives no single set. The ascent has no bound: at a small beta the loss diverges.
     """
 
     name = "neggrad_plus"

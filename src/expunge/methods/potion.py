@@ -107,7 +107,7 @@ class Potion(Method):
         fraction, tries = self._start(len(forget) / len(request.train))
         for number in range(tries):
             if number:
-                _restore(model, original)
+                model.load_state_dict(original, strict=False)
             percent = percentile_of(fraction)
             threshold = percentile(ratios, percent)
             share = dampen(model, small, rest, threshold=threshold)
@@ -170,10 +170,3 @@ def percentile(ascending: Tensor, percent: float) -> float:
     high = min(low + 1, len(ascending) - 1)
     below, above = float(ascending[low]), float(ascending[high])
     return below + (place - low) * (above - below)
-
-
-@torch.no_grad()
-def _restore(model: nn.Module, original: dict[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        if name in original:
-            parameter.copy_(original[name])

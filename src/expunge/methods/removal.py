@@ -25,10 +25,8 @@ def npo(excess: Tensor, beta: float) -> Tensor:
     Minimising it raises the cross-entropy above the reference's and fades out once it has: the
     derivative is -2 sigmoid(-beta z). Its negative pulls the cross-entropy down with the same weight.
 
-    Symbols: z = ce - ce_ref -> ``excess``, beta -> ``beta``.
-
     Args:
-        excess: cross-entropy of the model minus that of the reference, in nats.
+        excess: z = ce - ce_ref, cross-entropy of the model minus that of the reference, in nats.
         beta: inverse temperature, above 0.
 
     Source: Zhang et al., "Negative Preference Optimization", 2024; in this form Schoepf et al., 2025.

@@ -30,12 +30,10 @@ def divergence(student: Tensor, target: Tensor, temperature: float = 1.0) -> Ten
 
     Summed over the classes; no factor T^2.
 
-    Symbols: T -> ``temperature``.
-
     Args:
         student: logits (B, C).
         target: probabilities (B, C); gradients flow through ``student`` only if it is detached.
-        temperature: divides the student's logits.
+        temperature: T.
     """
     log_student = F.log_softmax(student.float() / temperature, dim=1)
     return F.kl_div(log_student, target.float(), reduction="none").sum(1)

@@ -37,10 +37,7 @@ def confidence(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits), -sum_c p_c log p_c, in nats: float64 (N,).
-
-    Args:
-        logits: float (N, C), C at least 2.
+    """Entropy of softmax(logits), -sum_c p_c log p_c, in nats: float64 (N,), of logits (N, C), C at least 2.
 
     Raises:
         InvalidInput: no example, or a logit that is not finite.
@@ -55,12 +52,11 @@ def modified_entropy(logits: Tensor, labels: Tensor, *, legacy: bool = False) ->
     Mentr(x, y) = -(1 - p_y) log p_y - sum_{j != y} p_j log(1 - p_j), of each row by its own label.
 
     Args:
-        logits: float (N, C), C at least 2.
-        labels: int64 (N,), y.
+        logits: as for :func:`loss`.
+        labels: likewise.
         legacy: instead what many published programs compute, for comparison with their tables: in every row the
-            columns of **all** labels in ``labels`` count as the row's own, and log p_j stands for
-            log(1 - p_j). A right and a wrong answer can then score the same, and a row's value depends on
-            the other rows.
+            columns of **all** labels in ``labels`` count as the row's own, and log p_j stands for log(1 - p_j). A
+            right and a wrong answer can then score the same, and a row's value depends on the other rows.
 
     Raises:
         InvalidInput: as for :func:`loss`.

@@ -41,11 +41,9 @@ def js_divergence(first: Tensor, second: Tensor, *, legacy: bool = False) -> flo
     The sum runs over the classes, the mean over the examples, so the value lies in [0, log 2] for any
     number of classes.
 
-    Symbols: p = softmax(``first``), q = softmax(``second``), logits (N, C).
-
     Args:
-        first: logits of one model.
-        second: logits of the other on the same examples.
+        first: logits (N, C) of one model, p = softmax(first).
+        second: those of the other on the same examples, q = softmax(second).
         legacy: compute what the code of Chundawat et al. (AAAI 2023) and its descendants print: the
             arguments reversed, (KL(m || p) + KL(m || q)) / 2, and the mean taken over examples **and
             classes**. It shrinks with C and has no upper bound; only for comparing with published tables.

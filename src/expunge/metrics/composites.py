@@ -16,11 +16,7 @@ from expunge.metrics.fitted_attacks import LogisticAttack, SVCEfficacy
 
 
 def tug_of_war(unlearned: Sequence[float], retrained: Sequence[float]) -> float:
-    """Return prod_S (1 - |v(theta_u, S) - v(theta_r, S)|), in [0, 1].
-
-    Args:
-        unlearned: v(theta_u, S), fractions in [0, 1].
-        retrained: v(theta_r, S), for the same sets.
+    """Return prod_S (1 - |v(theta_u, S) - v(theta_r, S)|), in [0, 1], of fractions v for the same sets S.
 
     Raises:
         InvalidInput: sequences of different length, or a value outside [0, 1].
@@ -212,10 +208,7 @@ class AUS(Metric):
 
 
 def indiscernibility(attack_accuracy: float) -> float:
-    """Return 1 - |MIA - 1/2| / (1/2), in [0, 1]: 1 where an attack guesses.
-
-    Args:
-        attack_accuracy: MIA, of an attack on two groups of one size, in [0, 1].
+    """Return 1 - |MIA - 1/2| / (1/2), in [0, 1]: 1 where an attack on two groups of one size guesses.
 
     Raises:
         InvalidInput: outside [0, 1].

@@ -28,13 +28,8 @@ Feature = Callable[[Scored], Tensor]
 def share_called_member(members: Tensor, others: Tensor, targets: Tensor) -> float:
     """Share of ``targets`` that a logistic regression calls members, in [0, 1].
 
-    It is fitted on one feature, ``members`` against ``others``, with balanced class weights; there is no
-    held-out part.
-
-    Args:
-        members: float (M,), the feature of examples that were trained on.
-        others: float (O,), of examples that were not.
-        targets: float (T,), of the examples in question.
+    It is fitted on one feature, ``members`` against ``others``, with balanced class weights; there is no held-out part.
+    Arguments are those of :func:`svc_efficacy`, but 1-D.
     """
     features = torch.cat([members, others]).cpu().double().numpy()[:, None]
     attacker = LogisticRegression(class_weight="balanced").fit(features, _memberships(members, others))

@@ -123,16 +123,13 @@ def noise_statistics(gradients: Tensor, noise: Tensor, epsilon: float) -> Tensor
 
     Learning x_i + xi_i lowers the loss along xi_i, which makes <g_i, xi_i> negative and I_i positive.
 
-    Symbols: g -> ``gradients``, xi -> ``noise``, epsilon -> ``epsilon``.
-
     Args:
-        gradients: float (F, ...), of the loss by the clean inputs.
-        noise: float (F, ...), what was added in training, or fresh noise for comparison.
+        gradients: g, float (F, ...), of the loss by the clean inputs.
+        noise: xi, float (F, ...), what was added in training, or fresh noise for comparison.
         epsilon: its standard deviation.
 
     Raises:
-        InvalidInput: shapes that differ, no row, ``epsilon`` not positive, or a gradient that is 0 or not
-            finite.
+        InvalidInput: shapes that differ, no row, ``epsilon`` not positive, or a gradient that is 0 or not finite.
 
     Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, algorithm 1.
 

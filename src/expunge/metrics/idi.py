@@ -51,12 +51,8 @@ def difference_index(
 ) -> dict[str, float]:
     """Return layer -> its part of IDI = sum_l [I_u(l) - I_r(l)] / sum_l [I_o(l) - I_r(l)]; their sum is the index.
 
-    0: as much information as after retraining; 1: as much as before; below 0: less than after retraining.
-
-    Args:
-        unlearned: layer -> information, in nats, of the unlearned model.
-        original: the same of the original model.
-        retrained: the same of the retrained model.
+    0: as much information as after retraining; 1: as much as before; below 0: less than after retraining. Given is
+    layer -> information, in nats, of each of the three models.
 
     Raises:
         InvalidInput: the layers differ, or the original holds hardly more than the retrained model.

@@ -108,11 +108,7 @@ class Relearning:
 def anamnesis_index(unlearned: int, retrained: int) -> float:
     """AIN = rt(theta_u) / rt(theta_r), the quotient of two relearn times.
 
-    1 is the aim; near 0 a residue is left, above 1 the forgetting itself left a mark.
-
-    Args:
-        unlearned: steps from the unlearned model.
-        retrained: steps from the retrained model, at least 1.
+    1 is the aim; near 0 a residue is left, above 1 the forgetting itself left a mark. Times are in steps.
 
     Raises:
         InvalidInput: a negative number of steps, or a retrained model that needs none.
