@@ -54,9 +54,6 @@ class FisherForgetting(Method):
         InvalidInput: a setting outside its range; no retained examples; a model without a linear layer of
             one output per class; no parameter requires a gradient.
 
-    Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep
-    Networks", CVPR 2020.
-
     Departures: F_R is estimated on a sample (published: on all of D_r); the last layer is found by what it
     is, not by the length of its first dimension, which hidden layers and norms may share; frozen parameters
     get no noise and batch-norm statistics stay. Everything follows the request's seed: report several.

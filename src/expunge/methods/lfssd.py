@@ -32,8 +32,6 @@ class LFSSD(SSD):
     Raises:
         InvalidInput: a setting that is not positive; an empty forget set; no parameter requires a gradient.
 
-    Source: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024 (Tiny Papers).
-
     Departures: importances are taken without augmentation, in the order of the data; frozen parameters are
     left as they are. Reconstructed: alpha, lambda and the batch size, which are those of "ssd". The paper's
     summary speaks of the norm and its sensitivity of the squared norm; the latter is the default.

@@ -49,8 +49,7 @@ class Potion(Method):
         InvalidInput: a setting outside its range; no forget set or nothing else; no parameter requires a
             gradient; no importance on D_r is above zero.
 
-    Source: Schoepf, Foster, Brintrup, "Potion: Towards Poison Unlearning", DMLR 2024 (XALFSSD with PTN);
-    the steps as in arXiv 2505.17730.
+    Source: the paper's XALFSSD with PTN; the steps as in arXiv 2505.17730.
 
     Departures: accuracy is measured without augmentation; frozen parameters are left as they are and do not
     enter the percentile. Reconstructed: ``threshold`` (0.20 in REM, for ten classes) and the batch size;

@@ -29,8 +29,8 @@ class Relabelling(GradientMethod):
 
     Args:
         lr: learning rate before the first step.
-        augment: train on augmented inputs of the remaining data; the rest of the joined set is fed plain.
-        epochs: passes over the joined set.
+        augment: train on augmented inputs of the remaining data; never of what joins them.
+        epochs: passes over the remaining data and what joins them.
         reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
             exactly when the forget set is whole classes.
 

@@ -34,8 +34,7 @@ class SSD(Method):
     Raises:
         InvalidInput: a setting that is not positive; an empty forget set; no parameter requires a gradient.
 
-    Source: Foster, Schoepf, Brintrup, "Fast Machine Unlearning without Retraining through Selective Synaptic
-    Dampening", AAAI 2024. Defaults: those the paper has for ResNets on CIFAR.
+    Source: the paper, whose values for ResNets on CIFAR are the defaults.
 
     Departures: importances are taken without augmentation, in the order of the data; frozen parameters are
     left as they are. Reconstructed: the batch size.

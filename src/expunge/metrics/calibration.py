@@ -39,12 +39,15 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
-    """NLL = -mean log p_y, in nats, of logits (N, C) and labels int64 (N,)."""
+    """NLL = -mean log p_y, in nats; arguments and errors are those of :func:`~expunge.metrics.attack_scores.loss`."""
     return float(loss(logits, labels).mean())
 
 
 def brier_score(logits: Tensor, labels: Tensor) -> float:
-    """Mean of sum_c (p_c - [c = y])^2, in [0, 2], of logits (N, C) and labels int64 (N,)."""
+    """Mean of sum_c (p_c - [c = y])^2, in [0, 2].
+
+    Arguments and errors are those of :func:`~expunge.metrics.attack_scores.loss`.
+    """
     p = checked_log_probabilities(logits, labels).exp()
     return float((p - F.one_hot(labels, p.shape[1])).square().sum(1).mean())
 

@@ -41,9 +41,11 @@ def js_divergence(first: Tensor, second: Tensor, *, legacy: bool = False) -> flo
     The sum runs over the classes, the mean over the examples, so the value lies in [0, log 2] for any
     number of classes.
 
+    Symbols: p = softmax(``first``), q = softmax(``second``), logits (N, C).
+
     Args:
-        first: logits (N, C) of one model, p = softmax(first).
-        second: those of the other on the same examples, q = softmax(second).
+        first: logits of one model.
+        second: logits of the other on the same examples.
         legacy: compute what the code of Chundawat et al. (AAAI 2023) and its descendants print: the
             arguments reversed, (KL(m || p) + KL(m || q)) / 2, and the mean taken over examples **and
             classes**. It shrinks with C and has no upper bound; only for comparing with published tables.
@@ -148,9 +150,11 @@ class KLToRetrained(_BesideRetrained):
 def zrf_score(logits: Tensor, untrained: Tensor, *, legacy: bool = False) -> float:
     """ZRF = 1 - mean over D_f of JS(M(x), T_d(x)), in [1 - log 2, 1] with JS in nats.
 
+    Symbols: M -> ``logits`` (N, C), T_d -> ``untrained`` (N, C).
+
     Args:
-        logits: M(x), (N, C), of the model on the forget set.
-        untrained: T_d(x), of a randomly initialised network on the same examples.
+        logits: of the model on the forget set.
+        untrained: of a randomly initialised network on the same examples.
         legacy: with the divergence of the published code, see :func:`js_divergence`; it brings the score
             near 1 for any model that has many classes.
 

@@ -123,9 +123,11 @@ def noise_statistics(gradients: Tensor, noise: Tensor, epsilon: float) -> Tensor
 
     Learning x_i + xi_i lowers the loss along xi_i, which makes <g_i, xi_i> negative and I_i positive.
 
+    Symbols: g -> ``gradients``, xi -> ``noise``.
+
     Args:
-        gradients: g, float (F, ...), of the loss by the clean inputs.
-        noise: xi, float (F, ...), what was added in training, or fresh noise for comparison.
+        gradients: float (F, ...), of the loss by the clean inputs.
+        noise: float (F, ...), what was added in training, or fresh noise for comparison.
         epsilon: its standard deviation.
 
     Raises:
