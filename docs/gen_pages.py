@@ -24,10 +24,10 @@ from expunge.methods.base import Method
 from expunge.metrics.base import Metric
 from expunge.registry import METHODS, METRICS
 from expunge.results.method_facts import MethodFacts, method_facts
+from expunge.settings import entries, meanings
 
 ROOT = Path(__file__).parents[1]
 _SECTION = re.compile(r"^(Args|Raises|Returns|Attributes):$")
-_ITEM = re.compile(r"^    (?P<name>[\w*]+): ?(?P<text>.*)$")
 _MATH = re.compile(
     r" (=|<-|>=|<=|~|>|<|!=|∪) |\|\||\|[a-zA-Z]_|\bmin_|\bmax_|\bmin over\b|\w\^\d|\(1 - |^[A-Z]_\w+(, [A-Z]_\w+)*: "
 )
@@ -124,10 +124,7 @@ def _use(name: str, needs: tuple[str, ...]) -> str:
 
 def _settings(kind: type[Any]) -> str:
     space = kind.search_space()
-    # A setting that a class inherits is told by the class it comes from.
-    told: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        told |= dict(_items(inspect.cleandoc(vars(base).get("__doc__") or ""), "Args"))
+    told = meanings(kind)
     lines = ["## Settings", "", "| setting and default | meaning |", "|---|---|"]
     for each in dataclasses.fields(kind):
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
@@ -241,7 +238,7 @@ def _blocks(text: str) -> Iterator[str]:
         if section := _SECTION.match(lines[0]):
             if section[1] != "Args":  # the settings have a table of their own
                 yield f"**{section[1]}**\n"
-                items = [f"- `{name}`: {_prose(told)}" for name, told in _items(block, section[1])]
+                items = [f"- `{name}`: {_prose(told)}" for name, told in entries(block, section[1]).items()]
                 yield from items or [_prose(" ".join(_joined(lines[1:])))]
                 yield ""
         else:
@@ -279,24 +276,6 @@ def _is_formula(lines: list[str], *, after: bool) -> bool:
         return False
     steps = after and re.match(r"\d+\. |\s", lines[0]) is not None
     return steps or any(_MATH.search(re.sub(r"`[^`]*`", "", line)) for line in lines)
-
-
-def _items(text: str, section: str) -> Iterator[tuple[str, str]]:
-    """Yield name and meaning of each entry of a section of a docstring."""
-    inside, name, told = False, "", list[str]()
-    for line in [*text.splitlines(), ""]:
-        if line == f"{section}:":
-            inside = True
-        elif inside and (item := _ITEM.match(line)):
-            if name:
-                yield name, " ".join(told)
-            name, told = item["name"], [item["text"]]
-        elif inside and line.startswith("     "):
-            told.append(line.strip())
-        elif inside and not line.startswith(" "):
-            if name:
-                yield name, " ".join(told)
-            inside, name = False, ""
 
 
 def _prose(text: str) -> str:

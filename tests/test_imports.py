@@ -15,7 +15,7 @@ import expunge
 ROOT = Path(expunge.__file__).parent
 
 CORE = {"errors", "optional", "seeding", "fingerprint", "user_modules", "registry", "settings"}
-BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity", "objectives"}
+BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity"}
 LIBRARY = BELOW_METHODS | {"choice", "methods", "metrics", "api"}
 
 # part -> the other parts it may import
@@ -33,7 +33,6 @@ ALLOWED: dict[str, set[str]] = {
     # what prepares a first training may widen the network
     "training": CORE | {"data", "models", "capacity"},
     "capacity": {"errors", "seeding", "models"},
-    "objectives": set(),
     "methods": BELOW_METHODS,
     "statistics": {"errors"},
     "metrics": {"errors", "seeding", "data", "models", "tasks", "training"},

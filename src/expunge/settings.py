@@ -1,9 +1,11 @@
-"""Settings classes made from names and values that a user wrote."""
+"""Settings classes: made from names and values that a user wrote, and what their docstrings say of them."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ _PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "str": (str, "text"),
 }
+_ENTRY = re.compile(r"    (?P<name>[\w*]+): ?(?P<text>.*)")
 
 
 def make_settings(kind: type[_Settings], content: Mapping[str, Any], owner: str | None = None) -> _Settings:
@@ -76,3 +79,43 @@ def wrong_type(owner: str, settings: Mapping[str, Any], reason: object) -> Inval
     # What Python says of an argument that is not there.
     what = f"{reason}" if "missing" in f"{reason}" else f"a value has the wrong type ({reason})"
     return InvalidInput(f"{owner} cannot be made with {shown}: {what}")
+
+
+def entries(text: str, section: str) -> dict[str, str]:
+    """Return name -> meaning, on one line, of what a section of a docstring without indentation lists."""
+    found: dict[str, str] = {}
+    inside, name = False, ""
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            inside, name = line == f"{section}:", ""
+        elif inside and (entry := _ENTRY.fullmatch(line)):
+            name = entry["name"]
+            found[name] = entry["text"]
+        elif name:
+            found[name] += f" {line.strip()}"
+    return found
+
+
+def meanings(kind: type[Any]) -> dict[str, str]:
+    """Return setting -> what the class says of it under "Args", or else the nearest base that tells it."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        found |= entries(inspect.cleandoc(vars(base).get("__doc__") or ""), "Args")
+    return found
+
+
+def documented(kind: Any) -> str:
+    """Return a docstring; that of a settings class tells of inherited settings too."""
+    text = inspect.getdoc(kind) or ""
+    if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
+        return text
+    told = meanings(kind)
+    lines = [
+        f"    {entry.name}: {told[entry.name]}" for entry in dataclasses.fields(kind) if entry.name in told
+    ]
+    blocks = [block for block in text.split("\n\n") if not block.startswith("Args:\n")]
+    after = ("Raises:", "Source", "Departures")
+    place = next((number for number, block in enumerate(blocks) if block.startswith(after)), len(blocks))
+    if lines:
+        blocks.insert(place, "\n".join(["Args:", *lines]))
+    return "\n\n".join(blocks)

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from expunge.cli import app
 from expunge.cli.describe import reflowed
 from expunge.errors import UnknownName
-from expunge.registry import METHODS, TABLES
+from expunge.registry import METHODS, METRICS, TABLES
+from expunge.settings import documented, meanings
 
 NAMES = [(registry, name) for registry in TABLES.values() for name in registry.names()]
 
@@ -30,14 +31,20 @@ def description(name: str) -> str:
 def test_every_name_is_described(registry: Any, name: str) -> None:
     text = description(name)
     assert words(text).startswith(f"{name} {registry.kind} ")
-    documented = inspect.getdoc(registry.get(name))
-    assert documented is not None
+    target = registry.get(name)
+    own = inspect.getdoc(target)
+    assert own is not None
     # word for word, but for marks of markup: brackets in a formula must not be taken for some
-    plain = re.sub(r":\w+:`~?|`", "", documented)
-    assert words(plain) in words(text.replace("`", ""))
-    if registry is not METHODS:
+    shown = words(text.replace("`", ""))
+    for told in (documented(target), *(part for part in own.split("\n\n") if not part.startswith("Args:"))):
+        assert words(re.sub(r":\w+:`~?|`", "", told)) in shown
+    if registry not in (METHODS, METRICS):
         return
-    target = METHODS.get(name)
+    if dataclasses.is_dataclass(target):
+        assert meanings(target).keys() >= {field.name for field in dataclasses.fields(target)}
+    if registry is METRICS:
+        assert words(f"Source {target.source}" if target.source else "") in words(text)
+        return
     assert words(f"Needs {target.needs}") in words(text)
     assert words(f"Touches {target.touches}") in words(text)
     shown = words(text.partition("Settings")[2])
@@ -50,6 +57,14 @@ def test_every_name_is_described(registry: Any, name: str) -> None:
         reference = target.reference
         line = f"Source {reference.authors}: {reference.title} ({reference.year}), {reference.where}"
         assert words(text).endswith(words(line))
+
+
+def test_a_setting_is_told_by_the_class_it_comes_from() -> None:
+    text = words(description("natmu"))
+    assert "lr: learning rate before the first step." in text  # of Relabelling
+    assert 'momentum: of "sgd".' in text  # of GradientMethod
+    assert "recalibrate: estimate the normalisation statistics" in text
+    assert text.index("recalibrate: ") < text.index("lr: ") < text.index("delta: ") < text.index("Raises: ")
 
 
 def test_formula_and_defaults_of_rem() -> None:

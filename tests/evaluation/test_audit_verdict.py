@@ -9,8 +9,8 @@ from expunge.evaluation.audit_table import reading
 from expunge.evaluation.facts import Finding
 from expunge.evaluation.verdict import judge
 from expunge.metrics.base import Metric
-from expunge.metrics.beside_retrained import ActivationDistance
 from expunge.metrics.calibration import ECE
+from expunge.metrics.compared_predictions import ActivationDistance
 
 PASSED: dict[str, dict[str, Any]] = {
     "forget_accuracy": {"original": 1.0, "unlearned": 0.5, "retrained": 0.5, "floor": 0.01},

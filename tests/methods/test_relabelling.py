@@ -10,9 +10,8 @@ from torch.utils.data import TensorDataset
 from expunge.data.examples import Batch, Examples
 from expunge.data.mapped import examples_from_dataset
 from expunge.errors import InvalidInput
-from expunge.methods.amnesiac import Amnesiac
+from expunge.methods.amnesiac import Amnesiac, wrong_labels
 from expunge.methods.base import Request
-from expunge.methods.random_relabelling import wrong_labels
 from expunge.methods.relabelling import redraw_head
 from expunge.seeding import generator
 from expunge.tasks.base import Split

@@ -13,7 +13,7 @@ from expunge.errors import InvalidInput
 from expunge.metrics.accuracies import accuracy, set_accuracies, unseen_like_forget, unseen_like_retain
 from expunge.metrics.base import UNDEFINED, Compares, Evaluated
 from expunge.metrics.composites import AccuracyGaps, Readings, gaps
-from expunge.metrics.svc_efficacy import SVCEfficacy
+from expunge.metrics.fitted_attacks import SVCEfficacy
 from expunge.tasks.base import Problem
 
 

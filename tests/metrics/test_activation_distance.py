@@ -10,7 +10,7 @@ from trained_models import Trained
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import UNDEFINED, measure
-from expunge.metrics.beside_retrained import ActivationDistance, activation_distance
+from expunge.metrics.compared_predictions import ActivationDistance, activation_distance
 
 
 def test_agrees_with_a_plain_loop() -> None:

@@ -9,7 +9,7 @@ from trained_models import Trained
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import UNDEFINED
-from expunge.metrics.beside_retrained import Completeness, agreement
+from expunge.metrics.compared_predictions import Completeness, agreement
 
 
 def test_agreement_by_hand() -> None:

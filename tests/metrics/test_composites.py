@@ -21,8 +21,7 @@ from expunge.metrics.composites import (
     retention,
     tug_of_war,
 )
-from expunge.metrics.logistic_attack import LogisticAttack
-from expunge.metrics.svc_efficacy import SVCEfficacy
+from expunge.metrics.fitted_attacks import LogisticAttack, SVCEfficacy
 
 
 def test_tug_of_war_by_hand() -> None:

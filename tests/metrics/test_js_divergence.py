@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from trained_models import Trained
 
 from expunge.errors import InvalidInput
-from expunge.metrics.beside_retrained import JSDivergence, js_divergence
+from expunge.metrics.compared_predictions import JSDivergence, js_divergence
 
 
 def loop(first: Tensor, second: Tensor) -> float:

@@ -9,7 +9,7 @@ from trained_models import Trained
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import UNDEFINED
-from expunge.metrics.beside_retrained import KLToRetrained, kl_divergence
+from expunge.metrics.compared_predictions import KLToRetrained, kl_divergence
 
 
 def test_agrees_with_a_plain_loop_and_puts_the_reference_first() -> None:

@@ -9,7 +9,7 @@ from memory import Constant, class_problem, evaluated, random_problem
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import UNDEFINED
-from expunge.metrics.logistic_attack import LogisticAttack, logistic_attack, matched_by_class
+from expunge.metrics.fitted_attacks import LogisticAttack, logistic_attack, matched_by_class
 from expunge.tasks.base import Problem
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from expunge.metrics.membership import share_called_member
+from expunge.metrics.fitted_attacks import share_called_member
 
 
 def test_separated_features_are_told_apart() -> None:

@@ -8,7 +8,7 @@ from trained_models import Trained
 
 from expunge.errors import InvalidInput
 from expunge.metrics.base import NotDefined
-from expunge.metrics.rf_jsd import RFJSD, rf_jsd
+from expunge.metrics.compared_predictions import RFJSD, rf_jsd
 
 
 def test_agrees_with_a_plain_loop() -> None:

@@ -10,7 +10,7 @@ from memory import Constant, class_problem, evaluated, random_problem
 from expunge.errors import InvalidInput
 from expunge.metrics.attack_scores import confidence, modified_entropy
 from expunge.metrics.base import UNDEFINED, Evaluated, NotDefined, Scored, Value
-from expunge.metrics.svc_efficacy import SVCEfficacy, svc_efficacy
+from expunge.metrics.fitted_attacks import SVCEfficacy, svc_efficacy
 from expunge.seeding import generator
 from expunge.tasks.base import Problem
 

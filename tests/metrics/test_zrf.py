@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 from torch import nn
-from trained_models import CPU, Trained
+from trained_models import Trained
 
 from expunge.metrics.base import UNDEFINED
-from expunge.metrics.beside_retrained import js_divergence
-from expunge.metrics.zrf import ZRF, untrained_copy, zrf_score
+from expunge.metrics.compared_predictions import ZRF, js_divergence, zrf_score
+from expunge.training.initialisation import fresh_copy
 
 
 def test_one_minus_js() -> None:
@@ -31,7 +31,7 @@ def test_the_published_code_scores_near_one_for_many_classes() -> None:
 def test_the_untrained_network_follows_the_generator_alone(forgotten_class: Trained) -> None:
     before = copy.deepcopy(forgotten_class.original.state_dict())
     made = [
-        untrained_copy(model, torch.Generator().manual_seed(seed), CPU).state_dict()
+        fresh_copy(model, torch.Generator().manual_seed(seed)).state_dict()
         for model, seed in (
             (forgotten_class.original, 3),
             (forgotten_class.retrained, 3),
@@ -52,7 +52,7 @@ def test_of_models(forgotten_class: Trained) -> None:
     assert metric(original) != ZRF(seed=1)(original)
     assert 1 - math.log(2) <= metric(original) <= 1
     assert metric(original) != ZRF(legacy=True)(original)
-    untrained = untrained_copy(forgotten_class.original, torch.Generator().manual_seed(0), CPU)
+    untrained = fresh_copy(forgotten_class.original, torch.Generator().manual_seed(0))
     assert metric(forgotten_class.alone(untrained)) == pytest.approx(1)
     assert 0 < metric(retrained) < 1
 

@@ -17,7 +17,7 @@ from expunge.methods.no_unlearning import NoUnlearning
 from expunge.methods.npo import NPO
 from expunge.methods.retrain_corrected import RetrainCorrected
 from expunge.metrics.base import Evaluated
-from expunge.metrics.beside_retrained import activation_distance
+from expunge.metrics.compared_predictions import activation_distance
 from expunge.metrics.composites import ToW
 from expunge.populations.assess import assess_population
 from expunge.populations.population import PopulationSettings

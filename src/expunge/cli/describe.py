@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 import textwrap
 from typing import Any
@@ -14,6 +13,7 @@ from rich.markup import escape
 from expunge.cli.screen import Screen, plain_table
 from expunge.errors import UnknownName, near_miss
 from expunge.registry import TABLES
+from expunge.settings import documented
 
 _WRAPPED = 84
 """A line of a docstring that its next word would make longer than this was broken for want of room."""
@@ -36,7 +36,7 @@ def describe(
 def _show(kind: str, name: str, target: Any) -> None:
     console = Screen()
     console.print(f"[bold cyan]{escape(name)}[/]  [dim]{kind}[/]\n")
-    text = reflowed(inspect.getdoc(target) or "no description", console.width)
+    text = reflowed(documented(target) or "no description", console.width)
     console.print(escape(text))
     needs = getattr(target, "needs", None)
     if needs is not None:
@@ -55,9 +55,10 @@ def _show(kind: str, name: str, target: Any) -> None:
     preparation = getattr(target, "preparation", "")
     if preparation:
         console.print(f"\n[bold]Prepared[/] by the original model's Recipe({preparation}=...)")
-    source = getattr(target, "reference", None)
-    if source is not None:
-        line = f"{source.authors}: {source.title} ({source.year}), {source.where}"
+    reference, line = getattr(target, "reference", None), getattr(target, "source", "")
+    if reference is not None:
+        line = f"{reference.authors}: {reference.title} ({reference.year}), {reference.where}"
+    if line:
         console.print(f"\n[bold]Source[/]   {escape(line)}")
 
 

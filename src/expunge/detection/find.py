@@ -104,12 +104,11 @@ def frame(found: Suspects, labels: Tensor) -> pd.DataFrame:
     import pandas as pd
 
     together = found.together
-    flags = [(part.detector, part.flagged.tolist()) for part in found.found]
     table = pd.DataFrame(
         {
             "is_label_issue": together.flagged.numpy(),
             "score": together.scores.numpy(),
-            "detector": ["+".join(name for name, flag in flags if flag[row]) for row in range(len(labels))],
+            "detector": found.detectors,
             "given_label": labels.cpu().numpy(),
             "suggested_label": together.suggested.numpy(),
         }

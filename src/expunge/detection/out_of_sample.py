@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ from expunge.fingerprint import fingerprint
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore
 from expunge.training.cost import Meter
-from expunge.training.initialisation import reinitialise
+from expunge.training.initialisation import fresh_copy
 from expunge.training.loop import Progress, predict, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
@@ -68,9 +67,7 @@ def fresh_copies(model: nn.Module) -> FreshModel:
     """
 
     def make(source: torch.Generator) -> nn.Module:
-        made = copy.deepcopy(model)
-        reinitialise(made, source)
-        return made.requires_grad_(True)
+        return fresh_copy(model, source).requires_grad_(True)
 
     return make
 

@@ -26,8 +26,7 @@ def spectral_signatures(
 ) -> Detection:
     """Flag the examples that stand out most along the first principal direction of their class.
 
-    Within each class y, with M the rows R(x_i) - mean of R over the class, v the top right singular vector
-    of M:
+    Within each class y, with M the rows R(x_i) - mean of R over the class, v the top right singular vector of M:
 
     tau_i = ((R(x_i) - mean) . v)^2;  the 1.5 eps n_y examples with the largest tau_i are flagged.
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from expunge.detection.result import NO_LABEL
 from expunge.detection.suspects import Suspects
-from expunge.errors import InvalidInput
 from expunge.store.atomic import write_output
 from expunge.store.spreadsheet import csv_text
 
@@ -35,18 +34,6 @@ class Rows:
     true_labels: Tensor | None = None
     nearest: Tensor | None = None
 
-    def check(self, count: int) -> None:
-        """Raise :class:`InvalidInput` unless everything is about ``count`` rows."""
-        for what, given in (
-            ("labels", self.labels),
-            ("names", self.names or None),
-            ("true_labels", self.true_labels),
-        ):
-            if given is not None and len(given) != count:
-                raise InvalidInput(
-                    f"{what}: one for each of the {count} examples is expected, got {len(given)}"
-                )
-
 
 def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     """Write a csv file of the suspects alone, worst first; it is whole or not there.
@@ -57,13 +44,11 @@ def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     that are like it.
 
     Raises:
-        InvalidInput: names or labels for another number of examples.
         StoreError: the file cannot be written.
     """
-    rows.check(len(found.together))
     suggested, scores = found.together.suggested.tolist(), found.together.scores.tolist()
     labels = rows.labels.tolist()
-    own = [(part.detector, part.flagged.tolist()) for part in found.found]
+    detectors = found.detectors
     named = "True" if found.usable else "False"
     order = found.worst_first.tolist()
     columns: dict[str, list[object]] = {"index": list(order)}
@@ -73,7 +58,7 @@ def write_suspects(path: Path, found: Suspects, rows: Rows) -> None:
     known = found.known.tolist()
     columns["is_label_issue"] = ["True" if known[row] else named for row in order]
     columns["score"] = [f"{scores[row]:.6g}" for row in order]
-    columns["detector"] = ["+".join(name for name, flagged in own if flagged[row]) for row in order]
+    columns["detector"] = [detectors[row] for row in order]
     columns["given_label"] = [rows.classes[labels[row]] for row in order]
     columns["suggested_label"] = [
         "" if suggested[row] == NO_LABEL else rows.classes[suggested[row]] for row in order

@@ -47,6 +47,12 @@ class Suspects:
         return rows[self.together.scores[rows].argsort(descending=True, stable=True)]
 
     @property
+    def detectors(self) -> list[str]:
+        """Names of those that flag a row, joined by "+", for each row."""
+        flags = [(part.detector, part.flagged.tolist()) for part in self.found]
+        return ["+".join(name for name, flag in flags if flag[row]) for row in range(len(self.known))]
+
+    @property
     def n_new(self) -> int:
         """Number of rows of the list that were not known before."""
         return int((self.together.flagged & ~self.known).sum())

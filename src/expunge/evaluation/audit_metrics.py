@@ -12,22 +12,25 @@ from expunge.errors import InvalidInput
 from expunge.metrics.accuracies import accuracy, unseen_like_retain
 from expunge.metrics.attacks import ConfidenceAttack, EntropyAttackAUC, ModifiedEntropyAttack
 from expunge.metrics.base import Evaluated, Metric, NotDefined, Value, value_or_reason
-from expunge.metrics.beside_retrained import ActivationDistance, Completeness, JSDivergence, KLToRetrained
 from expunge.metrics.calibration import ECE, NLL, Brier
 from expunge.metrics.class_damage import ClassDamage
+from expunge.metrics.compared_predictions import (
+    RFJSD,
+    ZRF,
+    ActivationDistance,
+    Completeness,
+    JSDivergence,
+    KLToRetrained,
+)
 from expunge.metrics.composites import AccuracyGaps, Retention, ToW
 from expunge.metrics.corruption import Healed
+from expunge.metrics.fitted_attacks import EntropyAttack, LogisticAttack, SVCEfficacy
 from expunge.metrics.idi import IDI
-from expunge.metrics.logistic_attack import LogisticAttack
-from expunge.metrics.membership import EntropyAttack
 from expunge.metrics.probes import ClassMeanProbe, LinearProbe
 from expunge.metrics.recalibrated import Recalibrated
 from expunge.metrics.relearn import Relearning, RelearnTime
 from expunge.metrics.residual_knowledge import ResidualKnowledge
-from expunge.metrics.rf_jsd import RFJSD
-from expunge.metrics.svc_efficacy import SVCEfficacy
 from expunge.metrics.weight_distance import WeightDistance
-from expunge.metrics.zrf import ZRF
 from expunge.tasks.base import Problem
 from expunge.training.batchnorm import keeps_statistics
 from expunge.training.features import layer_names, layers_with_rows

@@ -12,7 +12,7 @@ from expunge.evaluation.references import ORACLE, RETRAINED, SECOND
 from expunge.metrics.accuracies import Accuracies, PerClassAccuracy
 from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, defined, measure
 from expunge.metrics.corruption import AttackSuccess, Healed, Utility, UtilityHealed
-from expunge.metrics.membership import EntropyAttack
+from expunge.metrics.fitted_attacks import EntropyAttack
 from expunge.metrics.probes import ClassMeanProbe
 from expunge.metrics.recalibrated import ENDING
 from expunge.registry import METRICS

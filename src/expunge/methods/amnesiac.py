@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from expunge.data.examples import Examples
+from expunge.errors import InvalidInput
 from expunge.methods.base import Reference, Request, searched
-from expunge.methods.random_relabelling import RandomRelabelling
+from expunge.methods.relabelling import Relabelling
+
+LABELS = ("uniform", "remaining")
+"""Ways to draw a wrong label: see :func:`wrong_labels`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Amnesiac(RandomRelabelling):
+class Amnesiac(Relabelling):
     """Give every forgotten example one random wrong label and fine-tune on everything.
 
     min_theta  mean over D_r ∪ D_f' of CE(f_theta(x), y), D_f' = {(x, y') : (x, y) in D_f}, y' != y drawn once.
@@ -19,15 +25,6 @@ class Amnesiac(RandomRelabelling):
     Symbols: y' -> ``labels``.
 
     Args:
-        lr: learning rate before the first step.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs of the remaining data; never of the forget set.
-        epochs: passes over all examples.
-        reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
-            exactly when the forget set is whole classes.
         labels: how a wrong label is drawn: "uniform" over the other classes, or "remaining": that of a
             random remaining example of another class (for whole classes).
 
@@ -49,9 +46,68 @@ class Amnesiac(RandomRelabelling):
 
     lr: float = searched(1.8e-5, 1e-5, 1e-3, log=True)
     weight_decay: float = searched(4e-4, 0.0, 1e-3)
+    labels: str = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels not in LABELS:
+            raise InvalidInput(f"labels must be one of {', '.join(map(repr, LABELS))}, got {self.labels!r}")
+
+    def check(self, model: nn.Module, request: Request) -> None:
+        """Refuse a request in which some example could get no wrong label."""
+        super().check(model, request)
+        if request.n_classes < 2:
+            raise InvalidInput(
+                f"method {self.name!r} gives forgotten examples a wrong label, which takes 2 classes; there is "
+                f"{request.n_classes}. Train with n_classes=2 or more"
+            )
+        if self.labels == "uniform":
+            return
+        there = set(request.retain.labels.tolist())
+        stuck = [label for label in sorted(set(request.forget.labels.tolist())) if not there - {label}]
+        if stuck:
+            raise InvalidInput(
+                f"method {self.name!r} with labels='remaining' takes wrong labels from the "
+                f"{len(request.retain)} remaining examples, but none has a label other than {stuck[0]}; use "
+                "labels='uniform'"
+            )
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
         self.prepare_head(model, request)
         self.learn(model, request, self.relabelled(request))
         return model
+
+    def relabelled(self, request: Request) -> Examples:
+        """Return the forget set with its wrong labels."""
+        forget, draw = request.forget, request.generator("labels")
+        return forget.relabel(wrong_labels(forget, request.retain, self.labels, draw))
+
+
+def wrong_labels(forget: Examples, retain: Examples, labels: str, draw: torch.Generator) -> Tensor:
+    """Return one wrong label int64 (F,) for each forgotten example, on the CPU.
+
+    Args:
+        forget: the forget set with its given labels.
+        retain: the remaining data; read only by "remaining".
+        labels: "uniform" over the other classes, or "remaining": that of a random remaining example of
+            another class, each example used at most once as long as they last.
+        draw: CPU generator.
+    """
+    own, n_classes = forget.labels.cpu(), forget.n_classes
+    if labels == "uniform":
+        return (own + torch.randint(1, n_classes, own.shape, generator=draw)) % n_classes
+    full = torch.bincount(retain.labels.cpu(), minlength=n_classes).double()
+    stock, found = full.clone(), torch.empty_like(own)
+    for position, label in enumerate(own.tolist()):
+        # a class in proportion to its unused examples: the label of one of them drawn uniformly
+        others = stock.clone()
+        others[label] = 0
+        if not bool(others.any()):
+            stock = full.clone()
+            others = stock.clone()
+            others[label] = 0
+        chosen = int(torch.multinomial(others, 1, generator=draw))
+        stock[chosen] -= 1
+        found[position] = chosen
+    return found

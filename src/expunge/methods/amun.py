@@ -11,7 +11,7 @@ from expunge.data.examples import Batch, Examples
 from expunge.data.joined import in_memory, join
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
-from expunge.methods.gradient import GradientMethod
+from expunge.methods.finetune import FineTune
 from expunge.training.cost import Meter
 from expunge.training.loop import cross_entropy, training_mode
 from expunge.training.numerics import Numerics
@@ -120,7 +120,7 @@ def _shortened(vectors: Tensor, length: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AMUN(GradientMethod):
+class AMUN(FineTune):
     """Fine-tune on the nearest adversarial example of each forget example, with the wrong label it gets.
 
     min_theta  mean over D_r and D_A of CE(f_theta(x), y), D_A = {(x_adv, argmax f_o(x_adv))}:
@@ -129,14 +129,8 @@ class AMUN(GradientMethod):
     Symbols: epsilon_init -> ``epsilon``, number of PGD steps -> ``pgd_steps``.
 
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
         augment: train on augmented inputs; adversarial inputs are never augmented.
         epochs: passes over what is fine-tuned on.
-        schedule: of the learning rate.
         data: what joins D_A: "retain" (D_r), "retain+forget" (D_r and D_f with its given labels) or
             "forget" (D_f with its given labels: the paper's setting in which D_r cannot be had).
         epsilon: first radius, L2, in units of the model's inputs. 0.4 is 0.1 in pixels in [0, 1] where
@@ -170,7 +164,6 @@ class AMUN(GradientMethod):
     lr: float = searched(0.01, 1e-3, 0.1, log=True)
     batch_size: int = 128
     epochs: int = searched(10, 2, 20, log=True)
-    schedule: str = "warmup_decay"
     data: str = "retain"
     epsilon: float = 0.4
     step_share: float = 0.1
@@ -179,8 +172,7 @@ class AMUN(GradientMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(epochs=self.epochs, epsilon=self.epsilon, step_share=self.step_share)
-        positive(pgd_steps=self.pgd_steps)
+        positive(epsilon=self.epsilon, step_share=self.step_share, pgd_steps=self.pgd_steps)
         if self.doublings < 0:
             raise InvalidInput(
                 f"doublings must be at least 0, got {self.doublings}; 0 keeps the first radius"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +11,8 @@ from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
 from expunge.methods.base import Reference, Request, positive, searched
 from expunge.methods.relabelling import Relabelling
-from expunge.methods.teacher import frozen
-from expunge.objectives.distillation import divergence, softened
-from expunge.training.initialisation import reinitialise
+from expunge.methods.teacher import divergence, frozen, softened
+from expunge.training.initialisation import fresh_copy
 from expunge.training.loop import Loss
 from expunge.training.recipe import Recipe
 
@@ -34,15 +32,6 @@ class BadTeacher(Relabelling):
     Symbols: T -> ``temperature``, |D_r'| / |D_r| -> ``retain_share``.
 
     Args:
-        lr: learning rate before the first step.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs of the remaining data; never of the forget set.
-        epochs: passes over the share of the remaining data and the forget set.
-        reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
-            exactly when the forget set is whole classes.
         temperature: divides the logits of teachers and student; ``None`` is 0.77 where the forget set is whole classes,
             else 7.2.
         retain_share: share of the remaining data that is used (published 0.3).
@@ -70,7 +59,6 @@ class BadTeacher(Relabelling):
     weight_decay: float = searched(9e-4, 0.0, 1e-3)
     temperature: float | None = searched(None, 0.5, 10.0, log=True)
     retain_share: float = 1.0
-
     reinit_head: bool | None = None
 
     def __post_init__(self) -> None:
@@ -90,8 +78,7 @@ class BadTeacher(Relabelling):
         """Train in place and return ``model``."""
         numerics, retain = request.numerics, request.retain
         temperature = self.temperature or (_WHOLE_CLASSES if request.whole_classes else _SAMPLES)
-        random = copy.deepcopy(model)
-        reinitialise(random, request.generator("incompetent"))
+        random = fresh_copy(model, request.generator("incompetent"))
         competent, incompetent = frozen(model, numerics), frozen(random, numerics)
         request.meter.parameters["during"] = 3 * request.meter.parameters["before"]
         self.prepare_head(model, request)

@@ -91,8 +91,7 @@ class Method(ABC):
 
     Attributes:
         uses: what it reads where it is there, and works without.
-        preparation: what the first training must have done for this method: "codes", "example_tied" or
-            nothing.
+        preparation: what the first training must have done for this method: "codes", "example_tied" or nothing.
         perturbs_inputs: whether it makes new inputs by changing given ones, which token ids do not allow.
         hides_only: whether it keeps a class from being answered and takes nothing out of the model.
         trains: whether it makes training steps, which several devices can share; any other method is carried
@@ -162,8 +161,7 @@ class Method(ABC):
                 f"method {self.name!r} returned a model with other parameter names or shapes than it was given"
             )
         _check_finite(result, self.name)
-        for (name, ours), (_, theirs) in zip(result.named_modules(), model.named_modules(), strict=True):
-            del name
+        for ours, theirs in zip(result.modules(), model.modules(), strict=True):
             ours.training = theirs.training
         for ours_, theirs_ in zip(result.parameters(), model.parameters(), strict=True):
             ours_.requires_grad_(theirs_.requires_grad)

@@ -14,9 +14,9 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.methods.importance import trainable
-from expunge.models.head import find_head, head_inputs
+from expunge.models.head import find_head
+from expunge.training.features import features_and_logits
 from expunge.training.loop import cross_entropy, predict
-from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
 RULES = ("neighbours", "accuracy")
@@ -59,15 +59,8 @@ class CUTS(GradientMethod):
     least 1 (C classes). "accuracy": the smallest alpha at which at most ``threshold`` of D_f is given its label; the
     largest if there is none.
 
-    Symbols: alpha, the strength -> chosen.
-
     Args:
         lr: learning rate before the first step; it falls by half a cosine.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs.
         epochs: passes over the forget set.
         rule: "neighbours", published for wrong labels, or "accuracy", published for triggers.
         step: between the strengths that are tried.
@@ -150,7 +143,10 @@ class CUTS(GradientMethod):
         for number in range(round(self.largest / self.step) + 1):
             alpha = number * self.step
             _subtract(named, start, added, alpha)
-            features, logits = _answers(model, forget, request.numerics, self.rule == "neighbours")
+            if self.rule == "neighbours":
+                features, logits = features_and_logits(model, forget, request.numerics)
+            else:
+                logits = predict(model, forget, request.numerics)
             kept = float((logits.argmax(1) == forget.labels).float().mean())
             row = {"strength": alpha, "forget_accuracy": kept}
             if self.rule == "accuracy":
@@ -177,20 +173,3 @@ def _subtract(
 ) -> None:
     for name, parameter in named.items():
         parameter.copy_(start[name] - alpha * added[name])
-
-
-@torch.no_grad()
-def _answers(
-    model: nn.Module, examples: Examples, numerics: Numerics, with_features: bool
-) -> tuple[Tensor, Tensor]:
-    """Features (N, D) that enter the head, none unless asked for, and logits (N, C)."""
-    if not with_features:
-        return torch.empty(0), predict(model, examples, numerics)
-    found: list[Tensor] = []
-    with head_inputs(model, examples.n_classes) as last:
-        handle = model.register_forward_hook(lambda *_: found.append(last().float().flatten(1)))
-        try:
-            logits = predict(model, examples, numerics)
-        finally:
-            handle.remove()
-    return torch.cat(found), logits

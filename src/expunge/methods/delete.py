@@ -12,8 +12,7 @@ from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
-from expunge.methods.teacher import frozen
-from expunge.objectives.distillation import divergence, softened
+from expunge.methods.teacher import divergence, frozen, softened
 from expunge.training.batchnorm import forget_statistics
 from expunge.training.loop import Loss
 from expunge.training.recipe import Recipe
@@ -51,14 +50,7 @@ class Delete(GradientMethod):
     z are the logits of the frozen original, q = softmax of the model's, u is the given label. The target
     has no mass at u, which forgets; its other masses keep their proportions, which retains.
 
-    Symbols: none is a setting.
-
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
         augment: train on augmented inputs; the original sees the same ones.
         epochs: passes over the forget set.
 

@@ -30,8 +30,7 @@ class ExampleTiedDropout(Method):
     Raises:
         InvalidInput: a model without spare units.
 
-    Source: Maini, Mozer, Sedghi, Lipton, Kolter, Zhang, "Can Neural Network Memorization Be Localized?",
-    ICML 2023; with this split and as a baseline, Schoepf et al., arXiv 2505.17730.
+    Source: the paper; with this split and as a baseline, Schoepf et al., arXiv 2505.17730.
 
     Departures: the units are emptied, not only left out, so that nothing memorised stays in the weights;
     frozen ones too. As published, the base path goes on normalising by the statistics that training with

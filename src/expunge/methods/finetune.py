@@ -8,7 +8,7 @@ from torch import nn
 
 from expunge.methods.base import Needs, Reference, Request, positive
 from expunge.methods.gradient import GradientMethod
-from expunge.training.loop import cross_entropy
+from expunge.training.loop import Objective, cross_entropy
 from expunge.training.recipe import Recipe
 
 
@@ -19,12 +19,6 @@ class FineTune(GradientMethod):
     min_theta  mean over D_r of CE(f_theta(x), y).
 
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         epochs: passes over the retain set.
         schedule: of the learning rate.
 
@@ -48,7 +42,12 @@ class FineTune(GradientMethod):
         """The passes over the retain set."""
         return float(self.epochs)
 
+    def objective(self, request: Request) -> Objective:
+        """Return the loss of a batch of the retain set."""
+        return cross_entropy
+
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
-        self.fit(model, request.retain, cross_entropy, request, epochs=self.epochs, schedule=self.schedule)
+        objective = self.objective(request)
+        self.fit(model, request.retain, objective, request, epochs=self.epochs, schedule=self.schedule)
         return model

@@ -39,8 +39,6 @@ class FisherForgetting(Method):
     the variance; and where the forget set is all of some classes, their rows of the last layer are drawn
     anew from N(0, ``boost`` * ``forget_variance``).
 
-    Symbols: alpha -> ``alpha``.
-
     Args:
         alpha: scale of the noise's variance; 0.00000001 to 0.00001 in the published code.
         max_examples: at most this many of the retained examples, drawn at random, enter F_R; 0 for all.
@@ -55,9 +53,6 @@ class FisherForgetting(Method):
     Raises:
         InvalidInput: a setting outside its range; no retained examples; a model without a linear layer of
             one output per class; no parameter requires a gradient.
-
-    Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep
-    Networks", CVPR 2020.
 
     Departures: F_R is estimated on a sample (published: on all of D_r); the last layer is found by what it
     is, not by the length of its first dimension, which hidden layers and norms may share; frozen parameters

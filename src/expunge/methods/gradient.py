@@ -28,7 +28,7 @@ class GradientMethod(Method):
         batch_size: examples a step.
         optimiser: "sgd", "adam" or "adamw".
         momentum: of "sgd".
-        weight_decay: L2 on every parameter.
+        weight_decay: L2 on every parameter that is trained ("adamw": decoupled).
         augment: train on augmented inputs, where the data has an augmentation.
     """
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge.methods.base import Needs, Reference, Request, positive
+from expunge.methods.base import Needs, Reference, Request, chance_threshold, positive
 from expunge.methods.gradient import GradientMethod
-from expunge.methods.removal import ascend
+from expunge.methods.removal import CachedLoss, RaiseLoss, ReferenceLoss, remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,6 @@ class GradientAscent(GradientMethod):
     max_theta  mean over D_f of CE(f_theta(x), y), one pass at a time, while accuracy on D_f > threshold.
 
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         passes: at most this many passes over the forget set.
         threshold: accuracy on the given labels at which to stop; by default twice chance.
 
@@ -44,6 +38,24 @@ class GradientAscent(GradientMethod):
         super().__post_init__()
         positive(passes=self.passes)
 
+    def loss(self, reference: ReferenceLoss) -> RaiseLoss:
+        """Return what is minimised; ``reference`` is the model at the start."""
+        return RaiseLoss("ascent", reference, batch_statistics=True)
+
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Train in place and return ``model``."""
-        return ascend(self, "ascent", model, request, passes=self.passes, threshold=self.threshold)
+        forget = request.forget
+        passes = remove(
+            self,
+            model,
+            forget,
+            self.loss(CachedLoss.of(model, forget, request)),
+            request,
+            optimizer=self.optimiser_over(model),
+            order=request.generator("order"),
+            threshold=chance_threshold(request.n_classes) if self.threshold is None else self.threshold,
+            max_passes=self.passes,
+        )
+        request.meter.write(passes=passes)
+        request.progress(1.0)
+        return model

@@ -49,10 +49,10 @@ def fisher_importances(
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, batch.y)
 
-    sums = _sum_over_batches(
+    sums, count = _sum_over_batches(
         model, examples, numerics, meter, loss, torch.square, batch_size, order, progress
     )
-    return _mean(sums, _count(examples, batch_size, order))
+    return {name: total / count for name, total in sums.items()}
 
 
 def label_free_importances(
@@ -68,25 +68,16 @@ def label_free_importances(
 ) -> Importances:
     """Mean over mini-batches of |gradient of mean_i ||logits_i||_2|, evaluation mode; no label is read.
 
-    Args:
-        model: left as it is; no gradient stays on it.
-        examples: their labels are ignored.
-        numerics: device and memory format; the passes are in float32.
-        meter: counts sample gradients.
-        batch_size: examples a mini-batch; the values depend on it.
-        squared: take the gradient of mean_i ||logits_i||_2^2 instead.
-        order: shuffles the examples and augments them; without one, neither is done.
-        progress: receives the share of the batches that are done.
-
-    Raises:
-        InvalidInput: no examples, or no parameter that requires a gradient.
+    With ``squared`` of mean_i ||logits_i||_2^2. The rest as in :func:`fisher_importances`.
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return logits.square().sum(1).mean() if squared else torch.linalg.vector_norm(logits, dim=1).mean()
 
-    sums = _sum_over_batches(model, examples, numerics, meter, loss, torch.abs, batch_size, order, progress)
-    return _mean(sums, _count(examples, batch_size, order))
+    sums, count = _sum_over_batches(
+        model, examples, numerics, meter, loss, torch.abs, batch_size, order, progress
+    )
+    return {name: total / count for name, total in sums.items()}
 
 
 def saliency(
@@ -94,21 +85,13 @@ def saliency(
 ) -> Importances:
     """|gradient of the mean cross-entropy over all examples|, evaluation mode, without augmentation.
 
-    Args:
-        model: left as it is; no gradient stays on it.
-        examples: with the labels of the cross-entropy.
-        numerics: device and memory format; the passes are in float32.
-        meter: counts sample gradients.
-        batch_size: examples a forward pass; the values do not depend on it.
-
-    Raises:
-        InvalidInput: no examples, or no parameter that requires a gradient.
+    As in :func:`fisher_importances`, but the values do not depend on ``batch_size``.
     """
 
     def loss(logits: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(logits, batch.y, reduction="sum") / len(examples)
 
-    sums = _sum_over_batches(
+    sums, _ = _sum_over_batches(
         model, examples, numerics, meter, loss, lambda gradient: gradient, batch_size, None, silent
     )
     return {name: total.abs() for name, total in sums.items()}
@@ -124,14 +107,16 @@ def _sum_over_batches(
     batch_size: int,
     order: torch.Generator | None,
     progress: Progress,
-) -> Importances:
+) -> tuple[Importances, int]:
+    """Return the sums over the batches of ``size`` of the gradient of ``loss``, and the number of batches."""
     if len(examples) == 0:
         raise InvalidInput(
             "importances are not defined over no examples; check that the set is not empty first"
         )
     named = trainable(model)
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
-    count = _count(examples, batch_size, order)
+    n = len(examples)
+    count = math.ceil(n / batch_size) if order is None else batch_count(n, batch_size)
     batches = examples.batches(batch_size, order, augment=order is not None)
     with training_mode(model, False), torch.enable_grad():
         for number, batch in enumerate(batches):
@@ -145,15 +130,7 @@ def _sum_over_batches(
                     total += size(gradient.float())
             meter.count(len(batch))
             progress((number + 1) / count)
-    return sums
-
-
-def _count(examples: Examples, batch_size: int, order: torch.Generator | None) -> int:
-    return math.ceil(len(examples) / batch_size) if order is None else batch_count(len(examples), batch_size)
-
-
-def _mean(sums: Importances, count: int) -> Importances:
-    return {name: total / count for name, total in sums.items()}
+    return sums, count
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

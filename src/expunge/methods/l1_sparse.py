@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from expunge.data.examples import Batch, batch_count
 from expunge.errors import InvalidInput
-from expunge.methods.base import Needs, Reference, Request, positive, searched
-from expunge.methods.gradient import GradientMethod
+from expunge.methods.base import Reference, Request, searched
+from expunge.methods.finetune import FineTune
 from expunge.methods.importance import trainable
-from expunge.training.loop import Loss, cross_entropy
+from expunge.training.loop import Loss, Objective, cross_entropy
 from expunge.training.numerics import Devices
-from expunge.training.recipe import Recipe
 
 
 def l1_norm(model: nn.Module) -> Tensor:
@@ -52,23 +51,15 @@ class DecayingL1:
 
 
 @dataclass(frozen=True, kw_only=True)
-class L1Sparse(GradientMethod):
+class L1Sparse(FineTune):
     """Train on with the retain set only, while a fading penalty drives weights to zero.
 
     min_theta  mean over D_r of CE(f_theta(x), y) + gamma_t ||theta||_1, gamma_t = gamma (1 - t / T).
 
-    Symbols: gamma -> ``gamma``; t is the step, T their number.
+    t is the step, T their number.
 
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         gamma: weight of the penalty at the first step.
-        epochs: passes over the retain set.
-        schedule: of the learning rate.
 
     Raises:
         InvalidInput: a setting outside its range.
@@ -77,12 +68,10 @@ class L1Sparse(GradientMethod):
     schedule of section 4.
 
     Departures: the penalty falls from step to step (published code: from epoch to epoch) and leaves out parameters
-    the caller froze. The defaults are the authors' for CIFAR-10 as far as we know them; the range of gamma
-    is ours.
+    the caller froze. The defaults are the authors' for CIFAR-10 as far as we know them; the range of gamma is ours.
     """
 
     name = "l1_sparse"
-    needs = Needs.RETAIN
     reference = Reference(
         "Model Sparsity Can Simplify Machine Unlearning",
         "Jia, Liu, Ram, Yao, Liu, Liu, Sharma, Liu",
@@ -93,18 +82,12 @@ class L1Sparse(GradientMethod):
     lr: float = searched(0.01, 1e-3, 0.1, log=True)
     batch_size: int = 256
     gamma: float = searched(5e-4, 1e-6, 1e-2, log=True)
-    epochs: int = 10
     schedule: str = "constant"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(epochs=self.epochs)
         if not (self.gamma >= 0 and math.isfinite(self.gamma)):
             raise InvalidInput(f"gamma must be at least 0 and finite, got {self.gamma}")
-
-    def typical_epochs(self, recipe: Recipe | None) -> float:
-        """The passes over the retain set."""
-        return float(self.epochs)
 
     def check_devices(self, devices: Devices) -> None:
         """Refuse "fsdp", where a device does not have all parameters at once to take the norm of."""
@@ -114,9 +97,6 @@ class L1Sparse(GradientMethod):
                 "strategy 'fsdp'; use 'ddp'"
             )
 
-    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
-        """Train in place and return ``model``."""
-        retain = request.retain
-        objective = DecayingL1(self.gamma, self.epochs * batch_count(len(retain), self.batch_size))
-        self.fit(model, retain, objective, request, epochs=self.epochs, schedule=self.schedule)
-        return model
+    def objective(self, request: Request) -> Objective:
+        """Return the penalised loss."""
+        return DecayingL1(self.gamma, self.epochs * batch_count(len(request.retain), self.batch_size))

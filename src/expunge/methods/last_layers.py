@@ -11,12 +11,11 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
-from expunge.methods.base import Needs, Reference, Request, positive, searched
-from expunge.methods.gradient import GradientMethod
+from expunge.methods.base import Reference, Request, positive, searched
+from expunge.methods.finetune import FineTune
 from expunge.seeding import global_generator
 from expunge.training.loop import Loss, cross_entropy
 from expunge.training.numerics import Devices
-from expunge.training.recipe import Recipe
 
 _NORMS = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm)
 
@@ -42,7 +41,7 @@ def layers_of(model: nn.Module) -> list[Layer]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CFk(GradientMethod):
+class CFk(FineTune):
     """Train the last k layers on with the retain set only, and leave the others as they are.
 
     min over theta_{L-k+1 .. L} of  mean over D_r of CE(f_theta(x), y), from the weights as they are.
@@ -51,18 +50,8 @@ class CFk(GradientMethod):
     network registers them, and a normalisation goes with the layer before it. The parameters and the running
     statistics of the other layers stay bit for bit.
 
-    Symbols: k -> ``k``.
-
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter that is trained.
-        augment: train on augmented inputs.
         k: number of layers that are trained.
-        epochs: passes over the retain set.
-        schedule: of the learning rate.
 
     Raises:
         InvalidInput: a setting outside its range, or more layers than the network has.
@@ -75,7 +64,6 @@ class CFk(GradientMethod):
     """
 
     name = "cf_k"
-    needs = Needs.RETAIN
     touches = "the last k layers"
     reference = Reference(
         "Towards Adversarial Evaluations for Inexact Machine Unlearning",
@@ -85,16 +73,10 @@ class CFk(GradientMethod):
     )
 
     k: int = searched(2, 1, 8)
-    epochs: int = 10
-    schedule: str = "warmup_decay"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(k=self.k, epochs=self.epochs)
-
-    def typical_epochs(self, recipe: Recipe | None) -> float:
-        """The passes over the retain set."""
-        return float(self.epochs)
+        positive(k=self.k)
 
     def check(self, model: nn.Module, request: Request) -> None:
         """Refuse a ``k`` beyond the number of layers."""
@@ -144,18 +126,8 @@ class EUk(CFk):
     Layers are counted as in :class:`CFk`. A parameter of the last layers is trained even where the caller froze it,
     because it was drawn anew.
 
-    Symbols: k -> ``k``.
-
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter that is trained.
-        augment: train on augmented inputs.
         k: number of layers that are drawn anew and trained.
-        epochs: passes over the retain set.
-        schedule: of the learning rate.
 
     Raises:
         InvalidInput: a setting outside its range, more layers than the network has, or a layer that cannot reset

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from expunge.data.examples import Examples
-from expunge.methods.base import Reference, Request, positive
-from expunge.methods.dampening import Dampening
+from expunge.methods.base import Reference, Request
 from expunge.methods.importance import Importances, label_free_importances
+from expunge.methods.ssd import SSD
 from expunge.training.loop import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class LFSSD(Dampening):
+class LFSSD(SSD):
     """Shrink the parameters to which the outputs on the forget set are far more sensitive than elsewhere.
 
     w <- w * min(lambda I_D / I_F, 1)  where  I_F > alpha I_D, else w stays.
@@ -27,14 +27,10 @@ class LFSSD(Dampening):
     Args:
         alpha: a parameter is selected if its importance to the forget set is above this many times that
             to the training set. The ratios here are of gradients, not of their squares as in "ssd".
-        dampening: a selected parameter keeps this times the ratio of its importances; 1 at most.
         squared: as above; if false, take the gradient of the norm itself, mean_i ||f(x_i)||_2, as "potion" does.
-        batch_size: examples a mini-batch of the importances, which depend on it.
 
     Raises:
         InvalidInput: a setting that is not positive; an empty forget set; no parameter requires a gradient.
-
-    Source: Foster, Schoepf, Brintrup, "Loss-Free Machine Unlearning", ICLR 2024 (Tiny Papers).
 
     Departures: importances are taken without augmentation, in the order of the data; frozen parameters are
     left as they are. Reconstructed: alpha, lambda and the batch size, which are those of "ssd". The paper's
@@ -50,11 +46,6 @@ class LFSSD(Dampening):
     )
 
     squared: bool = True
-    batch_size: int = 128
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(batch_size=self.batch_size)
 
     def importances(
         self, model: nn.Module, examples: Examples, request: Request, progress: Progress

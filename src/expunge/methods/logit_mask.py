@@ -34,11 +34,7 @@ class LogitMask(Method):
     touches = "the forgotten classes' rows of the head"
 
     def check(self, model: nn.Module, request: Request) -> None:
-        """Refuse a model without a head, and to forget what leaves too few classes.
-
-        Raises:
-            InvalidInput: as said.
-        """
+        """Refuse a model without a head, and to forget what leaves too few classes."""
         head = find_head(model, request.n_classes)
         remaining = request.n_classes - len(request.classes)
         if remaining < 1:

@@ -14,8 +14,7 @@ from expunge.data.joined import join
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
-from expunge.methods.teacher import frozen
-from expunge.objectives.distillation import divergence
+from expunge.methods.teacher import divergence, frozen
 from expunge.seeding import sent
 from expunge.training.loop import Loss, accuracy
 from expunge.training.numerics import Devices
@@ -88,14 +87,9 @@ class LoTUS(GradientMethod):
     tau_d = exp(alpha (Acc(f_un, D_f) - Acc(f_orig, D_u))), taken anew before each pass; no further pass once that
     gap is -0.01 or lower. Where D_f is whole classes, Acc(f_orig, D_u) counts as 0: an unseen class is not known.
 
-    Symbols: alpha -> ``alpha``, tau on D_r -> ``retain_temperature``.
+    Symbols: tau on D_r -> ``retain_temperature``.
 
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
         augment: train on augmented inputs; the original sees the same ones.
         alpha: how strongly the gap of the accuracies drives the temperature.
         epochs: at most this many passes over the forget set and the share of the retain set.

@@ -29,7 +29,7 @@ class MnemonicCode(Method):
     C_F (accuracy on the first plus error on the second); minus if they tie. One step, no data: as many
     backward passes as there are classes, of one code each, in evaluation mode and float32.
 
-    Symbols: lambda1 -> ``lambda1``, lambda2 -> ``lambda2``, s -> ``sign``.
+    Symbols: s -> ``sign``.
 
     Args:
         lambda1: gain where the ratio is moderate.
@@ -64,11 +64,7 @@ class MnemonicCode(Method):
             raise InvalidInput(f"sign must be 'choose', 'plus' or 'minus', got {self.sign!r}")
 
     def check(self, model: nn.Module, request: Request) -> None:
-        """Refuse codes that do not fit the model or the classes, and to forget everything.
-
-        Raises:
-            InvalidInput: as said.
-        """
+        """Refuse codes that do not fit the model or the classes, and to forget everything."""
         codes, n_classes = request.codes, request.n_classes
         if len(request.classes) >= n_classes:
             raise InvalidInput(f"all of the {n_classes} classes are to be forgotten; none would remain")

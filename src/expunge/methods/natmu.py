@@ -34,15 +34,6 @@ class NatMU(Relabelling):
     Symbols: delta -> ``delta``, 4 -> ``rivals``.
 
     Args:
-        lr: learning rate before the first step.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs of the remaining data; never of the hybrids.
-        epochs: passes over the remaining data and the hybrids.
-        reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
-            exactly when the forget set is whole classes.
         delta: is added to every mask; the lower, the less of the forgotten image is in its hybrids.
         rivals: hybrids of each forgotten image, at most 4 and less than the number of classes.
 

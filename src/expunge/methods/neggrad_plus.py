@@ -10,31 +10,23 @@ from torch.nn import functional as F
 
 from expunge.data.examples import Batch
 from expunge.errors import InvalidInput
-from expunge.methods.base import Needs, Reference, Request, positive, searched
-from expunge.methods.gradient import GradientMethod
+from expunge.methods.base import Needs, Reference, Request, searched
+from expunge.methods.finetune import FineTune
 from expunge.training.batchnorm import forget_statistics
-from expunge.training.loop import Loss
+from expunge.training.loop import Loss, Objective
 from expunge.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class NegGradPlus(GradientMethod):
+class NegGradPlus(FineTune):
     """Lower the loss on the retain set and raise it on the forget set in every step.
 
     min_theta  beta mean over a batch of D_r of CE(f_theta(x), y) - (1 - beta) mean over a batch of D_f of the same.
 
-    Symbols: beta -> ``beta``.
-
     Args:
-        lr: learning rate.
         batch_size: retained examples a step, and forgotten ones where there are as many.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         beta: weight of the retain set, in (0, 1).
         epochs: passes over the retain set; the forget set is passed over as often as that takes.
-        schedule: of the learning rate.
 
     Raises:
         InvalidInput: a setting outside its range.
@@ -42,9 +34,8 @@ class NegGradPlus(GradientMethod):
     Source: Kurmanji, Triantafillou, Hayes, Triantafillou, NeurIPS 2023, section 4 (baseline NegGrad+), who
     search beta from 0.95 to 0.9999.
 
-    Departures: a forget batch of one example is normalised by running statistics. The other settings
-    are those of the REM benchmark; the paper gives no single set. The ascent has no bound: at a small beta the
-    loss diverges.
+    Departures: a forget batch of one example is normalised by running statistics. The other settings are those of the
+    REM benchmark; the paper gives no single set. The ascent has no bound: at a small beta the loss diverges.
     """
 
     name = "neggrad_plus"
@@ -57,12 +48,9 @@ class NegGradPlus(GradientMethod):
     )
 
     beta: float = searched(0.999, 0.95, 0.9999)
-    epochs: int = 10
-    schedule: str = "warmup_decay"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(epochs=self.epochs)
         if not 0 < self.beta < 1:
             raise InvalidInput(
                 f"beta must lie in (0, 1), got {self.beta}; at 1 this would be 'finetune', at 0 "
@@ -73,8 +61,8 @@ class NegGradPlus(GradientMethod):
         """Every step reads a retained and a forgotten batch."""
         return 2.0 * self.epochs
 
-    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
-        """Train in place and return ``model``."""
+    def objective(self, request: Request) -> Objective:
+        """Return the weighted difference of a batch's loss and that of as large a one of the forget set."""
         beside = self._endless(request)
 
         def both(model: nn.Module, batch: Batch) -> Loss:
@@ -85,8 +73,7 @@ class NegGradPlus(GradientMethod):
             lost = F.cross_entropy(logits.float(), other.y)
             return Loss(self.beta * kept - (1 - self.beta) * lost, len(batch) + len(other))
 
-        self.fit(model, request.retain, both, request, epochs=self.epochs, schedule=self.schedule)
-        return model
+        return both
 
     def _endless(self, request: Request) -> Iterator[Batch]:
         """Shuffled passes over the forget set, one after the other, without end."""

@@ -34,8 +34,6 @@ class Potion(Method):
     Where no try gets there, the last one is returned; the log has a row for every try, whose "reached" is 1
     where it stopped the search.
 
-    Symbols: rho -> ``rho``.
-
     Args:
         rho: share of its accuracy on D_f that the model may keep, in [0, 1).
         threshold: accuracy on D_f that is enough whatever it was before; by default twice chance.
@@ -51,8 +49,7 @@ class Potion(Method):
         InvalidInput: a setting outside its range; no forget set or nothing else; no parameter requires a
             gradient; no importance on D_r is above zero.
 
-    Source: Schoepf, Foster, Brintrup, "Potion: Towards Poison Unlearning", DMLR 2024 (XALFSSD with PTN);
-    the steps as in arXiv 2505.17730.
+    Source: the paper's XALFSSD with PTN; the steps as in arXiv 2505.17730.
 
     Departures: accuracy is measured without augmentation; frozen parameters are left as they are and do not
     enter the percentile. Reconstructed: ``threshold`` (0.20 in REM, for ten classes) and the batch size;
@@ -109,7 +106,7 @@ class Potion(Method):
         fraction, tries = self._start(len(forget) / len(request.train))
         for number in range(tries):
             if number:
-                _restore(model, original)
+                model.load_state_dict(original, strict=False)
             percent = percentile_of(fraction)
             threshold = percentile(ratios, percent)
             share = dampen(model, small, rest, threshold=threshold)
@@ -172,10 +169,3 @@ def percentile(ascending: Tensor, percent: float) -> float:
     high = min(low + 1, len(ascending) - 1)
     below, above = float(ascending[low]), float(ascending[high])
     return below + (place - low) * (above - below)
-
-
-@torch.no_grad()
-def _restore(model: nn.Module, original: dict[str, Tensor]) -> None:
-    for name, parameter in model.named_parameters():
-        if name in original:
-            parameter.copy_(original[name])

@@ -14,8 +14,7 @@ from expunge.capacity.branches import add_capacity
 from expunge.capacity.route import Router
 from expunge.data.examples import Batch, Examples
 from expunge.methods.base import Request, chance_threshold
-from expunge.methods.removal import CachedLoss, RaiseLoss, ReferenceLoss, remove
-from expunge.objectives.npo import npo
+from expunge.methods.removal import CachedLoss, RaiseLoss, ReferenceLoss, npo, remove
 from expunge.seeding import derive_seed
 from expunge.training.batchnorm import momentum, recalibrate
 from expunge.training.loop import Loss, accuracy, training_mode

@@ -29,12 +29,8 @@ class Relabelling(GradientMethod):
 
     Args:
         lr: learning rate before the first step.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: on every parameter ("adamw": decoupled).
-        augment: train on augmented inputs of the remaining data; never of the altered forget set.
-        epochs: passes over the joined set.
+        augment: train on augmented inputs of the remaining data; never of what joins them.
+        epochs: passes over the remaining data and what joins them.
         reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
             exactly when the forget set is whole classes.
 

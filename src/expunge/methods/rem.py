@@ -41,12 +41,6 @@ class REM(GradientMethod):
     Networks of this package are widened unit by unit; any other gets masked parallel branches.
 
     Args:
-        lr: learning rate.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         spare: dedicated units for each unit of the network; 1 doubles its width.
         open_share: share of the dedicated units open for one mask, in (0, 1].
         beta: inverse temperature of both losses, in 1 / nat.

@@ -49,11 +49,6 @@ class AttachedREM(GradientMethod):
 
     Args:
         lr: learning rate; constant for two fifths of the rounds, then falling to 1 / (0.6 ``rounds``) of it.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         width: size of a branch for that of its layer: units beside a convolution, parameters beside a linear layer.
         layers: names or patterns ("encoder.*") of the layers to put branches beside; by default all that can have one.
         open_share: share of the branch units open for one mask, in (0, 1].

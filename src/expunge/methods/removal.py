@@ -10,14 +10,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from expunge.data.examples import Batch, Examples
-from expunge.methods.base import Request, chance_threshold
+from expunge.methods.base import Request
 from expunge.methods.gradient import GradientMethod
-from expunge.objectives.npo import npo
 from expunge.training.batchnorm import forget_statistics, running_statistics
 from expunge.training.loop import Loss, accuracy, predict, silent
 
 ReferenceLoss = Callable[[Batch], Tensor]
 """Cross-entropy of a frozen reference network on a batch: float32 (B,)."""
+
+
+def npo(excess: Tensor, beta: float) -> Tensor:
+    """Return -(2 / beta) log sigmoid(beta z), element by element.
+
+    Minimising it raises the cross-entropy above the reference's and fades out once it has: the
+    derivative is -2 sigmoid(-beta z). Its negative pulls the cross-entropy down with the same weight.
+
+    Args:
+        excess: z = ce - ce_ref, cross-entropy of the model minus that of the reference, in nats.
+        beta: inverse temperature, above 0.
+
+    Source: Zhang et al., "Negative Preference Optimization", 2024; in this form Schoepf et al., 2025.
+    """
+    return -(2 / beta) * F.logsigmoid(beta * excess)
 
 
 @dataclass(frozen=True)
@@ -103,31 +117,3 @@ def remove(
             model, forget, objective, request, epochs=1, optimizer=optimizer, order=order, progress=silent
         )
     return max_passes
-
-
-def ascend(
-    method: GradientMethod,
-    removal: str,
-    model: nn.Module,
-    request: Request,
-    *,
-    passes: int,
-    threshold: float | None,
-    beta: float = 1.0,
-) -> nn.Module:
-    """Remove the forget set from ``model`` in place and return it: a whole method in one call."""
-    forget = request.forget
-    made = remove(
-        method,
-        model,
-        forget,
-        RaiseLoss(removal, CachedLoss.of(model, forget, request), beta, batch_statistics=True),
-        request,
-        optimizer=method.optimiser_over(model),
-        order=request.generator("order"),
-        threshold=chance_threshold(request.n_classes) if threshold is None else threshold,
-        max_passes=passes,
-    )
-    request.meter.write(passes=made)
-    request.progress(1.0)
-    return model

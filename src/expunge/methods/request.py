@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -129,16 +130,10 @@ class Request:
         return self._with_progress(silent)
 
     def _with_progress(self, progress: Progress) -> Request:
-        return Request(
-            self._split,
-            seed=self.seed,
-            numerics=self.numerics,
-            recipe=self._recipe,
-            truth=self._truth,
-            codes=self._codes,
-            start=self._start,
-            progress=progress,
-        )
+        other = copy.copy(self)
+        other.progress, other.meter = progress, Meter(self.numerics.device)
+        other.found, other.notes = None, []
+        return other
 
     @property
     def available(self) -> Needs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -28,7 +29,7 @@ class Retrain(Method):
     needs = Needs.RETAIN | Needs.RECIPE
     touches = "all parameters, from scratch"
     trains = True
-    reference = Reference(
+    reference: ClassVar[Reference | None] = Reference(
         "Redirection for Erasing Memory (baseline EU)", "Schoepf et al.", 2025, "arXiv 2505.17730"
     )
 

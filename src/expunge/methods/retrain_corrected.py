@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from expunge.methods.base import Method, Needs, Request
-from expunge.methods.retrain import train_anew
-from expunge.training.recipe import Recipe
+from expunge.methods.base import Needs, Request
+from expunge.methods.retrain import Retrain, train_anew
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrainCorrected(Method):
+class RetrainCorrected(Retrain):
     """Oracle: train a new model on all data with the true labels, undiscovered corruption included.
 
     The ceiling of the map. Triggers stay in the images; only labels are corrected.
@@ -20,12 +19,7 @@ class RetrainCorrected(Method):
 
     name = "retrain_corrected"
     needs = Needs.FORGET | Needs.RETAIN | Needs.RECIPE | Needs.TRUTH
-    touches = "all parameters, from scratch"
-    trains = True
-
-    def typical_epochs(self, recipe: Recipe | None) -> float:
-        """Those of the recipe."""
-        return float(recipe.epochs) if recipe else Recipe().epochs
+    reference = None
 
     def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
         """Reset ``model`` and train it."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from expunge.errors import InvalidInput
+from expunge.methods.amnesiac import Amnesiac
 from expunge.methods.base import Reference, Request, searched
 from expunge.methods.importance import saliency, trainable
-from expunge.methods.random_relabelling import RandomRelabelling
 from expunge.models.head import find_head
 
 
 @dataclass(frozen=True, kw_only=True)
-class SalUn(RandomRelabelling):
+class SalUn(Amnesiac):
     """Give forgotten examples random labels and fine-tune only the entries with the largest forget gradient.
 
     m = 1(|grad_theta L_f(theta_o)| >= gamma), L_f = mean over D_f of CE(f_theta(x), y);
@@ -26,17 +26,7 @@ class SalUn(RandomRelabelling):
     Symbols: gamma -> the value above which a share ``keep`` of all entries lies, y' -> ``labels``.
 
     Args:
-        lr: learning rate before the first step.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
-        momentum: of "sgd".
         weight_decay: on the entries that are trained ("adamw": decoupled).
-        augment: train on augmented inputs of the remaining data; never of the forget set.
-        epochs: passes over all examples.
-        reinit_head: draw the weight of the last layer anew before training, its bias kept; ``None`` does so
-            exactly when the forget set is whole classes.
-        labels: how a wrong label is drawn: "uniform" over the other classes, or "remaining": that of a
-            random remaining example of another class (for whole classes).
         keep: share of the parameter entries that are trained, over all layers together. A head that is drawn anew is
             trained whole: its random entries know nothing.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +48,6 @@ class SAP(Method):
     the patches under its kernel) on the trusted examples, A = [a_1 .. a_n] = U Sigma V^T:
         W <- W U Lambda U^T, Lambda_ii = alpha s_i / ((alpha - 1) s_i + 1), s_i = sigma_i^2 / sum_j sigma_j^2.
     Trusted are the retained examples whose given label the model predicts with the lowest cross-entropy.
-
-    Symbols: alpha -> ``alpha``.
 
     Args:
         alpha: the larger, the more of what trusted examples seldom excite is kept; at least 1.
@@ -141,21 +140,16 @@ def collected(layers: dict[str, Layer]) -> Iterator[dict[str, Tensor]]:
     """Yield name -> A A^T (D, D) of each layer's inputs, summed over the forward passes made within."""
     grams: dict[str, Tensor] = {}
 
-    def watch(name: str, layer: Layer) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            rows = patches(layer, inputs[0].detach())
-            # Rounding in float32 would hide directions with a millionth of the variance.
-            rows = (rows if has_float64(rows.device) else rows.cpu()).double()
-            grams[name] = grams.get(name, 0) + rows.T @ rows
+    def watch(name: str, layer: Layer, inputs: tuple[Tensor, ...]) -> None:
+        rows = patches(layer, inputs[0].detach())
+        # Rounding in float32 would hide directions with a millionth of the variance.
+        rows = (rows if has_float64(rows.device) else rows.cpu()).double()
+        grams[name] = grams.get(name, 0) + rows.T @ rows
 
-        return layer.register_forward_pre_hook(hook)
-
-    handles = [watch(name, layer) for name, layer in layers.items()]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in layers.items():
+            hooks.enter_context(layer.register_forward_pre_hook(partial(watch, name)))
         yield grams
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def patches(layer: Layer, x: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from expunge.data.examples import Batch, Examples
 from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
-from expunge.methods.teacher import frozen
-from expunge.objectives.distillation import divergence, softened
+from expunge.methods.teacher import divergence, frozen, softened
 from expunge.training.batchnorm import forget_statistics
 from expunge.training.loop import Loss, predict, silent
 from expunge.training.recipe import Recipe
@@ -37,18 +36,15 @@ class SCRUB(GradientMethod):
     over D_f climbs the last term (max step), in every epoch a pass over D_r descends the others (min step).
     f_0, the teacher, is the model at the start.
 
-    Symbols: alpha -> ``alpha``, gamma -> ``gamma``, T -> ``temperature``.
+    Symbols: T -> ``temperature``.
 
     Args:
         lr: learning rate of the first epoch.
         batch_size: retained examples a step.
         optimiser: "sgd", "adam" or "adamw"; one for both kinds of step.
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         alpha: weight of the divergence on D_r.
         gamma: weight of the cross-entropy on D_r.
-        temperature: T.
+        temperature: of both softmaxes.
         epochs: passes over the retain set.
         max_epochs: the first epochs, which begin with a pass over the forget set.
         forget_batch_size: forgotten examples a step.
@@ -175,21 +171,6 @@ class SCRUBRewind(SCRUB):
     abs(e_f(theta_i) - v), of several the last. So that D_f does not stand out by too large an error either.
 
     Symbols: E -> ``epochs``; those of :class:`SCRUB`.
-
-    Args:
-        lr: learning rate of the first epoch.
-        batch_size: retained examples a step.
-        optimiser: "sgd", "adam" or "adamw"; one for both kinds of step.
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
-        alpha: weight of the divergence on D_r.
-        gamma: weight of the cross-entropy on D_r.
-        temperature: T.
-        epochs: passes over the retain set.
-        max_epochs: the first epochs, which begin with a pass over the forget set.
-        forget_batch_size: forgotten examples a step.
-        schedule: of the learning rate, from epoch to epoch.
 
     Raises:
         InvalidInput: a setting outside its range; unseen data without examples of a class of D_f.

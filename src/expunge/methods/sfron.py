@@ -25,19 +25,13 @@ _FLOOR = 1e-6
 
 
 def coefficients(losses: Tensor, temperature: float) -> Tensor:
-    """eps_i = B l_i^-lambda / sum_j l_j^-lambda, without gradient: float32 (B,) of mean one.
-
-    Symbols: l -> ``losses``, lambda -> ``temperature``.
-    """
+    """eps_i = B l_i^-lambda / sum_j l_j^-lambda, lambda the temperature, without gradient: float32 (B,) of mean one."""
     powers = losses.detach().float().clamp_min(_FLOOR) ** -temperature
     return powers / powers.mean()
 
 
 def annealed(step: int, steps: int) -> float:
-    """(1 + cos(pi t / T)) / 2, from 1 down to just above 0.
-
-    Symbols: t -> ``step``, T -> ``steps``.
-    """
+    """(1 + cos(pi step / steps)) / 2, from 1 down to just above 0."""
     return (1 + math.cos(math.pi * step / steps)) / 2
 
 
@@ -90,11 +84,7 @@ class SFRon(GradientMethod):
 
     Args:
         lr: learning rate at the start.
-        batch_size: examples a step.
-        optimiser: "sgd", "adam" or "adamw".
         momentum: of "sgd"; it carries from the ascent into the repair.
-        weight_decay: L2 on every parameter.
-        augment: train on augmented inputs.
         steps: slow steps.
         inner_steps: steps on the retain set within each.
         forget_weight: of the ascent's loss at the start.

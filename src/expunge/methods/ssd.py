@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from expunge.data.examples import Examples
-from expunge.methods.base import Reference, Request, positive
-from expunge.methods.dampening import Dampening
-from expunge.methods.importance import Importances, fisher_importances
-from expunge.training.loop import Progress
+from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
+from expunge.methods.importance import Importances, dampen, fisher_importances
+from expunge.training.loop import Progress, silent
+from expunge.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class SSD(Dampening):
+class SSD(Method):
     """Shrink the parameters that matter far more to the forget set than to the training set.
 
     w <- w * min(lambda I_D / I_F, 1)  where  I_F > alpha I_D, else w stays.
@@ -34,14 +34,15 @@ class SSD(Dampening):
     Raises:
         InvalidInput: a setting that is not positive; an empty forget set; no parameter requires a gradient.
 
-    Source: Foster, Schoepf, Brintrup, "Fast Machine Unlearning without Retraining through Selective Synaptic
-    Dampening", AAAI 2024. Defaults: those the paper has for ResNets on CIFAR.
+    Source: the paper, whose values for ResNets on CIFAR are the defaults.
 
     Departures: importances are taken without augmentation, in the order of the data; frozen parameters are
     left as they are. Reconstructed: the batch size.
     """
 
     name = "ssd"
+    needs = Needs.FORGET | Needs.RETAIN
+    touches = "parameters important to the forget set"
     reference = Reference(
         "Fast Machine Unlearning without Retraining through Selective Synaptic Dampening",
         "Foster, Schoepf, Brintrup",
@@ -49,16 +50,30 @@ class SSD(Dampening):
         "AAAI 2024; arXiv 2308.07707",
     )
 
+    alpha: float = searched(10.0, 1.0, 100.0, log=True)
+    dampening: float = searched(1.0, 0.1, 5.0, log=True)
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(batch_size=self.batch_size)
+        positive(alpha=self.alpha, dampening=self.dampening, batch_size=self.batch_size)
+
+    def typical_epochs(self, recipe: Recipe | None) -> float:
+        """One pass over the training set and one over the forget set."""
+        return 1.0
+
+    def unlearn(self, model: nn.Module, request: Request) -> nn.Module:
+        """Dampen in place and return ``model``."""
+        small = self.importances(model, request.forget, request, silent)
+        full = self.importances(model, request.train, request, request.progress)
+        share = dampen(model, small, full, threshold=self.alpha, strength=self.dampening)
+        request.meter.write(share=share)
+        request.progress(1.0)
+        return model
 
     def importances(
         self, model: nn.Module, examples: Examples, request: Request, progress: Progress
     ) -> Importances:
-        """Return the squared gradients of the cross-entropy."""
+        """Return how much each parameter of ``model`` matters for ``examples``."""
         return fisher_importances(
             model, examples, request.numerics, request.meter, batch_size=self.batch_size, progress=progress
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from expunge.errors import InvalidInput
 from expunge.methods.base import Needs, Reference, Request, positive, searched
 from expunge.methods.gradient import GradientMethod
 from expunge.training.loop import cross_entropy, training_mode
-from expunge.training.recipe import Optimiser, Recipe
+from expunge.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,6 @@ class UNSIR(GradientMethod):
 
     Args:
         lr: learning rate of the impairment.
-        batch_size: examples a step of impairment and repair.
-        optimiser: "sgd", "adam" or "adamw", of impairment and repair.
-        momentum: of "sgd".
-        weight_decay: L2 on every parameter.
         augment: train on augmented retained inputs; noise is never augmented.
         repair_lr: learning rate of the repair.
         impair_epochs: passes over noise and sample.
@@ -133,12 +129,7 @@ class UNSIR(GradientMethod):
             request,
             epochs=self.repair_epochs,
             # Fresh: the moments of the impairment would go on pushing.
-            optimizer=Optimiser(
-                name=self.optimiser,
-                lr=self.repair_lr,
-                momentum=self.momentum,
-                weight_decay=self.weight_decay,
-            ).over(model),
+            optimizer=replace(self._optimiser(), lr=self.repair_lr).over(model),
             order=request.generator("repair"),
             progress=request.stage(0.6, 1.0),
         )

@@ -25,11 +25,7 @@ class SetAccuracies(NamedTuple):
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of rows whose largest logit is at the label; a row with NaN counts as wrong.
-
-    Args:
-        logits: float (N, C).
-        labels: int64 (N,).
+    """Return the share of rows of logits (N, C) that are largest at the label; a row with NaN counts as wrong.
 
     Raises:
         InvalidInput: no row, or not one label for each.

@@ -24,7 +24,7 @@ def loss(logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         InvalidInput: no example, a logit that is not finite, or labels that do not fit the logits.
     """
-    return -_at(_log_softmax(logits, labels), labels)
+    return -_at(checked_log_probabilities(logits, labels), labels)
 
 
 def confidence(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,14 +33,11 @@ def confidence(logits: Tensor, labels: Tensor) -> Tensor:
     It rounds to 1 where the loss is below 1e-16; an order of examples is to be taken from the loss.
     Arguments and errors are those of :func:`loss`.
     """
-    return _at(_log_softmax(logits, labels), labels).exp()
+    return _at(checked_log_probabilities(logits, labels), labels).exp()
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits), -sum_c p_c log p_c, in nats: float64 (N,).
-
-    Args:
-        logits: float (N, C), C at least 2.
+    """Entropy of softmax(logits), -sum_c p_c log p_c, in nats: float64 (N,), of logits (N, C), C at least 2.
 
     Raises:
         InvalidInput: no example, or a logit that is not finite.
@@ -55,19 +52,18 @@ def modified_entropy(logits: Tensor, labels: Tensor, *, legacy: bool = False) ->
     Mentr(x, y) = -(1 - p_y) log p_y - sum_{j != y} p_j log(1 - p_j), of each row by its own label.
 
     Args:
-        logits: float (N, C), C at least 2.
-        labels: int64 (N,), y.
+        logits: as for :func:`loss`.
+        labels: likewise.
         legacy: instead what many published programs compute, for comparison with their tables: in every row the
-            columns of **all** labels in ``labels`` count as the row's own, and log p_j stands for
-            log(1 - p_j). A right and a wrong answer can then score the same, and a row's value depends on
-            the other rows.
+            columns of **all** labels in ``labels`` count as the row's own, and log p_j stands for log(1 - p_j). A
+            right and a wrong answer can then score the same, and a row's value depends on the other rows.
 
     Raises:
         InvalidInput: as for :func:`loss`.
 
     Source: Song and Mittal, USENIX Security 2021 (arXiv 2003.10595).
     """
-    log_p = _log_softmax(logits, labels)
+    log_p = checked_log_probabilities(logits, labels)
     p, log_rest = log_p.exp(), _log_one_minus(log_p)
     if legacy:
         every = torch.zeros(p.shape[1], dtype=torch.bool, device=p.device)
@@ -83,7 +79,7 @@ def correctness(logits: Tensor, labels: Tensor) -> Tensor:
 
     Arguments and errors are those of :func:`loss`.
     """
-    _log_softmax(logits, labels)
+    checked_log_probabilities(logits, labels)
     return (logits.argmax(1) == labels).double()
 
 
@@ -95,7 +91,7 @@ def logit_gap(logits: Tensor, labels: Tensor) -> Tensor:
 
     Source: Carlini et al., IEEE S&P 2022 (arXiv 2112.03570).
     """
-    _log_softmax(logits, labels)
+    checked_log_probabilities(logits, labels)
     z = logits.double()
     own = F.one_hot(labels, z.shape[1]).bool()
     return _at(z, labels) - z.masked_fill(own, -math.inf).logsumexp(1)
@@ -113,8 +109,8 @@ def _log_one_minus(log_p: Tensor) -> Tensor:
     return torch.log1p(-log_p.exp().scatter(1, top, 0.0)).scatter(1, top, of_top)
 
 
-def _log_softmax(logits: Tensor, labels: Tensor) -> Tensor:
-    """Check what came; return log p, float64 (N, C)."""
+def checked_log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log softmax(logits), float64 (N, C); arguments and errors are those of :func:`loss`."""
     log_p = log_probabilities(logits)
     if labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
         raise InvalidInput(

@@ -55,6 +55,11 @@ class Scored(NamedTuple):
     logits: Tensor
     labels: Tensor
 
+    @property
+    def predicted(self) -> Tensor:
+        """Predicted classes int64 (N,); -1 where a logit is NaN."""
+        return self.logits.argmax(1).masked_fill(self.logits.isnan().any(1), -1)
+
 
 class Evaluated:
     """A model on a problem: each named evaluation set is predicted once, when a metric first asks.
@@ -186,7 +191,7 @@ class Evaluated:
 
     def predicted(self, name: str) -> Tensor:
         """Predicted classes int64 (N,) on a named set; -1 where a logit is NaN."""
-        return _classes(self.logits(name))
+        return self.scored(name).predicted
 
     def right(self, name: str) -> Tensor:
         """Bool (N,): prediction equals the true label."""
@@ -209,8 +214,8 @@ class Evaluated:
         if not len(self.truth.corrupted):
             return None
         corrupted = self.problem.split.train.select(self.truth.corrupted)
-        predicted = _classes(predict(self.model, corrupted, self.numerics).cpu())
-        return float((predicted == corrupted.labels.cpu()).double().mean())
+        scored = Scored(predict(self.model, corrupted, self.numerics).cpu(), corrupted.labels.cpu())
+        return float((scored.predicted == scored.labels).double().mean())
 
 
 @dataclass(frozen=True)
@@ -321,7 +326,3 @@ def defined(call: Callable[[Evaluated], float], evaluated: Evaluated) -> float |
         return call(evaluated)
     except UNDEFINED:
         return None
-
-
-def _classes(logits: Tensor) -> Tensor:
-    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from expunge.errors import InvalidInput
+from expunge.metrics.attack_scores import checked_log_probabilities, loss
 from expunge.metrics.base import Evaluated, Metric
-from expunge.metrics.distribution import log_probabilities
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -20,16 +20,14 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
     Args:
         logits: (N, C).
         labels: int64 (N,), in 0..C-1.
-        bins: number of bins of equal width.
+        bins: number of bins of equal width, at least 1.
 
     Raises:
-        InvalidInput: no example, labels that do not fit, logits that are not finite, or no bin.
-
-    Source: Guo et al., ICML 2017.
+        InvalidInput: no bin; as for :func:`~expunge.metrics.attack_scores.loss`.
     """
     if bins < 1:
         raise InvalidInput(f"at least one bin is needed, got {bins}")
-    log_p = _checked(logits, labels)
+    log_p = checked_log_probabilities(logits, labels)
     confidence, predicted = log_p.exp().max(1)
     right = (predicted == labels).double()
     edges = torch.arange(1, bins, dtype=torch.float64, device=log_p.device) / bins
@@ -41,49 +39,21 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
 
 
 def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
-    """NLL = -mean log p_y, in nats.
-
-    Args:
-        logits: (N, C).
-        labels: int64 (N,), in 0..C-1.
-
-    Raises:
-        InvalidInput: no example, labels that do not fit, or logits that are not finite.
-    """
-    return float(-_checked(logits, labels).gather(1, labels[:, None]).mean())
+    """NLL = -mean log p_y, in nats; arguments and errors are those of :func:`~expunge.metrics.attack_scores.loss`."""
+    return float(loss(logits, labels).mean())
 
 
 def brier_score(logits: Tensor, labels: Tensor) -> float:
     """Mean of sum_c (p_c - [c = y])^2, in [0, 2].
 
-    Args:
-        logits: (N, C).
-        labels: int64 (N,), in 0..C-1.
-
-    Raises:
-        InvalidInput: no example, labels that do not fit, or logits that are not finite.
-
-    Source: Brier, Monthly Weather Review 1950.
+    Arguments and errors are those of :func:`~expunge.metrics.attack_scores.loss`.
     """
-    p = _checked(logits, labels).exp()
+    p = checked_log_probabilities(logits, labels).exp()
     return float((p - F.one_hot(labels, p.shape[1])).square().sum(1).mean())
 
 
-def _checked(logits: Tensor, labels: Tensor) -> Tensor:
-    log_p = log_probabilities(logits)
-    if labels.shape != (len(log_p),) or int(labels.min()) < 0 or int(labels.max()) >= log_p.shape[1]:
-        raise InvalidInput(
-            f"one label in 0..{log_p.shape[1] - 1} for each of {len(log_p)} examples is expected, got shape "
-            f"{tuple(labels.shape)} with values from {int(labels.min())} to {int(labels.max())}"
-        )
-    return log_p
-
-
 class ECE(Metric):
-    """Expected calibration error on the clean test set, 15 bins of equal width.
-
-    Source: Guo et al., ICML 2017.
-    """
+    """Expected calibration error on the clean test set, 15 bins of equal width."""
 
     name = "ece"
     better = "lower"
@@ -107,15 +77,12 @@ class NLL(Metric):
 
 
 class Brier(Metric):
-    """Brier score on the clean test set, in [0, 2].
-
-    Source: Brier, Monthly Weather Review 1950.
-    """
+    """Brier score on the clean test set, in [0, 2]."""
 
     name = "brier"
     unit = "squared probability"
     better = "lower"
-    source = "Brier, 1950"
+    source = "Brier, Monthly Weather Review 1950"
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the mean."""

@@ -10,11 +10,7 @@ from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value
 
 
 def class_drops(before: Sequence[float | None], after: Sequence[float | None]) -> dict[int, float]:
-    """Class -> accuracy before minus accuracy after, in [-1, 1]; classes without test images are left out.
-
-    Args:
-        before: accuracy of each class, ``None`` without images.
-        after: the same of the other model.
+    """Class -> accuracy before minus accuracy after, in [-1, 1]; classes without images (``None``) are left out.
 
     Raises:
         InvalidInput: numbers of classes that differ, or no class that both know.

@@ -12,16 +12,11 @@ from typing import NamedTuple
 from expunge.errors import InvalidInput
 from expunge.metrics.accuracies import accuracy, set_accuracies, unseen_like_retain
 from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value, value_or_reason
-from expunge.metrics.logistic_attack import LogisticAttack
-from expunge.metrics.svc_efficacy import SVCEfficacy
+from expunge.metrics.fitted_attacks import LogisticAttack, SVCEfficacy
 
 
 def tug_of_war(unlearned: Sequence[float], retrained: Sequence[float]) -> float:
-    """Return prod_S (1 - |v(theta_u, S) - v(theta_r, S)|), in [0, 1].
-
-    Args:
-        unlearned: v(theta_u, S), fractions in [0, 1].
-        retrained: v(theta_r, S), for the same sets.
+    """Return prod_S (1 - |v(theta_u, S) - v(theta_r, S)|), in [0, 1], of fractions v for the same sets S.
 
     Raises:
         InvalidInput: sequences of different length, or a value outside [0, 1].
@@ -213,10 +208,7 @@ class AUS(Metric):
 
 
 def indiscernibility(attack_accuracy: float) -> float:
-    """Return 1 - |MIA - 1/2| / (1/2), in [0, 1]: 1 where an attack guesses.
-
-    Args:
-        attack_accuracy: MIA, of an attack on two groups of one size, in [0, 1].
+    """Return 1 - |MIA - 1/2| / (1/2), in [0, 1]: 1 where an attack on two groups of one size guesses.
 
     Raises:
         InvalidInput: outside [0, 1].

@@ -11,12 +11,10 @@ from expunge.metrics.base import Compares, Evaluated, Metric, NotDefined, Value,
 
 
 class Utility(Metric):
-    """Accuracy on the clean test set; where classes were swapped, on the other classes' images.
-
-    Source: Schoepf et al., arXiv 2505.17730.
-    """
+    """Accuracy on the clean test set; where classes were swapped, on the other classes' images."""
 
     name = "utility"
+    source = "Schoepf et al., arXiv 2505.17730"
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the accuracy."""
@@ -29,11 +27,11 @@ class Healed(Metric):
     Known: the discovered ones. Unknown: the others; not defined at full discovery. All: both together.
     Triggered: the same on all test images, each with the trigger, where images were poisoned.
 
-    Source: Schoepf et al., arXiv 2505.17730. Departure: images in a fixed order, so that predictions and
-    labels belong together also on the poison.
+    Departure: images in a fixed order, so that predictions and labels belong together also on the poison.
     """
 
     name = "healed"
+    source = "Schoepf et al., arXiv 2505.17730"
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return accuracy over all corrupted images."""
@@ -62,12 +60,10 @@ class Healed(Metric):
 
 
 class UtilityHealed(Metric):
-    """Utility x Healed: high only where both are. Averages are of the products, not of the factors.
-
-    Source: Schoepf et al., arXiv 2505.17730.
-    """
+    """Utility x Healed: high only where both are. Averages are of the products, not of the factors."""
 
     name = "utility_healed"
+    source = "Schoepf et al., arXiv 2505.17730"
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the product; not defined where a factor is not."""
@@ -81,8 +77,6 @@ class Corrective(Metric):
     swapped, and both together where both. Acc_ret, "retained_accuracy": over clean test images, the swapped
     classes excepted. The reference is a model trained without any corrupted image; retraining without the
     discovered ones is none while others remain.
-
-    Source: Goel et al., arXiv 2402.14015.
     """
 
     name = "corrected_accuracy"
@@ -117,12 +111,10 @@ class RobustAccuracy(Metric):
     """Share of triggered test images, target class excepted, that are given their true label.
 
     The same images as those of the attack success rate, so that the two add up to 1 at most.
-
-    Source: Wu et al. (BackdoorBench), NeurIPS 2022.
     """
 
     name = "robust_accuracy"
-    source = "Wu et al., NeurIPS 2022"
+    source = "Wu et al. (BackdoorBench), NeurIPS 2022"
 
     def __call__(self, evaluated: Evaluated) -> float:
         """Return the share; not defined where nothing was poisoned."""
@@ -157,8 +149,6 @@ class DER(Metric):
     """Defence effectiveness rating: drop of the attack's success against drop of the clean accuracy.
 
     In [0, 1]; 1/2 for a model left as it was. See :func:`defence_effectiveness`.
-
-    Source: Zhu et al., ICCV 2023.
     """
 
     name = "der"

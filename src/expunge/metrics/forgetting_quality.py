@@ -49,7 +49,14 @@ def epsilons(unlearned: Tensor, retrained: Tensor, *, delta: float = DELTA) -> T
     (windows within 2 nats of the smaller range), so a value here is never below the program's but for the
     grid. Two populations that are one and the same constant count as 0.
     """
-    _check(unlearned, retrained, delta)
+    check_populations(unlearned, retrained)
+    if len(unlearned) != len(retrained) or len(unlearned) < 3:
+        raise InvalidInput(
+            "as many unlearned as retrained models are expected, at least 3 of each (the competition took 512), "
+            f"got {len(unlearned)} and {len(retrained)}"
+        )
+    if not 0 <= delta < 1:
+        raise InvalidInput(f"delta must lie in [0, 1), got {delta:g}")
     chunk = max(1, _CHUNK // (2 * len(unlearned)) ** 2)
     return torch.cat(
         [
@@ -103,7 +110,8 @@ def _epsilons(unlearned: Tensor, retrained: Tensor, delta: float) -> Tensor:
     """Epsilon of scores (E, N) and (E, N)."""
     ranges = [scores.amax(1) - scores.amin(1) for scores in (unlearned, retrained)]
     smaller, larger = torch.minimum(*ranges), torch.maximum(*ranges)
-    retrained_is_high = _median(retrained) > _median(unlearned)
+    # torch.median takes the lower of two middle values, the competition their mean.
+    retrained_is_high = retrained.quantile(0.5, dim=1) > unlearned.quantile(0.5, dim=1)
     retrained_is_narrow = ranges[1] < ranges[0]
     swap = (retrained_is_high != retrained_is_narrow)[:, None]
     high, low = _chosen(retrained_is_high, retrained, unlearned)
@@ -116,11 +124,6 @@ def _epsilons(unlearned: Tensor, retrained: Tensor, delta: float) -> Tensor:
     best = torch.where(smaller < PEAKY * larger, CAP, best.clamp(0.0, CAP))
     constant = torch.where(unlearned[:, 0] == retrained[:, 0], 0.0, CAP)
     return torch.where(larger == 0, constant, best)
-
-
-def _median(scores: Tensor) -> Tensor:
-    # torch.median takes the lower of two middle values, the competition their mean
-    return scores.quantile(0.5, dim=1)
 
 
 def _chosen(which: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,14 +164,3 @@ def _bound(false_positives: Tensor, false_negatives: Tensor, count: int, delta: 
     bound = torch.maximum(one(fpr, fnr), one(fnr, fpr))
     bound = torch.where(fpr * fnr == 0, -math.inf, bound)
     return torch.where(fpr + fnr == 0, math.inf, bound)
-
-
-def _check(unlearned: Tensor, retrained: Tensor, delta: float) -> None:
-    check_populations(unlearned, retrained)
-    if len(unlearned) != len(retrained) or len(unlearned) < 3:
-        raise InvalidInput(
-            "as many unlearned as retrained models are expected, at least 3 of each (the competition took 512), "
-            f"got {len(unlearned)} and {len(retrained)}"
-        )
-    if not 0 <= delta < 1:
-        raise InvalidInput(f"delta must lie in [0, 1), got {delta:g}")

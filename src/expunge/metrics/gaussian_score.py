@@ -123,7 +123,7 @@ def noise_statistics(gradients: Tensor, noise: Tensor, epsilon: float) -> Tensor
 
     Learning x_i + xi_i lowers the loss along xi_i, which makes <g_i, xi_i> negative and I_i positive.
 
-    Symbols: g -> ``gradients``, xi -> ``noise``, epsilon -> ``epsilon``.
+    Symbols: g -> ``gradients``, xi -> ``noise``.
 
     Args:
         gradients: float (F, ...), of the loss by the clean inputs.
@@ -131,8 +131,7 @@ def noise_statistics(gradients: Tensor, noise: Tensor, epsilon: float) -> Tensor
         epsilon: its standard deviation.
 
     Raises:
-        InvalidInput: shapes that differ, no row, ``epsilon`` not positive, or a gradient that is 0 or not
-            finite.
+        InvalidInput: shapes that differ, no row, ``epsilon`` not positive, or a gradient that is 0 or not finite.
 
     Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216, algorithm 1.
 
@@ -199,14 +198,12 @@ class GaussianScore(Metric):
         clean: the forget images without noise, with the labels that were trained on.
         noise: float (F, ...), what was added to them in training; without it there is no score.
         epsilon: its standard deviation, in units of the normalised input.
-
-    Source: Pawelczyk et al., ICLR 2025, arXiv 2406.17216.
     """
 
     name = "gaussian_score"
     unit = "standard deviations"
     better = "reference"
-    source = "Pawelczyk et al., ICLR 2025"
+    source = "Pawelczyk et al., ICLR 2025, arXiv 2406.17216"
 
     clean: Examples | None = None
     noise: Tensor | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from expunge.data.examples import Batch, Examples
+from expunge.data.examples import Batch
 from expunge.data.joined import in_memory
 from expunge.errors import InvalidInput
 from expunge.metrics.base import Compares, Evaluated, Metric, Value
@@ -51,12 +51,8 @@ def difference_index(
 ) -> dict[str, float]:
     """Return layer -> its part of IDI = sum_l [I_u(l) - I_r(l)] / sum_l [I_o(l) - I_r(l)]; their sum is the index.
 
-    0: as much information as after retraining; 1: as much as before; below 0: less than after retraining.
-
-    Args:
-        unlearned: layer -> information, in nats, of the unlearned model.
-        original: the same of the original model.
-        retrained: the same of the retrained model.
+    0: as much information as after retraining; 1: as much as before; below 0: less than after retraining. Given is
+    layer -> information, in nats, of each of the three models.
 
     Raises:
         InvalidInput: the layers differ, or the original holds hardly more than the retrained model.
@@ -181,47 +177,13 @@ def _halves(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]
     return first, second
 
 
-def layer_information(
-    model: nn.Module,
-    forget: Examples,
-    retain: Examples,
-    numerics: Numerics,
-    layers: Sequence[str],
-    *,
-    estimator: Estimator,
-    seed: int,
-) -> dict[str, float]:
-    """Return layer -> estimate of I(Z_l; Y) in nats, Y = 1 on ``forget`` and 0 on ``retain``.
-
-    Args:
-        model: any module.
-        forget: the forget set.
-        retain: other training examples, best as many.
-        numerics: where the features are computed.
-        layers: names as in ``model.named_modules()``.
-        estimator: how to estimate.
-        seed: of halves and critics, the same for every layer.
-
-    Raises:
-        InvalidInput: too few examples, no such layer, or features that are not finite.
-    """
-    first = layer_features(model, forget, numerics, layers)
-    second = layer_features(model, retain, numerics, layers)
-    member = torch.cat([torch.ones(len(forget)), torch.zeros(len(retain))]).bool()
-    return {
-        layer: estimator.information(
-            torch.cat([first[layer], second[layer]]).cpu(), member, torch.Generator().manual_seed(seed)
-        )
-        for layer in layers
-    }
-
-
 @dataclass(frozen=True, kw_only=True)
 class IDI(Metric):
     """Information difference index: what the layers tell about the forget set, between retrained and original.
 
     0 like the retrained model, 1 like the original, below 0 less than the retrained. It sees what a change
-    of the last layer hides from every metric of the output. "idi_" + layer is what a layer adds to the index.
+    of the last layer hides from every metric of the output. "idi_" + layer is what a layer adds to the index:
+    :func:`~expunge.metrics.idi.difference_index` of estimates of I(Z_l; Y), with Y telling D_f from as many of D_r.
     Retrainings differ too, on some hundred examples by half of the range: read it beside a second one.
 
     Args:
@@ -229,8 +191,6 @@ class IDI(Metric):
         max_examples: of the forget set, and as many of the retain set.
         estimator: of the mutual information.
         seed: of the choice of examples, of halves and critics.
-
-    Source: Jeon et al., AAAI 2026, arXiv 2405.17878.
 
     Departures: the critic is one network with a hidden layer on pooled features, where the paper trains the
     model's own remaining layers; it is trained on one half of the examples and read on
@@ -241,7 +201,7 @@ class IDI(Metric):
     unit = "index"
     better = "reference"
     compares = Compares.ORIGINAL | Compares.RETRAINED
-    source = "Jeon et al., AAAI 2026"
+    source = "Jeon et al., AAAI 2026, arXiv 2405.17878"
 
     layers: tuple[str, ...] = ()
     max_examples: int = 1000
@@ -258,15 +218,18 @@ class IDI(Metric):
             for part in (split.forget, split.retain)
         )
         names = self.layers or tuple(layer_names(evaluated.model, evaluated.problem.n_classes))
-        return layer_information(
-            evaluated.model,
-            forget,
-            retain,
-            evaluated.numerics,
-            names,
-            estimator=self.estimator,
-            seed=self.seed,
+        first, second = (
+            layer_features(evaluated.model, part, evaluated.numerics, names) for part in (forget, retain)
         )
+        member = torch.cat([torch.ones(count), torch.zeros(count)]).bool()
+        return {
+            layer: self.estimator.information(
+                torch.cat([first[layer], second[layer]]).cpu(),
+                member,
+                torch.Generator().manual_seed(self.seed),
+            )
+            for layer in names
+        }
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The index, and each layer's part of it; not defined where original and retrained hold the same."""

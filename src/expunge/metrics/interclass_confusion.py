@@ -31,15 +31,7 @@ def interclass_error(predicted: Tensor, labels: Tensor, classes: tuple[int, int]
 def fgt_error(predicted: Tensor, labels: Tensor, classes: tuple[int, int]) -> int:
     """Fgt-error: number of examples of A predicted as B, and of B predicted as A.
 
-    Args:
-        predicted: int64 (N,), predicted classes; -1 for none.
-        labels: int64 (N,), true labels.
-        classes: (A, B).
-
-    Raises:
-        InvalidInput: lengths that differ, or no example of A or B.
-
-    Source: Goel et al., arXiv 2201.06640.
+    Arguments, errors and source are those of :func:`interclass_error`.
     """
     _of(labels, classes, predicted)
     first, second = classes
@@ -60,24 +52,6 @@ def _of(labels: Tensor, classes: tuple[int, int], predicted: Tensor) -> Tensor:
     return inside
 
 
-def _parts(evaluated: Evaluated) -> tuple[tuple[int, int], dict[str, tuple[Tensor, Tensor]]]:
-    """The swapped classes, and part -> (predicted, true labels): "test", "forget" and "retain"."""
-    swapped = evaluated.truth.swapped
-    if len(swapped) != 2:
-        raise NotDefined("no classes were swapped")
-    mask = evaluated.problem.split.forget_mask.cpu()
-    true = evaluated.truth.true_labels.cpu()
-    return (swapped[0], swapped[1]), {
-        "test": (evaluated.predicted("test").cpu(), evaluated.examples("test").labels.cpu()),
-        "forget": (_predicted(evaluated.forget.logits), true[mask]),
-        "retain": (_predicted(evaluated.retain.logits), true[~mask]),
-    }
-
-
-def _predicted(logits: Tensor) -> Tensor:
-    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1).cpu()
-
-
 class _OnSwappedClasses(Metric):
     """A count over two swapped classes, on the test set and on both parts of the training set."""
 
@@ -91,7 +65,17 @@ class _OnSwappedClasses(Metric):
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The numbers on the test set, on the forget and on the retain set, where they hold such images."""
-        classes, parts = _parts(evaluated)
+        swapped = evaluated.truth.swapped
+        if len(swapped) != 2:
+            raise NotDefined("no classes were swapped")
+        classes = swapped[0], swapped[1]
+        mask = evaluated.problem.split.forget_mask.cpu()
+        true = evaluated.truth.true_labels.cpu()
+        parts = {
+            "test": (evaluated.test.predicted, evaluated.test.labels),
+            "forget": (evaluated.forget.predicted, true[mask]),
+            "retain": (evaluated.retain.predicted, true[~mask]),
+        }
         found: dict[str, Value] = {}
         for part, (predicted, labels) in parts.items():
             name = self.name if part == "test" else f"{self.name}_{part}"
@@ -105,8 +89,6 @@ class InterclassError(_OnSwappedClasses):
 
     "interclass_error_forget" and "interclass_error_retain" are the same on the discovered and on all other
     training images of the two, undiscovered corruption included, always with true labels.
-
-    Source: Goel et al., arXiv 2201.06640.
     """
 
     name = "interclass_error"
@@ -118,8 +100,6 @@ class FgtError(_OnSwappedClasses):
 
     "fgt_error_forget" and "fgt_error_retain" are the same on the discovered and on all other training
     images, with true labels.
-
-    Source: Goel et al., arXiv 2201.06640.
     """
 
     name = "fgt_error"

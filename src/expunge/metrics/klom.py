@@ -76,6 +76,16 @@ def _shares(margins: Tensor, edges: Tensor) -> Tensor:
     return counts / len(margins)
 
 
+def check_finite(scores: Tensor, models: str = "models") -> None:
+    """Raise :class:`InvalidInput` where a model's row of scores (models, examples) is not finite."""
+    broken = ~scores.isfinite().all(1)
+    if bool(broken.any()):
+        raise InvalidInput(
+            f"{int(broken.sum())} of {len(scores)} {models} have scores that are not finite; they have diverged, "
+            "leave them out or lower their learning rate"
+        )
+
+
 def check_populations(unlearned: Tensor, retrained: Tensor) -> None:
     """Raise :class:`InvalidInput` unless both are finite (models, examples) over the same examples."""
     for name, scores in (("unlearned", unlearned), ("retrained", retrained)):
@@ -84,12 +94,7 @@ def check_populations(unlearned: Tensor, retrained: Tensor) -> None:
                 f"scores (models, examples) of at least one model and one example are expected, got "
                 f"{tuple(scores.shape)} of the {name} models"
             )
-        broken = ~scores.isfinite().all(1)
-        if bool(broken.any()):
-            raise InvalidInput(
-                f"{int(broken.sum())} of {len(scores)} {name} models have scores that are not finite; they have "
-                "diverged, leave them out or lower their learning rate"
-            )
+        check_finite(scores, f"{name} models")
     if unlearned.shape[1] != retrained.shape[1]:
         raise InvalidInput(
             f"both populations are scored on the same examples, got {unlearned.shape[1]} and {retrained.shape[1]}"

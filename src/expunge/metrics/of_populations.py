@@ -30,8 +30,6 @@ class ULiRA(PopulationMetric):
     The likelihood-ratio attack of :func:`~expunge.metrics.ulira.leave_one_out`, mean over the forget set; 0.5 is
     chance. Beside it the area under its curve, that area's 95th percentile, and the true positive rate at 1 % false
     ones.
-
-    Source: Hayes et al., arXiv 2403.01218.
     """
 
     name = "ulira"
@@ -44,8 +42,6 @@ class KLOM(PopulationMetric):
     """KL divergence between the margins of unlearned and of retrained models, 95th percentile over examples.
 
     :func:`~expunge.metrics.klom.klom` on the forget set, the retain set and the test set.
-
-    Source: Georgiev et al., arXiv 2410.23232.
     """
 
     name = "klom"
@@ -59,8 +55,6 @@ class ForgettingQuality(PopulationMetric):
     """Forgetting quality of the NeurIPS 2023 competition: how well attacks tell unlearned from retrained models.
 
     :func:`~expunge.metrics.forgetting_quality.forgetting_quality`, and the final score with utility.
-
-    Source: Triantafillou et al., arXiv 2406.09073.
     """
 
     name = "forgetting_quality"
@@ -72,11 +66,9 @@ class RULI(PopulationMetric):
     """Areas under the curves of RULI's two games, on the most memorised examples of the forget set.
 
     :func:`~expunge.metrics.ruli.privacy_game` and :func:`~expunge.metrics.ruli.efficacy_game`.
-
-    Source: Naderloui et al., USENIX Security 2025, arXiv 2506.13009.
     """
 
     name = "ruli"
     better = "reference"
-    source = "Naderloui et al., USENIX Security 2025"
+    source = "Naderloui et al., USENIX Security 2025, arXiv 2506.13009"
     numbers = ("ruli_privacy_auc", "ruli_efficacy_auc")

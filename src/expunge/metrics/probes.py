@@ -102,13 +102,8 @@ class ClassMeanProbe(Metric):
 def linear_probe_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers: Tensor) -> float:
     """Accuracy, in [0, 1], of a logistic regression fitted on ``known`` features.
 
-    Features are scaled to mean 0 and standard deviation 1; L2 penalty with C = 1, no held-out part.
-
-    Args:
-        known: features (K, D) to fit on.
-        labels: int64 (K,), their classes, at least two different ones.
-        asked: features (N, D).
-        answers: int64 (N,), their classes.
+    Features are scaled to mean 0 and standard deviation 1; L2 penalty with C = 1, no held-out part. Arguments are those
+    of :func:`nearest_mean_accuracy`.
 
     Raises:
         InvalidInput: one class only, no example, or features that are not finite.
@@ -138,13 +133,7 @@ def probe_layers(
 ) -> dict[str, tuple[float, float]]:
     """Return layer -> accuracy on ``test`` of (linear probe, nearest class mean), both in [0, 1].
 
-    Args:
-        model: ends in a linear layer with one output per class.
-        train: examples to fit on, with true labels, the forgotten class included.
-        test: examples to answer, with true labels; none may be in ``train``.
-        numerics: where to compute.
-        layers: names as in ``model.named_modules()``; none: every part of the model before the head.
-        per_class: at most this many training examples a class.
+    Arguments are those of :func:`class_mean_probe`; no ``layers``: every part of the model before the head.
 
     Raises:
         InvalidInput: no example, one class only, ``per_class`` below one, or no such layer.

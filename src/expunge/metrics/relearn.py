@@ -108,11 +108,7 @@ class Relearning:
 def anamnesis_index(unlearned: int, retrained: int) -> float:
     """AIN = rt(theta_u) / rt(theta_r), the quotient of two relearn times.
 
-    1 is the aim; near 0 a residue is left, above 1 the forgetting itself left a mark.
-
-    Args:
-        unlearned: steps from the unlearned model.
-        retrained: steps from the retrained model, at least 1.
+    1 is the aim; near 0 a residue is left, above 1 the forgetting itself left a mark. Times are in steps.
 
     Raises:
         InvalidInput: a negative number of steps, or a retrained model that needs none.
@@ -134,8 +130,6 @@ class RelearnTime(Metric):
     rt(theta) = min {t: a(theta_t, D_f) >= (1 - alpha) a(theta_o, D_f)}, theta_0 = theta, given labels. A copy
     is trained. Closer to the retrained model's time is better.
 
-    Symbols: alpha -> ``alpha``.
-
     Args:
         alpha: share of the original's accuracy that may be missing, in [0, 1).
         relearning: how to train.
@@ -143,15 +137,13 @@ class RelearnTime(Metric):
 
     Raises:
         InvalidInput: ``alpha`` outside [0, 1).
-
-    Source: Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629.
     """
 
     name = "relearn_time"
     unit = "steps"
     better = "reference"
     compares = Compares.ORIGINAL
-    source = "Chundawat et al., IEEE TIFS 2023"
+    source = "Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629"
 
     alpha: float = 0.05
     relearning: Relearning = field(default_factory=Relearning)
@@ -200,15 +192,13 @@ class AnamnesisIndex(Metric):
 
     Args:
         relearn_time: how the two times are taken.
-
-    Source: Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629.
     """
 
     name = "anamnesis_index"
     unit = "quotient"
     better = "reference"
     compares = Compares.ORIGINAL | Compares.RETRAINED
-    source = "Chundawat et al., IEEE TIFS 2023"
+    source = "Chundawat et al., IEEE TIFS 2023, arXiv 2201.05629"
 
     relearn_time: RelearnTime = field(default_factory=RelearnTime)
 

@@ -102,14 +102,10 @@ class ResidualKnowledge(Metric):
     aim. "residual_knowledge_left_out" is the share of D_f that has no ratio, because the retrained model
     recognises none of its perturbations; where whole classes are forgotten that is usually all of it.
 
-    Symbols: tau -> ``tau``.
-
     Args:
         tau: standard deviation of the noise, in units of the normalised input.
         draws: perturbations of each example.
         seed: of the noise.
-
-    Source: Hsu et al., NeurIPS 2025, arXiv 2601.22359.
 
     Departures: Gaussian noise only, on normalised inputs, not clipped to the range of pixels.
     """
@@ -118,7 +114,7 @@ class ResidualKnowledge(Metric):
     unit = "quotient"
     better = "reference"
     compares = Compares.RETRAINED
-    source = "Hsu et al., NeurIPS 2025"
+    source = "Hsu et al., NeurIPS 2025, arXiv 2601.22359"
 
     tau: float = 0.1
     draws: int = 100

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from expunge.errors import InvalidInput
+from expunge.metrics.klom import check_finite
 from expunge.metrics.roc import Roc
 
 LEAST = 3
@@ -121,12 +122,7 @@ def _check(scores: Tensor, inside: Tensor) -> None:
             "scores float (models, examples) and bools of the same shape, at least one example, are expected; "
             f"got {tuple(scores.shape)} and {inside.dtype} {tuple(inside.shape)}"
         )
-    broken = ~scores.isfinite().all(1)
-    if bool(broken.any()):
-        raise InvalidInput(
-            f"{int(broken.sum())} of {len(scores)} models have scores that are not finite; they have diverged, "
-            "leave them out or lower their learning rate"
-        )
+    check_finite(scores)
     sides = torch.stack([inside.sum(0), (~inside).sum(0)])
     if int(sides.min()) < LEAST:
         example = int(sides.min(0).values.argmin())

@@ -47,15 +47,13 @@ class WeightDistance(Metric):
 
     The value is taken over all parameters; "weight_distance_" + layer is that of one layer. Retrainings that
     differ in nothing but the seed are far apart: read it beside the distance between two of them.
-
-    Source: the layer-wise distance of Tarun et al. (UNSIR), TNNLS 2023.
     """
 
     name = "weight_distance"
     unit = "L2"
     better = "lower"
     compares = Compares.RETRAINED
-    source = "Tarun et al., TNNLS 2023"
+    source = "the layer-wise distance of Tarun et al. (UNSIR), TNNLS 2023"
 
     def values(self, evaluated: Evaluated) -> dict[str, Value]:
         """The distance over all parameters, then one value a layer."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
 from expunge.data.examples import Examples
 from expunge.errors import InvalidInput
@@ -22,6 +23,12 @@ _GRID = 4
 @torch.no_grad()
 def features(model: nn.Module, examples: Examples, numerics: Numerics) -> Tensor:
     """Return float32 (N, D), what enters the head for each example, in evaluation mode."""
+    return features_and_logits(model, examples, numerics)[0]
+
+
+@torch.no_grad()
+def features_and_logits(model: nn.Module, examples: Examples, numerics: Numerics) -> tuple[Tensor, Tensor]:
+    """Return :func:`features` and the logits float32 (N, C) that the head makes of them."""
     found: list[Tensor] = []
     with head_inputs(model, examples.n_classes) as last:
 
@@ -31,8 +38,8 @@ def features(model: nn.Module, examples: Examples, numerics: Numerics) -> Tensor
             return logits
 
         with training_mode(model, False):
-            predict(forward, examples, numerics)
-    return torch.cat(found)
+            logits = predict(forward, examples, numerics)
+    return torch.cat(found), logits
 
 
 def layer_names(model: nn.Module, n_classes: int) -> list[str]:
@@ -114,24 +121,18 @@ def see_layers(
         raise InvalidInput("features of no examples were asked for; check that the set is not empty first")
     seen = dict.fromkeys(layers, 0)
 
-    def watch(name: str) -> RemovableHandle:
-        def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor):
-                raise InvalidInput(f"layer {name!r} puts out {type(output).__name__}; name one with a tensor")
-            seen[name] += len(output)
-            # What is computed of them is not the network's, whose precision may be lower.
-            with torch.autocast(output.device.type, enabled=False):
-                see(name, _flat(output.float()))
+    def watch(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise InvalidInput(f"layer {name!r} puts out {type(output).__name__}; name one with a tensor")
+        seen[name] += len(output)
+        # What is computed of them is not the network's, whose precision may be lower.
+        with torch.autocast(output.device.type, enabled=False):
+            see(name, _flat(output.float()))
 
-        handle: RemovableHandle = modules[name].register_forward_hook(hook)
-        return handle
-
-    handles = [watch(name) for name in layers]
-    try:
+    with ExitStack() as hooks:
+        for name in layers:
+            hooks.enter_context(modules[name].register_forward_hook(partial(watch, name)))
         predict(model, examples, numerics)
-    finally:
-        for handle in handles:
-            handle.remove()
     for name, count in seen.items():
         if count != len(examples):
             raise InvalidInput(
@@ -144,20 +145,15 @@ def layers_with_rows(model: nn.Module, x: Tensor) -> set[str]:
     """Return the names of the modules that run once for ``x`` and put out a tensor with a row for each input."""
     runs: dict[str, list[bool]] = {}
     place = next((parameter.device for parameter in model.parameters()), x.device)
-    handles = []
-    for name, module in model.named_modules():
 
-        def keep(_: nn.Module, __: object, output: object, name: str = name) -> None:
-            fits = isinstance(output, Tensor) and output.ndim > 1 and len(output) == len(x)
-            runs.setdefault(name, []).append(fits)
+    def keep(name: str, module: nn.Module, inputs: object, output: object) -> None:
+        fits = isinstance(output, Tensor) and output.ndim > 1 and len(output) == len(x)
+        runs.setdefault(name, []).append(fits)
 
-        handles.append(module.register_forward_hook(keep))
-    try:
-        with training_mode(model, False):
-            model(x.to(place))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, training_mode(model, False):
+        for name, module in model.named_modules():
+            hooks.enter_context(module.register_forward_hook(partial(keep, name)))
+        model(x.to(place))
     return {name for name, fits in runs.items() if fits == [True]}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class FrozenPrefix:
     last: str
     skipped: tuple[str, ...]
     outputs: Tensor
-    in_tuple: frozenset[str]
+    in_tuple: set[str]
     shapes: dict[str, tuple[torch.Size, torch.dtype]]
     inputs: Callable[[Tensor], Tensor]
     examples: Examples
@@ -164,9 +165,9 @@ class _Trace:
 
     events: list[tuple[str, bool]] = field(default_factory=list)
     outputs: dict[str, Tensor] = field(default_factory=dict)
-    in_tuple: frozenset[str] = frozenset()
-    frozen: frozenset[str] = frozenset()
-    trained: frozenset[str] = frozenset()
+    in_tuple: set[str] = field(default_factory=set)
+    frozen: set[str] = field(default_factory=set)
+    trained: set[str] = field(default_factory=set)
 
     def before_training(self) -> list[str]:
         """Names of frozen blocks that have run, once, before anything trained begins; in the order they end."""
@@ -191,38 +192,29 @@ class _Trace:
 
 
 def _trace(model: nn.Module, x: Tensor, numerics: Numerics, *, train: bool) -> tuple[_Trace, Any]:
-    trace, wrapped, frozen, trained, handles = _Trace(), set[str](), set[str](), set[str](), []
+    trace = _Trace()
 
-    def begin(name: str) -> Callable[..., None]:
-        return lambda *_: trace.events.append((name, False))
+    def begin(name: str, module: nn.Module, inputs: Any) -> None:
+        trace.events.append((name, False))
 
-    def end(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            del module, inputs
-            trace.events.append((name, True))
-            if isinstance(output, tuple) and len(output) == 1:
-                output = output[0]
-                wrapped.add(name)
-            if isinstance(output, Tensor) and output.ndim > 1 and len(output) == len(x):
-                trace.outputs[name] = output.detach().clone()
+    def end(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        trace.events.append((name, True))
+        if isinstance(output, tuple) and len(output) == 1:
+            output = output[0]
+            trace.in_tuple.add(name)
+        if isinstance(output, Tensor) and output.ndim > 1 and len(output) == len(x):
+            trace.outputs[name] = output.detach().clone()
 
-        return hook
-
-    for name, module in model.named_modules():
-        own = list(module.parameters(recurse=False))
-        inside = list(module.parameters())
-        if any(parameter.requires_grad for parameter in own):
-            trained.add(name)
-        if name and inside and not any(parameter.requires_grad for parameter in inside):
-            frozen.add(name)
-        handles += [module.register_forward_pre_hook(begin(name)), module.register_forward_hook(end(name))]
-    try:
-        with torch.no_grad(), training_mode(model, train), numerics.autocast():
-            logits = model(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    trace.in_tuple, trace.frozen, trace.trained = frozenset(wrapped), frozenset(frozen), frozenset(trained)
+    with ExitStack() as hooks, torch.no_grad(), training_mode(model, train), numerics.autocast():
+        for name, module in model.named_modules():
+            inside = list(module.parameters())
+            if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+                trace.trained.add(name)
+            if name and inside and not any(parameter.requires_grad for parameter in inside):
+                trace.frozen.add(name)
+            hooks.enter_context(module.register_forward_pre_hook(partial(begin, name)))
+            hooks.enter_context(module.register_forward_hook(partial(end, name)))
+        logits = model(x)
     return trace, logits
 
 
@@ -265,15 +257,12 @@ def _filled(found: FrozenPrefix, model: nn.Module, examples: Examples) -> Frozen
         reached.append(output[0] if found.last in found.in_tuple else output)
         raise _Reached
 
-    handle, start = model.get_submodule(found.last).register_forward_hook(stop), 0
-    try:
-        with training_mode(model, False), numerics.autocast():
-            for batch in examples.batches(256):
-                try:
-                    model(numerics.place_inputs(batch.x))
-                except _Reached:
-                    outputs[start : start + len(batch)] = reached.pop().to(outputs.device)
-                start += len(batch)
-    finally:
-        handle.remove()
+    start, last = 0, model.get_submodule(found.last)
+    with last.register_forward_hook(stop), training_mode(model, False), numerics.autocast():
+        for batch in examples.batches(256):
+            try:
+                model(numerics.place_inputs(batch.x))
+            except _Reached:
+                outputs[start : start + len(batch)] = reached.pop().to(outputs.device)
+            start += len(batch)
     return replace(found, outputs=outputs, file=file)

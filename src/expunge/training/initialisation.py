@@ -46,6 +46,13 @@ def reinitialise(model: nn.Module, source: torch.Generator, *, keep_frozen: bool
     model.load_state_dict(fresh.state_dict())
 
 
+def fresh_copy(model: nn.Module, source: torch.Generator) -> nn.Module:
+    """Return a copy of ``model`` that :func:`reinitialise` has drawn anew from ``source``."""
+    made = copy.deepcopy(model)
+    reinitialise(made, source)
+    return made
+
+
 def _is_frozen(module: nn.Module) -> bool:
     own = list(module.parameters(recurse=False))
     return bool(own) and not any(parameter.requires_grad for parameter in own)

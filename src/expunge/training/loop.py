@@ -155,12 +155,10 @@ def training_mode(model: nn.Module, mode: bool = True) -> Iterator[None]:
     """
     modes = {module: module.training for module in model.modules()}
     model.train(mode)
-    handle = model.register_forward_hook(first_output) if mode else None
     try:
-        yield
+        with model.register_forward_hook(first_output) if mode else nullcontext():
+            yield
     finally:
-        if handle is not None:
-            handle.remove()
         for module, former in modes.items():
             module.training = former
 

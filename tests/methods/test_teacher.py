@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from expunge.objectives.distillation import divergence, softened
+from expunge.methods.teacher import divergence, softened
 
 
 def test_divergence_by_hand() -> None:

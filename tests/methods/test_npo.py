@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from expunge.objectives.npo import npo
+from expunge.methods.removal import npo
 
 
 @pytest.mark.parametrize(("z", "value"), [(0.0, 1.3863), (3.0, 0.0972), (-3.0, 6.0972)])

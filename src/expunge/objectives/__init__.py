@@ -1,1 +1,0 @@
-"""Losses shared by several methods."""
