@@ -182,8 +182,11 @@ def read_labels(dataset: Any) -> Tensor:
 
 def check_labels(labels: Tensor, n_classes: int) -> None:
     """Raise :class:`DataError` unless every label is in ``[0, n_classes)``."""
-    bad = ((labels < 0) | (labels >= n_classes)).nonzero().flatten()
-    if len(bad):
+    if not len(labels):
+        return
+    least, most = torch.stack(torch.aminmax(labels)).tolist()
+    if least < 0 or most >= n_classes:
+        bad = ((labels < 0) | (labels >= n_classes)).nonzero().flatten()
         raise DataError(
             f"labels must lie in 0..{n_classes - 1}, but {len(bad)} do not (the first is {int(labels[bad[0]])} at "
             f"position {int(bad[0])}); correct the labels or the number of classes"
