@@ -18,7 +18,7 @@ from expunge.metrics.klom import klom
 from expunge.metrics.ulira import leave_one_out
 from expunge.populations.assess import PopulationReport, assess_population
 from expunge.populations.population import PopulationSettings, draw_retrained, draw_whole
-from expunge.populations.scores import ScoreCache, Scores
+from expunge.populations.scores import Scores
 from expunge.store.weights import WeightStore
 from expunge.tasks.forgetting import ForgetRandom
 from expunge.training.numerics import Numerics
@@ -87,10 +87,10 @@ def test_no_unlearning_is_found_out(untouched: PopulationReport, margin: Callabl
 
 def test_values_are_those_of_the_stored_scores(store: WeightStore, untouched: PopulationReport) -> None:
     """Read back by their keys, compared by the metrics' own functions."""
-    cache, forget = ScoreCache(store), PROBLEM.split.forget_positions
+    forget = PROBLEM.split.forget_positions
 
     def scores(members: list[Any], method: Any) -> Scores:
-        return cache.load([member.scores_key(method) for member in members])
+        return Scores.load(store, [member.scores_key(method) for member in members])
 
     unlearned = scores(draw_whole(PROBLEM, SETTINGS, CPU), NoUnlearning()).margins
     retrained = scores(draw_retrained(PROBLEM, SETTINGS, CPU), None).margins

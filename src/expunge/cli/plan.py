@@ -145,10 +145,8 @@ class Outlook:
 
     def _seconds(self) -> float:
         from expunge.sweep.estimate import estimate_seconds
-        from expunge.sweep.threads import worker_threads
 
-        threads = worker_threads(self.to_run, self.workers)
-        return estimate_seconds(self.to_run, self._trained(), self.workers, threads)
+        return estimate_seconds(self.to_run, self._trained(), self.workers)
 
 
 def _roles(plan: Plan) -> str:

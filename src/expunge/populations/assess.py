@@ -133,7 +133,7 @@ def assess_population(
         unlearned = unlearn_members(crew, [*halves, *whole], method, progress=part(0.6, 1.0))
 
     def scores(members: Sequence[Member], of: Method | None) -> Scores:
-        return setting.cache.load([member.scores_key(of) for member in members])
+        return Scores.load(setting.store, [member.scores_key(of) for member in members])
 
     memorised = memorisation(scores(halves, None).confidences[:, forget], trained_on)
     comparison = Comparison(

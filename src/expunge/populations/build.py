@@ -21,7 +21,7 @@ from expunge.errors import Diverged, ExpungeError
 from expunge.methods.base import Method
 from expunge.methods.request import Request
 from expunge.populations.population import Member
-from expunge.populations.scores import ScoreCache, Scores
+from expunge.populations.scores import Scores
 from expunge.populations.stacked import LARGEST, train_together, worth_stacking
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore
@@ -57,11 +57,6 @@ class Setting:
     def store(self) -> WeightStore:
         """The files."""
         return WeightStore(self.folder)
-
-    @property
-    def cache(self) -> ScoreCache:
-        """The scores among them."""
-        return ScoreCache(self.store)
 
 
 class Crew:
@@ -108,7 +103,13 @@ class Crew:
                 running.add(engine.submit(_in_worker, self._shared, *waiting.pop(0)))
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                _settled(future)
+                try:
+                    future.result()
+                except WorkerLost as error:
+                    raise ExpungeError(
+                        "a worker process ended in the middle of its work; is memory short? Give fewer workers and "
+                        "call again: the models that are finished are stored"
+                    ) from error
                 done += 1
                 progress(done / len(jobs))
 
@@ -148,17 +149,12 @@ def train_members(
     size = LARGEST if worth_stacking(setting.recipe, _fresh(setting, missing[0]), setting.numerics) else 1
     # No worker without a stack.
     size = min(size, -(-len(missing) // crew.workers))
-    by_length: dict[int, list[Member]] = {}
-    for member in missing:
-        by_length.setdefault(len(member.positions), []).append(member)
-    crew.carry_out(
-        [
-            (_train, tuple(group[start : start + size]), keep_weights)
-            for group in by_length.values()
-            for start in range(0, len(group), size)
-        ],
-        progress,
-    )
+    stacks = []
+    # In a stack all have as many examples.
+    for count in dict.fromkeys(len(member.positions) for member in missing):
+        alike = [member for member in missing if len(member.positions) == count]
+        stacks += [alike[start : start + size] for start in range(0, len(alike), size)]
+    crew.carry_out([(_train, stack, keep_weights) for stack in stacks], progress)
     return len(missing)
 
 
@@ -178,24 +174,14 @@ def unlearn_members(
         Diverged: an unlearned model has parameters or logits that are not finite.
         StoreError: weights are missing, or the folder cannot be written.
     """
-    cache = crew.setting.cache
-    missing = [member for member in members if not cache.has(member.scores_key(method))]
+    store = crew.setting.store
+    missing = [member for member in members if not store.has(member.scores_key(method))]
     crew.carry_out([(_unlearn, member, method) for member in missing], progress)
     return len(missing)
 
 
-def _settled(future: Future[None]) -> None:
-    try:
-        future.result()
-    except WorkerLost as error:
-        raise ExpungeError(
-            "a worker process ended in the middle of its work; is memory short? Give fewer workers and call again: "
-            "the models that are finished are stored"
-        ) from error
-
-
 def _stored(setting: Setting, member: Member, keep_weights: bool) -> bool:
-    scored = setting.cache.has(member.scores_key(None))
+    scored = setting.store.has(member.scores_key(None))
     return scored and (not keep_weights or setting.store.has(member.key))
 
 
@@ -207,7 +193,7 @@ def _fresh(setting: Setting, member: Member) -> nn.Module:
     return made if tied is None else tied.widen(made, source)
 
 
-def _train(setting: Setting, members: tuple[Member, ...], keep_weights: bool) -> None:
+def _train(setting: Setting, members: Sequence[Member], keep_weights: bool) -> None:
     models = [_fresh(setting, member) for member in members]
     parts = [setting.problem.split.train.select(member.positions) for member in members]
     seeds = [member.seed for member in members]
@@ -224,7 +210,7 @@ def _train(setting: Setting, members: tuple[Member, ...], keep_weights: bool) ->
         scores = Scores.of(setting.numerics.place(model), setting.problem, setting.numerics)
         if keep_weights:
             setting.store.save(member.key, model.state_dict(), {"content": "population member"})
-        setting.cache.save(member.scores_key(None), scores)
+        scores.save(setting.store, member.scores_key(None))
 
 
 def _unlearn(setting: Setting, member: Member, method: Method) -> None:
@@ -241,7 +227,7 @@ def _unlearn(setting: Setting, member: Member, method: Method) -> None:
         codes=recipe.draw_codes(member.seed, problem.shape, problem.n_classes),
     )
     unlearned = method(model, request).model
-    setting.cache.save(member.scores_key(method), Scores.of(unlearned, problem, setting.numerics))
+    Scores.of(unlearned, problem, setting.numerics).save(setting.store, member.scores_key(method))
 
 
 def _in_worker(shared: Path, work: Callable[..., None], *given: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from scipy.stats import t
@@ -116,7 +117,7 @@ class Comparison:
             return read(privacy_game(retrained, first_half, chosen))
 
         # Both sides have about half of the models, as in the halves themselves.
-        return _value(name, count, value, floor, lambda: value(torch.arange(count)))
+        return _value(name, count, value, floor, partial(value, torch.arange(count)))
 
     def _pair(self, name: str, read: Callable[[Scores, Scores], float]) -> PopulationValue:
         """A number between the unlearned and the retrained models."""
@@ -130,10 +131,7 @@ class Comparison:
         def floor() -> float:
             return read(self.retrained.models(second), self.retrained.models(first))
 
-        return _value(
-            name, count, value, floor,
-            lambda: read(self.unlearned.models(first), self.retrained.models(first)),
-        )  # fmt: skip
+        return _value(name, count, value, floor, partial(value, first))
 
     def _klom_tail(self, name: str) -> Callable[[Scores, Scores], float]:
         mask = self._sets[name]
@@ -162,24 +160,18 @@ class Comparison:
 
 
 def _value(
-    name: str,
-    count: int,
-    value: Callable[[Tensor], float],
-    floor: Callable[[], float],
+    name: str, count: int, value: Callable[[Tensor], float], floor: Callable[[], float],
     comparable: Callable[[], float],
-) -> PopulationValue:
+) -> PopulationValue:  # fmt: skip
     try:
         found = value(torch.arange(count))
     except InvalidInput as error:
         return PopulationValue(name, because=str(error))
     ends = jackknife(value, count)
     # All but the divergence are fractions; the t-interval does not know.
-    low, high = (None, None) if ends is None else (max(0.0, ends[0]), min(_largest(name), ends[1]))
+    largest = math.inf if name.startswith("klom") else 1.0
+    low, high = (None, None) if ends is None else (max(0.0, ends[0]), min(largest, ends[1]))
     return PopulationValue(name, found, low, high, _or_none(floor), _or_none(comparable))
-
-
-def _largest(name: str) -> float:
-    return math.inf if name.startswith("klom") else 1.0
 
 
 def _or_none(call: Callable[[], float]) -> float | None:

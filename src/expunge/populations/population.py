@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,32 +96,25 @@ def draw_halves(problem: Problem, settings: PopulationSettings, numerics: Numeri
             "each model gets a part of the forget and of the retain set, so both need at least two examples; "
             f"got {len(forget)} and {len(retain)}"
         )
-    members = []
+    parts = []
     for number in range(settings.n_models):
         source = generator(settings.seed, "population", "halves", number)
         named = _share(forget, settings.share, source)
-        positions = torch.cat([named, _share(retain, settings.share, source)]).sort().values
-        members.append(_member(problem, settings, numerics, "halves", number, positions, named))
-    return members
+        parts.append((torch.cat([named, _share(retain, settings.share, source)]).sort().values, named))
+    return _members(problem, settings, numerics, "halves", parts)
 
 
 def draw_whole(problem: Problem, settings: PopulationSettings, numerics: Numerics) -> list[Member]:
     """Models trained on everything, which unlearn the whole forget set; they differ by their seeds."""
     forget, _ = _positions(problem)
     everything = torch.arange(len(problem.split.train))
-    return [
-        _member(problem, settings, numerics, "whole", number, everything, forget)
-        for number in range(settings.n_models)
-    ]
+    return _members(problem, settings, numerics, "whole", [(everything, forget)] * settings.n_models)
 
 
 def draw_retrained(problem: Problem, settings: PopulationSettings, numerics: Numerics) -> list[Member]:
     """Models trained on the retain set alone; they differ by their seeds."""
     forget, retain = _positions(problem)
-    return [
-        _member(problem, settings, numerics, "retrained", number, retain, forget[:0])
-        for number in range(settings.n_models)
-    ]
+    return _members(problem, settings, numerics, "retrained", [(retain, forget[:0])] * settings.n_models)
 
 
 def inside(members: list[Member], positions: Tensor) -> Tensor:
@@ -138,19 +132,16 @@ def _share(positions: Tensor, share: float, source: torch.Generator) -> Tensor:
     return positions[torch.randperm(len(positions), generator=source)[:count]].sort().values
 
 
-def _member(
-    problem: Problem, settings: PopulationSettings, numerics: Numerics, role: str, number: int,
-    positions: Tensor, forget: Tensor,
-) -> Member:  # fmt: skip
-    seed = derive_seed(settings.seed, "population", role, number)
-    # Two tasks on the same data share the models that saw all of it.
-    key = fingerprint(
-        "population member",
-        KEY_VERSION,
-        problem.training_key,
-        settings.recipe,
-        seed,
-        positions,
-        numerics.dtype,
-    )
-    return Member(key, seed, positions, forget)
+def _members(
+    problem: Problem, settings: PopulationSettings, numerics: Numerics, role: str,
+    parts: Sequence[tuple[Tensor, Tensor]],
+) -> list[Member]:  # fmt: skip
+    """The models of one population; ``parts`` holds what each is trained on and what it is to unlearn."""
+    members = []
+    for number, (positions, forget) in enumerate(parts):
+        seed = derive_seed(settings.seed, "population", role, number)
+        # Two tasks on the same data share the models that saw all of it.
+        made_from = problem.training_key, settings.recipe, seed, positions, numerics.dtype
+        key = fingerprint("population member", KEY_VERSION, *made_from)
+        members.append(Member(key, seed, positions, forget))
+    return members

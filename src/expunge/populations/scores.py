@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,16 @@ class Scores:
         ]
         return cls(*(torch.cat(columns)[None] for columns in zip(*parts, strict=True)))
 
+    @classmethod
+    def load(cls, store: WeightStore, keys: Sequence[str]) -> Scores:
+        """Return the stored scores of several models, one row each; raises StoreError where one cannot be read."""
+        rows = [store.load(key) for key in keys]
+        return cls(**{entry.name: torch.cat([row[entry.name] for row in rows]) for entry in fields(cls)})
+
+    def save(self, store: WeightStore, key: str) -> None:
+        """Store the scores of one model under a content hash."""
+        store.save(key, vars(self), {"content": "population scores"})
+
     def __len__(self) -> int:
         return len(self.margins)
 
@@ -59,37 +69,3 @@ def _answers(model: nn.Module, examples: Examples, numerics: Numerics) -> tuple[
         raise Diverged("a model of the population has logits that are not finite; lower the learning rate")
     right = logits.argmax(1) == labels
     return logit_gap(logits, labels).float(), confidence(logits, labels).float(), right
-
-
-class ScoreCache:
-    """Scores of single models by content hash, in safetensors files.
-
-    Args:
-        store: the folder of the files; it may hold weights as well.
-    """
-
-    def __init__(self, store: WeightStore) -> None:
-        self.store = store
-
-    def has(self, key: str) -> bool:
-        """Whether the scores of that model are there."""
-        return self.store.has(key)
-
-    def save(self, key: str, scores: Scores) -> None:
-        """Save the scores of one model."""
-        self.store.save(
-            key,
-            {"margins": scores.margins, "confidences": scores.confidences, "right": scores.right},
-            {"content": "population scores"},
-        )
-
-    def load(self, keys: Sequence[str]) -> Scores:
-        """Return the scores of several models, one row each.
-
-        Raises:
-            StoreError: one of them is not there or cannot be read.
-        """
-        rows = [self.store.load(key) for key in keys]
-        return Scores(
-            *(torch.cat([row[name] for row in rows]) for name in ("margins", "confidences", "right"))
-        )

@@ -27,7 +27,7 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     with contextlib.suppress(OSError):
         for entry in list(folder.iterdir()):
             found = _PARTIAL.fullmatch(entry.name)
-            if found is None or found[1] != _machine() or _runs(int(found[2])):
+            if found is None or found[1] != _machine() or process_runs(int(found[2])):
                 continue
             if entry.name.startswith(f".{name[:150]}.partial-" if name else "."):
                 with contextlib.suppress(OSError):
@@ -39,7 +39,8 @@ def _machine() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _runs(process: int) -> bool:
+def process_runs(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -14,7 +14,10 @@ from expunge.store.atomic import write_atomically
 
 
 class Files:
-    """Files by name in a folder of this machine, which is made with the first file; each is whole or not there."""
+    """Files by name in a folder of this machine, which is made with the first file; each is whole or not there.
+
+    Reading and writing raise OSError, FileNotFoundError where there is no such file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder: Path | str = folder.expanduser().absolute()
@@ -29,26 +32,17 @@ class Files:
         return Path(self.where(name)).is_file()
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes:
-        """Return its bytes from ``start`` to ``stop``.
-
-        Raises:
-            FileNotFoundError: there is none.
-            OSError: it cannot be read.
-        """
+        """Return its bytes from ``start`` to ``stop``."""
         with Path(self.where(name)).open("rb") as file:
             file.seek(start)
             return file.read(-1 if stop is None else stop - start)
 
     def size(self, name: str) -> int:
-        """Its length in bytes; raises like :meth:`read`."""
+        """Its length in bytes."""
         return Path(self.where(name)).stat().st_size
 
     def write(self, name: str, content: bytes) -> None:
-        """Store it.
-
-        Raises:
-            OSError: it cannot be written; nothing is left behind where that can be helped.
-        """
+        """Store it; where that fails nothing is left behind that can be helped."""
         write_atomically(Path(self.where(name)), content)
 
 

@@ -151,12 +151,13 @@ class Record:
             raise InvalidInput("the key of a record is empty; give the content hash of its cell")
         for name in ("regularity", "discovery", *METRICS):
             value = getattr(self, name)
-            if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:
+            if value is None:
+                continue
+            if not -_ROUNDING <= value <= 1 + _ROUNDING:
                 raise InvalidInput(
                     f"{name} is {value:g}; a fraction in [0, 1] was expected (divide a percentage by 100)"
                 )
-            if value is not None:
-                object.__setattr__(self, name, min(max(value, 0.0), 1.0))
+            object.__setattr__(self, name, min(max(value, 0.0), 1.0))
 
     def _plain(self, declared: Field[Any]) -> Any:
         name, value = declared.name, getattr(self, declared.name)
@@ -174,10 +175,7 @@ class Record:
                     raise TypeError(f"a dict is needed, not {type(value).__name__}")
                 return {key: _entry(entry) for key, entry in made.items()} if name == "metrics" else made
             if kind == "float":
-                number = self._finite(name, float(value))
-                if number is None and not optional:
-                    raise ValueError("a finite number is needed")
-                return number
+                return self._finite(name, float(value))
             if kind == "int":
                 whole = operator.index(value)
                 if not -(2**63) <= whole < 2**63:
@@ -195,11 +193,9 @@ class Record:
         except InvalidInput:
             raise
         except (TypeError, ValueError, AttributeError) as error:
+            form = ", a dict or list of plain JSON values without NaN and inf" if kind == "json" else ""
             raise InvalidInput(
-                f"{name} must be {declared.type}, a dict or list of plain JSON values without NaN and inf, "
-                f"got {value!r:.80}: {error}; convert it first"
-                if kind == "json"
-                else f"{name} must be {declared.type}, got {value!r:.80}: {error}; convert it first"
+                f"{name} must be {declared.type}{form}, got {value!r:.80}: {error}; convert it first"
             ) from error
 
     def _finite(self, name: str, value: float) -> float | None:

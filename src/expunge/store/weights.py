@@ -32,6 +32,7 @@ class WeightStore:
 
     Raises:
         StoreError: a URL that fsspec does not know, or whose package is not installed.
+        InvalidInput: by every method, a key that is not 32 lower-case hexadecimal digits.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -39,26 +40,18 @@ class WeightStore:
         self.folder = self._files.folder
 
     def path(self, key: str) -> Path | str:
-        """Where the tensors of ``key`` are, or would be.
-
-        Raises:
-            InvalidInput: ``key`` is not 32 lower-case hexadecimal digits.
-        """
+        """Where the tensors of ``key`` are, or would be."""
         return self._files.where(_name(key))
 
     def has(self, key: str) -> bool:
-        """Whether there is a file for ``key``.
-
-        Raises:
-            StoreError: the place is on another machine and does not answer.
-        """
+        """Whether there is a file for ``key``; raises StoreError if the place is elsewhere and does not answer."""
         return self._files.has(_name(key))
 
     def save(self, key: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Save ``tensors`` of any dtype and memory layout; does nothing if ``key`` is there already.
 
         Raises:
-            InvalidInput: something that is not a dense tensor, or metadata that is not text.
+            InvalidInput: something that is not a dense tensor, or has a type without a safetensors form.
             CannotWrite: the file cannot be written.
         """
         name = _name(key)
@@ -67,9 +60,6 @@ class WeightStore:
                 raise InvalidInput(
                     f"{part!r} is {_described(tensor)}, expected a dense tensor; convert it or leave it out"
                 )
-        for label, text in metadata.items():
-            if not isinstance(label, str) or not isinstance(text, str):
-                raise InvalidInput(f"metadata {label!r} is {text!r:.80}; give names and values as strings")
         if self._files.has(name):
             return
         # Cloned, because the format holds neither strides nor tensors that share memory.
@@ -105,11 +95,7 @@ class WeightStore:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
     def metadata(self, key: str) -> dict[str, str]:
-        """Return what was saved beside the tensors of ``key``, reading the header only.
-
-        Raises:
-            StoreError: there is no file for ``key``, or it is truncated or unreadable.
-        """
+        """Return what was saved beside the tensors of ``key``, reading the header only; raises like :meth:`load`."""
         name = _name(key)
         try:
             # The format: 8 bytes that hold the header's length, the header in JSON, the tensors' bytes.

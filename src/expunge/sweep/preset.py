@@ -62,15 +62,7 @@ class Preset:
         Raises:
             InvalidInput: neither, or a file that cannot be read.
         """
-        packaged = packaged_presets()
-        if name in packaged:
-            return cls.parse(packaged[name], name)
-        try:
-            return cls.parse(Path(name).read_text(encoding="utf-8"), name)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(
-                f"preset {name!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: {error}"
-            ) from error
+        return cls.parse(settings_text(name, "preset"), name)
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Preset:
@@ -82,10 +74,7 @@ class Preset:
             InvalidInput: not TOML, a section that is not known, or one that is not a table; no such packaged file.
             UnknownName: settings of methods that no method's name matches.
         """
-        try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
+        content = parse_toml(text, origin)
         # A table [recipes] is a misspelt [recipe].
         settings = {
             key: value
@@ -188,6 +177,31 @@ def packaged_presets() -> dict[str, str]:
         if entry.name.endswith(".toml")
     }
     return dict(sorted(found.items()))
+
+
+def settings_text(name: str, what: str) -> str:
+    """Return the text of a packaged file by name, or of the file at that path; ``what`` it is to be, for messages.
+
+    Raises:
+        InvalidInput: neither, or a file that cannot be read.
+    """
+    packaged = packaged_presets()
+    if name in packaged:
+        return packaged[name]
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{what} {name!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: {error}"
+        ) from error
+
+
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
+    """Return parsed TOML; raise InvalidInput for what is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
 
 
 def _check_pattern(pattern: str, origin: str) -> None:

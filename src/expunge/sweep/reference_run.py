@@ -23,10 +23,8 @@ from expunge.store.weights import WeightStore
 from expunge.sweep.plan import KEY_VERSION, Cell, Reference, build_problem
 from expunge.tasks.base import Problem
 
-_VALUES = "values"
-
-Values = Mapping[str, Mapping[str, float | None]]
-"""Name of a number -> role of a model -> its value, ``None`` where it is not defined."""
+Values = dict[str, dict[str, float | None]]
+"""Name of a number -> role of a model, or what stands beside it -> value, ``None`` where it is not defined."""
 
 
 def run_reference(job: Reference, folder: Path | str) -> None:
@@ -52,11 +50,7 @@ def run_reference(job: Reference, folder: Path | str) -> None:
 
 
 def load_reference(job: Reference, folder: Path | str) -> nn.Module:
-    """Return a stored reference, in evaluation mode.
-
-    Raises:
-        StoreError: it is not there, or cannot be read.
-    """
+    """Return a stored reference, in evaluation mode; raises StoreError where it cannot be read."""
     images = job.training.data.load(job.training.numerics.device)
     model = job.recipe.build(images.shape, len(images.classes), torch.Generator())
     model.load_state_dict(WeightStore(folder).load(job.key, job.training.numerics.device))
@@ -65,7 +59,7 @@ def load_reference(job: Reference, folder: Path | str) -> nn.Module:
 
 def measure_chosen(
     cell: Cell, unlearned: nn.Module, original: nn.Module, problem: Problem, folder: Path | str
-) -> dict[str, dict[str, float | None]]:
+) -> Values:
     """Return the numbers of the metrics that a cell names, as a record holds them; ``None`` where not defined.
 
     Beside the value of a metric that compares with a reference, or is to be close to a reference's value, stand
@@ -81,12 +75,12 @@ def measure_chosen(
     """
     # In bfloat16 confidences near 1 are equal, and attacks are blind.
     numerics = dataclasses.replace(cell.training.numerics, dtype="float32")
+    models = {"unlearned": unlearned, "original": original}
+    models |= {job.role: load_reference(job, folder) for job in cell.references}
     evaluated: dict[str, Evaluated] = {}
-    models = {"unlearned": unlearned, "original": original} | {
-        job.role: load_reference(job, folder) for job in cell.references
-    }
-    evaluated |= {role: Evaluated(model, problem, numerics, evaluated) for role, model in models.items()}
-    found: dict[str, dict[str, float | None]] = {}
+    for role, model in models.items():
+        evaluated[role] = Evaluated(model, problem, numerics, evaluated)
+    found: Values = {}
     for name, metric in zip(cell.metrics, load_metrics(cell.metrics), strict=True):
         if metric.needs_population:
             continue
@@ -100,7 +94,7 @@ def measure_chosen(
     return found | (_of_population(cell, problem, folder) if cell.population else {})
 
 
-def _of_population(cell: Cell, problem: Problem, folder: Path | str) -> dict[str, dict[str, float | None]]:
+def _of_population(cell: Cell, problem: Problem, folder: Path | str) -> Values:
     """The numbers of the metrics that need populations; "retrained" is what two halves of the retrained ones give."""
     numbers = [
         number
@@ -115,13 +109,11 @@ def _of_population(cell: Cell, problem: Problem, folder: Path | str) -> dict[str
     values = assess_population(
         cell.method, problem, settings, WeightStore(folder), numerics=training.numerics, workers=1
     ).values
+    found = {number: values[number] for number in numbers}
     return {
-        number: {
-            VALUE: values[number].value, "low": values[number].low, "high": values[number].high,
-            "retrained": values[number].floor,
-        }
-        for number in numbers
-    }  # fmt: skip
+        number: {VALUE: of.value, "low": of.low, "high": of.high, "retrained": of.floor}
+        for number, of in found.items()
+    }
 
 
 def _beside(values: Mapping[str, float | None], wanted: Compares) -> dict[str, float | None]:
@@ -140,17 +132,16 @@ def _of_references(
 ) -> Values:
     """Measure the references, or read what an earlier cell of the task has stored."""
     weights = WeightStore(folder)
-    roles = [job.role for job in cell.references]
     key = fingerprint(
         "reference values", name, cell.task_key, [job.key for job in cell.references],
         cell.training.key if Compares.ORIGINAL in metric.compares else "", KEY_VERSION,
     )  # fmt: skip
     if weights.has(key):
-        values: Values = json.loads(weights.metadata(key)[_VALUES])
-        return values
-    made: dict[str, dict[str, float | None]] = {}
-    for role in roles:
-        for entry in measure(metric, evaluated[role]):
-            made.setdefault(entry.name, {})[role] = entry.value
-    weights.save(key, {}, {_VALUES: json.dumps(made), "metric": name})
-    return made
+        stored: Values = json.loads(weights.metadata(key)["values"])
+        return stored
+    values: Values = {}
+    for job in cell.references:
+        for entry in measure(metric, evaluated[job.role]):
+            values.setdefault(entry.name, {})[job.role] = entry.value
+    weights.save(key, {}, {"values": json.dumps(values), "metric": name})
+    return values

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import expunge
 from expunge.errors import ExpungeError
 from expunge.evaluation.evaluate import evaluate
-from expunge.methods.base import Request, Unlearned
+from expunge.methods.base import Request
 from expunge.metrics.base import Evaluated
 from expunge.store.record import Record
 from expunge.store.weights import CannotWrite, WeightStore
@@ -72,8 +72,7 @@ def run_cell(cell: Cell, folder: Path | str, keep_weights: bool = False) -> Reco
 
 
 def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
-    training = cell.training
-    problem = build_problem(training, cell.task, folder)
+    training, problem = cell.training, build_problem(cell.training, cell.task, folder)
     weights = WeightStore(folder)
     if not weights.has(cell.task_key):
         weights.save(cell.task_key, problem.tensors(), {"task": repr(cell.task)})
@@ -92,8 +91,19 @@ def _run_cell(cell: Cell, folder: Path | str, keep_weights: bool) -> Record:
         metrics["metrics"] |= measure_chosen(cell, unlearned.model, model, problem, folder)
     if keep_weights:
         weights.save(cell.key, unlearned.model.state_dict(), {"method": cell.method.name})
+    cost = unlearned.cost
     return _record(
-        cell, status="done", weights_key=cell.key if keep_weights else "", **metrics, **_cost(unlearned)
+        cell,
+        status="done",
+        weights_key=cell.key if keep_weights else "",
+        seconds=cost.seconds,
+        sample_gradients=cost.sample_gradients,
+        peak_memory=cost.peak_memory,
+        parameters_before=cost.parameters["before"],
+        parameters_during=cost.parameters["during"],
+        parameters_after=cost.parameters["after"],
+        log=cost.log,
+        **metrics,
     )
 
 
@@ -106,19 +116,6 @@ def load_trained(training: Training, folder: Path | str) -> tuple[nn.Module, Ten
     codes = tensors.pop(CODES, None)
     model.load_state_dict(tensors)
     return training.numerics.place(model), codes
-
-
-def _cost(unlearned: Unlearned) -> dict[str, object]:
-    cost = unlearned.cost
-    return {
-        "seconds": cost.seconds,
-        "sample_gradients": cost.sample_gradients,
-        "peak_memory": cost.peak_memory,
-        "parameters_before": cost.parameters["before"],
-        "parameters_during": cost.parameters["during"],
-        "parameters_after": cost.parameters["after"],
-        "log": cost.log,
-    }
 
 
 def failed_record(cell: Cell, error: str) -> Record:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from expunge.api import load_method
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Search
+from expunge.optional import load_extra
 from expunge.registry import METHODS
 from expunge.sweep.grid import Grid, Setup
-from expunge.sweep.tuning.search import Study, load_optuna
 from expunge.sweep.tuning.trials import Clock, Trial, Trials
 from expunge.training.numerics import Numerics
 
@@ -118,7 +119,7 @@ def tune(
     setup = grid.single()
     start, space = _start(method_name, setup)
     seeds = _checked(trials, tuning_seeds, grid)
-    optuna = load_optuna()
+    optuna = load_extra("optuna", "optuna", "tune", "tuning")
     if numerics is None:
         numerics = Numerics.choose(None, grid.data.load("cpu").shape[1])
     cases_total = len(grid.tasks) * len(seeds)
@@ -126,12 +127,11 @@ def tune(
     each = start.typical_epochs(recipe) + 0.2
     clock = Clock(report, cases_total * (recipe.epochs * (2 if oracle else 1) + trials * each))
     cases = Trials(start, grid, recipe, seeds, numerics, oracle=oracle, clock=clock)
-    study = Study(optuna, space, seed)
+    sampler = _Sampler(optuna, space, seed)
     done: list[Trial] = []
     interrupted = False
     for number in range(trials):
-        proposed = study.ask() if number else None
-        settings = study.settings(proposed) if number else {name: getattr(start, name) for name in space}
+        settings = sampler.propose() if number else {name: getattr(start, name) for name in space}
         try:
             trial = cases.run(number, settings, each, trials)
         except KeyboardInterrupt:
@@ -139,7 +139,7 @@ def tune(
                 raise
             interrupted = True
             break
-        study.tell(proposed, settings, trial.score)
+        sampler.learn(settings, trial.score)
         done.append(trial)
         clock.best = max(trial.score for trial in done)
     clock.say("")
@@ -149,17 +149,47 @@ def tune(
             f"none of the {len(done)} trials of {method_name!r} worked; the first one failed with: {done[0].error}"
         )
     best = max(worked, key=lambda trial: trial.score)
-    return Tuned(
-        method_name,
-        dataclasses.replace(start, **best.settings),
-        best,
-        tuple(done),
-        ORACLE_RULE if oracle else RULE,
-        seeds,
-        seed,
-        oracle,
-        interrupted,
-    )
+    method, rule = dataclasses.replace(start, **best.settings), ORACLE_RULE if oracle else RULE
+    return Tuned(method_name, method, best, tuple(done), rule, seeds, seed, oracle, interrupted)
+
+
+class _Sampler:
+    """Optuna's TPE through ask and tell; the first settings it learns of are the untuned ones, not its own."""
+
+    def __init__(self, optuna: ModuleType, space: Mapping[str, Search], seed: int) -> None:
+        self._optuna, self._space, self._trial = optuna, space, None
+        made = optuna.distributions
+        self._distributions = {
+            name: made.IntDistribution(search.low, int(search.high), log=search.log)
+            if isinstance(search.low, int)
+            else made.FloatDistribution(search.low, search.high, log=search.log)
+            for name, search in space.items()
+        }
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study otherwise
+        try:
+            sampler = optuna.samplers.TPESampler(seed=seed)
+            self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+    def propose(self) -> dict[str, Any]:
+        """Return a value for every searched setting."""
+        self._trial = self._study.ask(self._distributions)
+        return dict(self._trial.params)
+
+    def learn(self, settings: Mapping[str, Any], score: float) -> None:
+        """Let the sampler know the score of what it proposed last, or of the untuned settings before that."""
+        if self._trial is not None:
+            self._study.tell(self._trial, score)
+        elif all(
+            isinstance(settings[name], int | float) and search.low <= settings[name] <= search.high
+            for name, search in self._space.items()
+        ):  # the sampler knows nothing outside its ranges
+            untuned = self._optuna.trial.create_trial(
+                params=dict(settings), distributions=self._distributions, value=score
+            )
+            self._study.add_trial(untuned)
 
 
 def _start(name: str, setup: Setup) -> tuple[Method, dict[str, Search]]:

@@ -72,12 +72,11 @@ class Case:
     """A task with one tuning seed: the original model, what a method may see, what it is scored on."""
 
     task: Task
-    seed: int
     model: nn.Module
     split: Split
     codes: Tensor | None
     validation: Validation
-    target: tuple[float, float, float] | None
+    target: tuple[float, ...] | None
 
 
 class Trials:
@@ -108,11 +107,11 @@ class Trials:
         self._images, self._kept, self._unseen_fine = hold_out(grid, numerics.device)
         self._trained: dict[tuple[str, int], OriginalModel] = {}
         self._cases = [
-            self._case(dataclasses.replace(task, seed=seed), seed) for seed in seeds for task in grid.tasks
+            self._case(dataclasses.replace(task, seed=seed)) for seed in seeds for task in grid.tasks
         ]
 
-    def _case(self, task: Task, seed: int) -> Case:
-        recipe, clock, numerics = self._recipe, self._clock, self._numerics
+    def _case(self, task: Task) -> Case:
+        recipe, clock, numerics, seed = self._recipe, self._clock, self._numerics, task.seed
         task = task if self._kept is None else task.renumbered(self._kept)
         if task.needs_difficulty and recipe.example_tied is not None:
             raise InvalidInput(
@@ -140,7 +139,7 @@ class Trials:
             request = self._request(split, seed, codes, listener)
             target = self._accuracies(load_method("retrain")(first.model, request).model, split, validation)
             clock.finish(recipe.epochs)
-        return Case(task, seed, first.model, split, codes, validation, target)
+        return Case(task, first.model, split, codes, validation, target)
 
     def _request(self, split: Split, seed: int, codes: Tensor | None, listener: Progress) -> Request:
         return Request(
@@ -162,9 +161,9 @@ class Trials:
         scores: list[float] = []
         gradients, error, began = 0, "", time.perf_counter()
         for position, case in enumerate(self._cases):
-            doing = f"trial {number + 1} of {total}, {case.task.kind}, seed {case.seed}"
+            doing = f"trial {number + 1} of {total}, {case.task.kind}, seed {case.task.seed}"
             self._clock.say(doing)
-            request = self._request(case.split, case.seed, case.codes, self._clock.within(doing, each))
+            request = self._request(case.split, case.task.seed, case.codes, self._clock.within(doing, each))
             try:
                 unlearned = dataclasses.replace(self._method, **settings)(case.model, request)
             except (Diverged, InvalidInput) as failure:
@@ -190,11 +189,7 @@ class Trials:
         beside = None if siblings is None else accuracy(model, siblings, self._numerics)
         return case.task.tuning_score(forget, validation, beside, 1 / case.split.train.n_classes)
 
-    def _accuracies(
-        self, model: nn.Module, split: Split, validation: Validation
-    ) -> tuple[float, float, float]:
+    def _accuracies(self, model: nn.Module, split: Split, validation: Validation) -> tuple[float, ...]:
         """Accuracy on the given labels of retain and forget set, and on the validation images."""
-        retain, forget = (
-            accuracy(model, examples, self._numerics) for examples in (split.retain, split.forget)
-        )
-        return retain, forget, accuracy(model, validation.kept, self._numerics)
+        sets = split.retain, split.forget, validation.kept
+        return tuple(accuracy(model, examples, self._numerics) for examples in sets)
