@@ -16,8 +16,8 @@ from expunge.errors import Diverged, InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, searched
 from expunge.sweep.grid import Grid, Setup
 from expunge.sweep.plan import DataChoice
+from expunge.sweep.trials import hold_out, validation_for
 from expunge.sweep.tune import Tuned, tune
-from expunge.sweep.tuning.held_out import hold_out, validation_for
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import ForgetClasses, ForgetHardest, ForgetIndices, ForgetRandom, ForgetSubclass

@@ -14,7 +14,7 @@ from expunge.methods.base import Method, Search
 from expunge.optional import load_extra
 from expunge.registry import METHODS
 from expunge.sweep.grid import Grid, Setup
-from expunge.sweep.tuning.trials import Clock, Trial, Trials
+from expunge.sweep.trials import Clock, Trial, Trials
 from expunge.training.numerics import Numerics
 
 RULE = "validation accuracy x forgetting quality"
