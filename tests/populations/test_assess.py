@@ -17,8 +17,7 @@ from expunge.metrics.forgetting_quality import forgetting_quality
 from expunge.metrics.klom import klom
 from expunge.metrics.ulira import leave_one_out
 from expunge.populations.assess import PopulationReport, assess_population
-from expunge.populations.population import PopulationSettings, draw_retrained, draw_whole
-from expunge.populations.scores import Scores
+from expunge.populations.population import PopulationSettings, Scores, draw_retrained, draw_whole
 from expunge.store.weights import WeightStore
 from expunge.tasks.forgetting import ForgetRandom
 from expunge.training.numerics import Numerics

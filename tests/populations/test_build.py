@@ -17,8 +17,7 @@ from expunge.methods.request import Needs, Request
 from expunge.metrics.attack_scores import confidence, logit_gap
 from expunge.populations import build
 from expunge.populations.build import Crew, Setting, train_members, unlearn_members
-from expunge.populations.population import Member, PopulationSettings, draw_halves, draw_retrained
-from expunge.populations.scores import Scores
+from expunge.populations.population import Member, PopulationSettings, Scores, draw_halves, draw_retrained
 from expunge.seeding import derive_seed, generator
 from expunge.tasks.base import Split
 from expunge.tasks.forgetting import ForgetRandom

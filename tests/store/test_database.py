@@ -17,7 +17,7 @@ import sqlalchemy.exc
 from expunge.errors import StoreError
 from expunge.results.tables import write_csv
 from expunge.store import database as module
-from expunge.store import failures, schema, sqlite
+from expunge.store import schema, sqlite
 from expunge.store.claims import Claims
 from expunge.store.database import Database
 from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION, Record
@@ -653,17 +653,17 @@ def test_what_each_failure_asks_for() -> None:
     for error in (
         failure(sqlite3.SQLITE_FULL), failure(state="53100"), OSError(errno.ENOSPC, "full")
     ):  # fmt: skip
-        assert "disk is full: free space" in failures.advice(error)
-        assert not failures.is_lost(error)
-    assert "its disk fails or is full" in failures.advice(failure(sqlite3.SQLITE_IOERR))
+        assert "disk is full: free space" in module.advice(error)
+        assert not module.is_lost(error)
+    assert "its disk fails or is full" in module.advice(failure(sqlite3.SQLITE_IOERR))
     for state in ("08006", "57P01", "57P03", "53300", "40001", ""):
-        assert failures.is_lost(failure(state=state)), state
-        assert failures.advice(failure(state=state)).startswith("check that the server runs")
+        assert module.is_lost(failure(state=state)), state
+        assert module.advice(failure(state=state)).startswith("check that the server runs")
     for error in (failure(state="28P01"), failure(state="42P01"), failure(sqlite3.SQLITE_BUSY)):
-        assert not failures.is_lost(error)
-        assert "no other program keeps it locked" in failures.advice(error)
-    assert not failures.is_lost(None)
-    assert failures.is_damage(failure(sqlite3.SQLITE_CORRUPT))
+        assert not module.is_lost(error)
+        assert "no other program keeps it locked" in module.advice(error)
+    assert not module.is_lost(None)
+    assert module.is_damage(failure(sqlite3.SQLITE_CORRUPT))
 
 
 def test_many_by_key(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 import expunge.sweep.execute as module
 from expunge.engine import EngineError, WorkerLost
-from expunge.errors import InvalidInput, StoreError
+from expunge.errors import StoreError
 from expunge.methods.base import Method
 from expunge.methods.finetune import FineTune
 from expunge.methods.no_unlearning import NoUnlearning
@@ -304,11 +304,6 @@ def test_limit(easy: DataChoice, tmp_path: Path, engines: Engines) -> None:
     for present, done in ((0, 3), (3, 1), (4, 0)):
         status = sweep(tmp_path, plan, limit=3)
         assert (status.total, status.present, status.done) == (4, present, done)
-    for limit in (0, -1):
-        with pytest.raises(
-            InvalidInput, match=f"limit is {limit}; give the number of cells to run, at least"
-        ):
-            sweep(tmp_path, plan, limit=limit)
 
 
 def test_weights_that_cannot_be_written_end_the_run(

@@ -115,7 +115,6 @@ def test_the_best_trial_is_the_best_and_the_first_is_untuned(easy: DataChoice) -
         0.1 <= trial.settings["push"] <= 100 and trial.settings["steps"] in range(1, 5)
         for trial in tuned.trials
     )
-    assert not tuned.oracle
     assert "ORACLE" not in tuned.rule
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
@@ -164,7 +163,6 @@ def test_the_truth_is_never_read(easy: DataChoice, monkeypatch: pytest.MonkeyPat
 @pytest.mark.trains
 def test_an_oracle_is_labelled_and_nears_the_retrained_model(easy: DataChoice) -> None:
     tuned = quick(make_grid(easy, push=0.1), oracle=True, trials=8)
-    assert tuned.oracle
     assert tuned.rule.startswith("ORACLE")
     assert -1 <= tuned.trials[0].score < tuned.score <= 0
     assert tuned.score == pytest.approx(0, abs=0.05)

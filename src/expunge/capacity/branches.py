@@ -29,8 +29,10 @@ class _Branch(nn.Module):
         self.up: nn.Module
         if isinstance(layer, nn.Conv2d):
             self.units, self.dim = max(1, round(layer.out_channels * spare)), 1
-            geometry: Any = layer.kernel_size, layer.stride, layer.padding, layer.dilation
-            self.down = nn.Conv2d(layer.in_channels, self.units, *geometry, bias=False)
+            same: dict[str, Any] = {
+                name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")
+            }
+            self.down = nn.Conv2d(layer.in_channels, self.units, **same, bias=False)
             self.norm = nn.BatchNorm2d(self.units)
             self.up = nn.Conv2d(self.units, layer.out_channels, 1, bias=False)
         else:
@@ -98,11 +100,11 @@ class Branched(nn.Module):
         """Return logits (B, n_classes), through the branches when there is a route."""
         # Hooks live for one call: the caller's network keeps none, and copies share none.
         with ExitStack() as hooks:
-            branches = () if route is None else zip(self._names, self.branches, strict=True)
-            for site, (name, branch) in enumerate(branches):
-                add = partial(_add_branch, name=name, branch=branch, route=route, site=site)
-                layer = self.model.get_submodule(name)
-                hooks.enter_context(layer.register_forward_hook(add, with_kwargs=True))
+            if route is not None:
+                for site, (name, branch) in enumerate(zip(self._names, self.branches, strict=True)):
+                    add = partial(_add_branch, name=name, branch=branch, route=route, site=site)
+                    layer = self.model.get_submodule(name)
+                    hooks.enter_context(layer.register_forward_hook(add, with_kwargs=True))
             logits: Tensor = self.model(x)
         return logits
 

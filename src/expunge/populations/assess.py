@@ -19,12 +19,12 @@ from expunge.populations.comparison import Comparison, PopulationValue
 from expunge.populations.population import (
     Member,
     PopulationSettings,
+    Scores,
     draw_halves,
     draw_retrained,
     draw_whole,
     inside,
 )
-from expunge.populations.scores import Scores
 from expunge.store.weights import WeightStore
 from expunge.tasks.base import Problem
 from expunge.training.loop import Progress, silent

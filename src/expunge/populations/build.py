@@ -20,8 +20,7 @@ from expunge.engine import LocalEngine, WorkerLost
 from expunge.errors import Diverged, ExpungeError
 from expunge.methods.base import Method
 from expunge.methods.request import Request
-from expunge.populations.population import Member
-from expunge.populations.scores import Scores
+from expunge.populations.population import Member, Scores
 from expunge.populations.stacked import LARGEST, train_together, worth_stacking
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore
@@ -55,7 +54,7 @@ class Setting:
 
     @property
     def store(self) -> WeightStore:
-        """The files."""
+        """The weight store."""
         return WeightStore(self.folder)
 
 
@@ -132,15 +131,8 @@ def train_members(
     Small models train in stacks on each worker, others one by one. A model is stored as soon as it is
     finished, so an interruption loses those in flight.
 
-    Args:
-        crew: who does it, with problem, recipe, numerics and folder.
-        members: the models.
-        keep_weights: store the weights too, for the methods that start from them.
-        progress: receives the share that is done.
-
     Raises:
         Diverged: the loss of a model is not finite.
-        StoreError: the folder cannot be written.
     """
     setting = crew.setting
     missing = [member for member in members if not _stored(setting, member, keep_weights)]
@@ -163,16 +155,10 @@ def unlearn_members(
 ) -> int:
     """Unlearn each member's forget set where its scores are not stored; return how many were unlearned.
 
-    Args:
-        crew: who does it, with problem, recipe, numerics and folder.
-        members: models whose weights :func:`train_members` has stored.
-        method: makes the unlearned models.
-        progress: receives the share that is done.
-
     Raises:
         InvalidInput: the method needs what a population cannot give.
         Diverged: an unlearned model has parameters or logits that are not finite.
-        StoreError: weights are missing, or the folder cannot be written.
+        StoreError: no weights are there of which :func:`train_members` is to keep some.
     """
     store = crew.setting.store
     missing = [member for member in members if not store.has(member.scores_key(method))]

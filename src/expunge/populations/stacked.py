@@ -66,8 +66,8 @@ def train_together(
         recipe: of an architecture in :data:`STACKABLE`, without preparation.
         models: fresh ones of that architecture, without spare units, all in one mode.
         parts: training examples of each model, equally many.
-        seeds: decides the order of each.
-        numerics: device and float32.
+        seeds: of the order of each.
+        numerics: with float32.
         meter: counts sample gradients.
 
     Raises:

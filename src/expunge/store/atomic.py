@@ -86,13 +86,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_output(
     path: str | Path, content: bytes, what: str = "", remedy: str = "choose a path that can be written"
 ) -> Path:
-    """Write a file that a user asked for, and return its path.
-
-    Args:
-        path: of the file.
-        content: of the file.
-        what: it is, for the message.
-        remedy: what to do where it cannot be written.
+    """Write a file that a user asked for, and return its path; ``what`` it is, for the message.
 
     Raises:
         StoreError: it cannot be written.

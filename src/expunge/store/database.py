@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,15 +15,18 @@ from typing import Any, Self, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, create_engine, delete, event, insert, select, update
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
 from expunge.errors import StoreError
 from expunge.store import schema, sqlite
-from expunge.store.failures import advice, is_damage, is_locked, is_lost
 from expunge.store.record import Record
 from expunge.store.schema import CLAIMS, GRID, META, RECORDS
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_GO_ON = "then give the same command again: finished records are kept"
+# SQLSTATE of PostgreSQL and of the standard.
+_FULL = "53100"
+_TRANSIENT = ("08", "40", "53300", "57P01", "57P02", "57P03")
 _T = TypeVar("_T")
 
 
@@ -179,10 +184,7 @@ class Database:
         A server that goes away is called again: ``work`` may then be done a second time although the first
         was committed, and must allow for that. So is a file that another program keeps locked.
 
-        Args:
-            doing: "read" or "written", for messages.
-            work: what to do.
-            patience: seconds for a server that went away; by default those of the database.
+        ``doing`` is "read" or "written", for messages; ``patience`` stands in for that of the database.
         """
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         pause = _FIRST_PAUSE
@@ -286,3 +288,47 @@ def _parse(text: str) -> URL:
             f"the database URL that begins with {text.partition('://')[0]!r} cannot be parsed; expected "
             "dialect://user:password@host:port/name, with special characters written as %XX"
         ) from None
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether the server went away, as it does when it is restarted: the same call may work a little later."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    state = _state(error)
+    if state:
+        return state.startswith(_TRANSIENT)
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Whether another program keeps an SQLite file locked: the same call may work later."""
+    return error is not None and _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found its file damaged."""
+    return _sqlite_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def advice(error: BaseException) -> str:
+    """What to do about it."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or _state(error) == _FULL or _sqlite_code(error) == sqlite3.SQLITE_FULL:
+        return f"its disk is full: free space, {_GO_ON}"
+    if _sqlite_code(error) == sqlite3.SQLITE_IOERR:
+        return f"its disk fails or is full: check it, {_GO_ON}"
+    if is_lost(error):
+        return f"check that the server runs, can be reached and lets you in, {_GO_ON}"
+    return (
+        "check that it can be reached and written, that its driver is installed and that no other program "
+        "keeps it locked"
+    )
+
+
+def _state(error: BaseException) -> str:
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+
+
+def _sqlite_code(error: BaseException) -> int:
+    cause = getattr(error, "orig", None) or error
+    return (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF

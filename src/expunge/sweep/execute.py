@@ -13,15 +13,13 @@ from typing import Any
 import torch
 
 from expunge.engine import Engine, EngineError, LocalEngine, WorkerLost
-from expunge.errors import InvalidInput
 from expunge.store.claims import Claims
 from expunge.store.database import AlreadyDone
 from expunge.store.record import LEARNED_ENOUGH, Record
 from expunge.store.store import Store
 from expunge.store.weights import CannotWrite
 from expunge.sweep.plan import Cell, Plan, Reference, Training
-from expunge.sweep.reference_run import run_reference
-from expunge.sweep.run import failed_record, learned_corruption, run_cell, run_training
+from expunge.sweep.run import failed_record, learned_corruption, run_cell, run_reference, run_training
 from expunge.tasks.base import Task
 from expunge.tasks.regularity import regularity_name
 
@@ -83,22 +81,19 @@ def execute(
 
     Args:
         plan: what is to be there in the end.
-        store: where the records and weights go.
+        store: of records and weights.
         workers: processes on this machine, unless there is an ``engine``.
         keep_weights: also store every unlearned model.
         retry_failed: run failed cells again.
         report: called after every job.
         engine: where the jobs run instead; left open.
-        limit: run at most so many of the missing cells.
+        limit: run at most so many of the missing cells, at least one.
         recorded: called with every record of this run, once it is in the store.
 
     Raises:
-        InvalidInput: ``limit`` is below 1.
         StoreError: a record or weights cannot be written, or the database is lost.
         EngineError: the engine cannot go on.
     """
-    if limit is not None and limit < 1:
-        raise InvalidInput(f"limit is {limit}; give the number of cells to run, at least 1, or None for all")
     before = {record.key: record for record in store.database.records("failed")} if retry_failed else {}
     known = store.database.keys("done" if retry_failed else None)
     missing = [cell for cell in plan.cells if cell.key not in known]
@@ -147,10 +142,8 @@ def _unlearned(plan: Plan, store: Store) -> list[str]:
             continue
         learned = learned_corruption(store.weights, training.key)
         if learned is not None and learned < LEARNED_ENOUGH:
-            warnings.append(
-                f"original model, {_where(training.task)}, seed {training.seed}: has learned "
-                f"only {learned:.0%} of the corruption"
-            )
+            which = f"original model, {_where(training.task)}, seed {training.seed}"
+            warnings.append(f"{which}: has learned only {learned:.0%} of the corruption")
     return warnings
 
 

@@ -226,14 +226,7 @@ class Trials:
     def run(self, number: int, settings: dict[str, Any], each: float, total: int) -> Trial:
         """Run the method with ``settings`` on every case; a run that fails ends the trial with the lowest score.
 
-        Args:
-            number: of the trial.
-            settings: the searched ones.
-            each: work of one run, in epochs.
-            total: number of trials.
-
-        Raises:
-            KeyboardInterrupt: it was interrupted.
+        ``each`` is the work of one run, in epochs, and ``total`` the number of trials.
         """
         scores: list[float] = []
         gradients, error, began = 0, "", time.perf_counter()

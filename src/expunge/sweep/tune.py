@@ -33,7 +33,6 @@ class Tuned:
         rule: how a trial was scored.
         tuning_seeds: of data, training and unlearning.
         seed: of the sampler.
-        oracle: whether the score knew the retrained model.
         interrupted: whether the search was ended by hand before its last trial.
     """
 
@@ -44,8 +43,7 @@ class Tuned:
     rule: str
     tuning_seeds: tuple[int, ...]
     seed: int
-    oracle: bool
-    interrupted: bool = False
+    interrupted: bool
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -150,14 +148,15 @@ def tune(
         )
     best = max(worked, key=lambda trial: trial.score)
     method, rule = dataclasses.replace(start, **best.settings), ORACLE_RULE if oracle else RULE
-    return Tuned(method_name, method, best, tuple(done), rule, seeds, seed, oracle, interrupted)
+    return Tuned(method_name, method, best, tuple(done), rule, seeds, seed, interrupted)
 
 
 class _Sampler:
     """Optuna's TPE through ask and tell; the first settings it learns of are the untuned ones, not its own."""
 
     def __init__(self, optuna: ModuleType, space: Mapping[str, Search], seed: int) -> None:
-        self._optuna, self._space, self._trial = optuna, space, None
+        self._optuna, self._space = optuna, space
+        self._trial: Any = None
         made = optuna.distributions
         self._distributions = {
             name: made.IntDistribution(search.low, int(search.high), log=search.log)
