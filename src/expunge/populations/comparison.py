@@ -72,7 +72,7 @@ class Comparison:
         yield self._attack("ulira_auc_p95", lambda attack: float(attack.auc.quantile(_TAIL)))
         yield self._attack("ulira_tpr_at_1_percent", lambda attack: attack.pooled().tpr_at(LOW_FPR))
         for name in self._sets:
-            yield self._pair(f"klom_{name}", self._klom_tail(name))
+            yield self._pair(f"klom_{name}", partial(self._klom_tail, name))
         yield self._pair("forgetting_quality", self._quality)
         yield self._pair("final_score", self._score)
         yield self._attack("ruli_privacy_auc", lambda attack: float(attack.auc.mean()), self.targets)
@@ -84,10 +84,13 @@ class Comparison:
 
     def klom(self) -> dict[str, Tensor]:
         """KLOM of each example, float64 (E,), by set: forget, retain, validation."""
-        return {
-            name: klom(self.unlearned.margins[:, mask], self.retrained.margins[:, mask])
-            for name, mask in self._sets.items()
-        }
+        return {name: self._klom(name, self.unlearned, self.retrained) for name in self._sets}
+
+    def _klom(self, name: str, first: Scores, second: Scores) -> Tensor:
+        return klom(self._margins(first, name), self._margins(second, name))
+
+    def _margins(self, scores: Scores, name: str) -> Tensor:
+        return scores.margins[:, self._sets[name]]
 
     @property
     def _sets(self) -> dict[str, Tensor]:
@@ -99,7 +102,7 @@ class Comparison:
         return {"forget": forget, "retain": trained & ~forget, "validation": ~trained}
 
     def _forget(self, scores: Scores) -> Tensor:
-        return scores.margins[:, self._sets["forget"]]
+        return self._margins(scores, "forget")
 
     def _attack(
         self, name: str, read: Callable[[PerExampleAttack], float], targets: Tensor | None = None
@@ -133,11 +136,8 @@ class Comparison:
 
         return _value(name, count, value, floor, partial(value, first))
 
-    def _klom_tail(self, name: str) -> Callable[[Scores, Scores], float]:
-        mask = self._sets[name]
-        return lambda first, second: float(
-            klom(first.margins[:, mask], second.margins[:, mask]).quantile(_TAIL)
-        )
+    def _klom_tail(self, name: str, first: Scores, second: Scores) -> float:
+        return float(self._klom(name, first, second).quantile(_TAIL))
 
     def _quality(self, unlearned: Scores, retrained: Scores) -> float:
         return forgetting_quality(self._forget(unlearned), self._forget(retrained))

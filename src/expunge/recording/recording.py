@@ -5,6 +5,7 @@ from __future__ import annotations
 import reprlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -197,17 +198,11 @@ class _Told:
 
 
 def _checked(labels: Sequence[int] | Tensor) -> Tensor:
-    try:
+    with suppress(TypeError, ValueError, RuntimeError):
         found = torch.as_tensor(labels).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(
-            f"labels are integers, one for each example, got {reprlib.repr(labels)}"
-        ) from error
-    if found.ndim != 1 or len(found) == 0 or found.is_floating_point() or int(found.min()) < 0:
-        raise InvalidInput(
-            f"labels are integers of at least 0, one for each example, got {reprlib.repr(labels)}"
-        )
-    return found.long()
+        if found.ndim == 1 and len(found) and not found.is_floating_point() and int(found.min()) >= 0:
+            return found.long()
+    raise InvalidInput(f"labels are integers of at least 0, one for each example, got {reprlib.repr(labels)}")
 
 
 def read_recording(path: Path, labels: Tensor, n_classes: int) -> dict[str, Tensor]:

@@ -84,9 +84,10 @@ class WeightStore:
         """
         for part, tensor in tensors.items():
             if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_quantized:
-                raise InvalidInput(
-                    f"{part!r} is {_described(tensor)}, expected a dense tensor; convert it or leave it out"
-                )
+                form = f"of type {type(tensor).__name__}"
+                if isinstance(tensor, Tensor):
+                    form = f"a tensor of layout {tensor.layout} and dtype {tensor.dtype}"
+                raise InvalidInput(f"{part!r} is {form}, expected a dense tensor; convert it or leave it out")
         if self.has(key):
             return
         # Cloned, because the format holds neither strides nor tensors that share memory.
@@ -182,9 +183,3 @@ def _name(key: str) -> str:
             f"weights key {key!r} is not 32 lower-case hexadecimal digits; make it with fingerprint(...)"
         )
     return f"{key}.safetensors"
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of layout {value.layout} and dtype {value.dtype}"
-    return f"of type {type(value).__name__}"

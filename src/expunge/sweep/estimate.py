@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
 from dataclasses import replace
 
 import torch
@@ -33,11 +32,15 @@ def estimate_seconds(plan: Plan, trained: Container[str], workers: int) -> float
         workers: processes that share the work.
     """
     speed: dict[str, float] = {}
-    with _threads(worker_threads(plan, workers)):
+    former = torch.get_num_threads()
+    torch.set_num_threads(worker_threads(plan, workers))
+    try:
         for training in plan.trainings:
             recipe = repr(training.recipe)
             if recipe not in speed:
                 speed[recipe] = images_per_second(training)
+    finally:
+        torch.set_num_threads(former)
 
     def epoch(training: Training) -> float:
         images = training.data.load(training.numerics.device)
@@ -77,13 +80,3 @@ def images_per_second(training: Training) -> float:
     steps = max(1, min(most, int(_SECONDS / _REPEATS / max(once, 1e-6))))
     # The least of several: a step that another program interrupts takes many times as long.
     return steps * batch / min(timed(steps) for _ in range(_REPEATS))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    former = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(former)
