@@ -19,9 +19,6 @@ class Store:
         folder: made if missing.
         url: SQLAlchemy URL of a database that holds the records instead.
         weights: folder or fsspec URL of the weights instead; machines that share a sweep share it too.
-
-    Raises:
-        StoreError: the database cannot be opened.
     """
 
     def __init__(self, folder: str | Path, url: str | None = None, weights: str | Path | None = None) -> None:

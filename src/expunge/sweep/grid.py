@@ -39,12 +39,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Setup:
-    """How original models are trained, and the methods as they are set for them.
-
-    Args:
-        recipe: of the original models.
-        methods: with their settings.
-    """
+    """How original models are trained, and the methods as they are set for them."""
 
     recipe: Recipe
     methods: tuple[Method, ...]
@@ -73,11 +68,7 @@ class Grid:
     population: int = POPULATION
 
     def single(self) -> Setup:
-        """Return the only setup.
-
-        Raises:
-            InvalidInput: there are several.
-        """
+        """Return the only setup; raise InvalidInput where there are several."""
         if len(self.setups) > 1:
             raise InvalidInput(
                 f"one recipe is expected, but the grid has {len(self.setups)} "
@@ -88,8 +79,7 @@ class Grid:
     def plan(self, numerics: Numerics) -> Plan:
         """Lay out all cells; setups of one recipe share original models.
 
-        Raises:
-            InvalidInput: see :func:`make_plan`.
+        Raises like :func:`make_plan`.
         """
         return Plan.of(
             cell
@@ -163,8 +153,7 @@ class Grid:
         ``[[recipes]]``, where there are some, are the setups: each holds deviations from ``[recipe]`` and, in
         ``[recipes.methods.NAME]``, deviations from ``[methods]``. Without any, ``[recipe]`` is the only one.
 
-        Raises:
-            InvalidInput: see :meth:`read`.
+        Raises like :meth:`read`.
         """
         content = parse_toml(text, origin)
         faults = _Faults()

@@ -57,11 +57,7 @@ class Preset:
 
     @classmethod
     def named(cls, name: str) -> Preset:
-        """Return a packaged preset by name, or read the TOML file of that path.
-
-        Raises:
-            InvalidInput: neither, or a file that cannot be read.
-        """
+        """Return a packaged preset by name, or read the TOML file of that path; raises like :func:`settings_text`."""
         return cls.parse(settings_text(name, "preset"), name)
 
     @classmethod
@@ -142,12 +138,7 @@ class Preset:
         return make_settings(Recipe, content)
 
     def make_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> Method:
-        """Return a method with this preset's and the caller's deviations.
-
-        Raises:
-            UnknownName: no such method or setting.
-            InvalidInput: a value of the wrong type or outside its range.
-        """
+        """Return a method with this preset's and the caller's deviations; raises like :func:`load_method`."""
         return load_method(name, **self.of_method(name, overrides))
 
     def of_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -67,11 +67,7 @@ def find_tracker(text: str) -> tuple[Callable[[str | None, Path], Tracker], str 
 
 
 def open_tracker(text: str, folder: Path) -> Tracker:
-    """Make the tracker of a sweep in ``folder``.
-
-    Raises:
-        InvalidInput: it cannot be found or made, or is no :class:`Tracker`.
-    """
+    """Make the tracker of a sweep in ``folder``; raise InvalidInput where it cannot be found or made, or is none."""
     make, target = find_tracker(text)
     try:
         tracker = make(target, folder)

@@ -159,16 +159,8 @@ class Case:
 class Trials:
     """The cases of a study, and its trials on them.
 
-    Original models are trained once for all tasks of a seed that share their training set.
-
-    Args:
-        method: with the untuned settings.
-        grid: data and tasks.
-        recipe: of the original models.
-        seeds: of data, training and unlearning.
-        numerics: where to compute.
-        oracle: score by the distance to the retrained model.
-        clock: told of all work.
+    Original models are trained once for all tasks of a seed that share their training set. The ``clock`` is told of
+    all work; the other arguments are those of :func:`expunge.sweep.tune.tune`.
 
     Raises:
         InvalidInput: a task the data cannot carry, or something the method needs that cannot be given.
