@@ -96,7 +96,6 @@ class MLflow(LightningTracker):
     """Runs of the experiment "expunge", by default in the SQLite file ``<folder>/mlflow.db``.
 
     ``target``: another folder, or a tracking URI; by default $MLFLOW_TRACKING_URI if it is set.
-
     """
 
     def __init__(self, target: str | None, folder: Path) -> None:
