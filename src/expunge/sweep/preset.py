@@ -100,7 +100,7 @@ class Preset:
         if base is None:
             return own
         packaged = packaged_presets()
-        if base not in packaged:
+        if not isinstance(base, str) or base not in packaged:
             hint = near_miss(str(base), packaged)
             raise UnknownName(
                 f"{origin}: settings = {base!r} names no packaged file{hint} ({', '.join(packaged)})"
