@@ -26,34 +26,18 @@ class Tuned:
     """The outcome of a study.
 
     Args:
-        name: of the method, as it was asked for.
         method: with the best settings.
         best: the trial of the highest score; of equal ones the first.
         trials: all of them, in the order they were run.
         rule: how a trial was scored.
-        tuning_seeds: of data, training and unlearning.
-        seed: of the sampler.
         interrupted: whether the search was ended by hand before its last trial.
     """
 
-    name: str
     method: Method
     best: Trial
     trials: tuple[Trial, ...]
     rule: str
-    tuning_seeds: tuple[int, ...]
-    seed: int
     interrupted: bool
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The best searched settings."""
-        return self.best.settings
-
-    @property
-    def score(self) -> float:
-        """Of the best trial."""
-        return self.best.score
 
     @property
     def budget(self) -> dict[str, float]:
@@ -148,7 +132,7 @@ def tune(
         )
     best = max(worked, key=lambda trial: trial.score)
     method, rule = dataclasses.replace(start, **best.settings), ORACLE_RULE if oracle else RULE
-    return Tuned(method_name, method, best, tuple(done), rule, seeds, seed, interrupted)
+    return Tuned(method, best, tuple(done), rule, interrupted)
 
 
 class _Sampler:
