@@ -161,16 +161,11 @@ class Database:
     def add_grid(self, text: str) -> None:
         """Keep the text of a grid that is run into this store; one that is kept already is not kept twice."""
         name = GRID + hashlib.sha256(text.encode()).hexdigest()[:32]
-        there = select(META.c.name).where(META.c.name == name)
-
-        def write(connection: Connection) -> None:
-            if connection.scalar(there) is None:
-                connection.execute(insert(META).values(name=name, value=text))
-
+        row = insert(META).values(name=name, value=text)
         try:
-            self.transact("written", write)
+            self.transact("written", lambda connection: connection.execute(row))
         except StoreError as error:
-            if not isinstance(error.__cause__, IntegrityError):  # another process was faster
+            if not isinstance(error.__cause__, IntegrityError):  # it is there
                 raise
 
     def grids(self) -> list[str]:
