@@ -15,7 +15,7 @@ from expunge.errors import InvalidInput
 from expunge.metrics.forgetting_quality import final_score, forgetting_quality
 from expunge.metrics.klom import klom
 from expunge.metrics.ruli import efficacy_game, privacy_game
-from expunge.metrics.ulira import PerExampleAttack, leave_one_out
+from expunge.metrics.ulira import PerExampleAttack
 from expunge.populations.population import FEWEST, Scores
 
 LOW_FPR = 0.01
@@ -78,17 +78,6 @@ class Comparison:
         yield self._attack("ruli_privacy_auc", lambda attack: float(attack.auc.mean()), self.targets)
         yield self._pair("ruli_efficacy_auc", self._efficacy)
 
-    def ulira(self) -> PerExampleAttack:
-        """U-LiRA on each forget example."""
-        return leave_one_out(self._forget(self.halves), self.trained_on)
-
-    def klom(self) -> dict[str, Tensor]:
-        """KLOM of each example, float64 (E,), by set: forget, retain, validation."""
-        return {name: self._klom(name, self.unlearned, self.retrained) for name in self._sets}
-
-    def _klom(self, name: str, first: Scores, second: Scores) -> Tensor:
-        return klom(self._margins(first, name), self._margins(second, name))
-
     def _margins(self, scores: Scores, name: str) -> Tensor:
         return scores.margins[:, self._sets[name]]
 
@@ -137,7 +126,7 @@ class Comparison:
         return _value(name, count, value, floor, partial(value, first))
 
     def _klom_tail(self, name: str, first: Scores, second: Scores) -> float:
-        return float(self._klom(name, first, second).quantile(_TAIL))
+        return float(klom(self._margins(first, name), self._margins(second, name)).quantile(_TAIL))
 
     def _quality(self, unlearned: Scores, retrained: Scores) -> float:
         return forgetting_quality(self._forget(unlearned), self._forget(retrained))
