@@ -17,8 +17,7 @@ from expunge.methods.request import Needs, Request
 from expunge.metrics.attack_scores import confidence, logit_gap
 from expunge.populations import build
 from expunge.populations.build import Crew, Setting, train_members, unlearn_members
-from expunge.populations.population import Member, PopulationSettings, draw_halves, draw_retrained
-from expunge.populations.scores import Scores
+from expunge.populations.population import Member, PopulationSettings, Scores, draw_halves, draw_retrained
 from expunge.seeding import derive_seed, generator
 from expunge.tasks.base import Split
 from expunge.tasks.forgetting import ForgetRandom
@@ -68,7 +67,7 @@ def test_each_member_is_the_model_its_recipe_trains(tmp_path: Path, recipe: Reci
     given = members(recipe)
     assert train_members(one(tmp_path, recipe), given, keep_weights=True) == 8
     found = setting(tmp_path, recipe)
-    scores = found.cache.load([member.scores_key(None) for member in given])
+    scores = Scores.load(found.store, [member.scores_key(None) for member in given])
     assert scores.margins.shape == scores.confidences.shape == scores.right.shape == (8, 60 + 12)
     assert scores.margins.dtype == scores.confidences.dtype == torch.float32
     for row in (0, 7):
@@ -133,8 +132,8 @@ def test_an_interrupted_building_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     keys = [member.scores_key(None) for member in given]
     # The last two are in a stack of another size.
     torch.testing.assert_close(
-        setting(tmp_path).cache.load(keys).margins,
-        whole.setting.cache.load(keys).margins,
+        Scores.load(setting(tmp_path).store, keys).margins,
+        Scores.load(whole.setting.store, keys).margins,
         rtol=1e-4,
         atol=1e-4,
     )
@@ -155,7 +154,7 @@ def test_processes_give_what_one_process_gives(tmp_path: Path) -> None:
                 train_members(crew, given, keep_weights=True, progress=shares.append)
                 assert unlearn_members(crew, given, method) == 3
             assert shares == pytest.approx([1 / 3, 2 / 3, 1])
-            found.append(here.cache.load([member.scores_key(method) for member in given]).margins)
+            found.append(Scores.load(here.store, [member.scores_key(method) for member in given]).margins)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1])
@@ -184,8 +183,8 @@ def test_a_method_sees_its_own_model_s_part(tmp_path: Path) -> None:
         assert torch.equal(forget, member.forget)
         assert sorted([*forget.tolist(), *retain.tolist()]) == member.positions.tolist()
         assert seed == derive_seed(member.seed, "unlearning")
-    scores = setting(tmp_path).cache
-    before, after = (scores.load([given[0].scores_key(method)]) for method in (None, Recording()))
+    store = setting(tmp_path).store
+    before, after = (Scores.load(store, [given[0].scores_key(method)]) for method in (None, Recording()))
     assert torch.equal(before.margins, after.margins)
 
 
@@ -198,7 +197,7 @@ def test_unlearned_scores_are_those_of_the_method(tmp_path: Path) -> None:
     split = Split(part, torch.isin(member.positions, member.forget).nonzero().flatten())
     request = Request(split, seed=derive_seed(member.seed, "unlearning"), numerics=CPU)
     expected = Scores.of(method(alone(member, RECIPE), request).model, PROBLEM, CPU)
-    assert torch.equal(here.setting.cache.load([member.scores_key(method)]).margins, expected.margins)
+    assert torch.equal(Scores.load(here.setting.store, [member.scores_key(method)]).margins, expected.margins)
 
 
 class Losing:

@@ -119,11 +119,6 @@ def test_small_models_are_worth_it() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(InvalidInput, match=r"3 models, 2 seeds and parts of \[50\]"):
-        train_together(MLP, fresh(MLP), parts(), SEEDS[:2], CPU, Meter())
-    uneven = [*parts()[:2], parts(40)[2]]
-    with pytest.raises(InvalidInput, match=r"all parts of one size; got .* parts of \[40, 50\]"):
-        train_together(MLP, fresh(MLP), uneven, SEEDS, CPU, Meter())
     for recipe in (
         replace(RESNET, model_settings={"width": 8, "spare": 1.0}),
         replace(MLP, codes=MnemonicCodes()),

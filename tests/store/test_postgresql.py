@@ -45,7 +45,6 @@ def test_round_trip_and_selection(empty_postgresql: Server) -> None:
         database.add(make(1, status="failed", error="again"))
     with Database(empty_postgresql.url) as database:
         assert database.records() == [records[2], records[0], make(1, status="failed", error="again")]
-        assert database.records(method="npo", healed=0.1, oracle=False) == [records[2]]
         assert database.keys("failed") == {records[1].key}
         many = [f"{number:032x}" for number in range(2000)]
         assert database.get_many(many).keys() == {record.key for record in records}

@@ -36,15 +36,15 @@ def test_the_sum_of_the_work(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Non
     measuring = (96 + 2 * 64) / 3 / 96
     plain = 2 * ((4 + measuring + 3 + measuring) * 2)
     coded = 2 * ((4 + measuring) * 4)
-    assert estimate_seconds(plan, (), 1, 1) == pytest.approx(plain + coded)
+    assert estimate_seconds(plan, (), 1) == pytest.approx(plain + coded)
     assert len(asked) == 2  # once for each recipe
     assert torch.get_num_threads() == threads
-    assert estimate_seconds(plan, (), 2, 1) == pytest.approx((plain + coded) / 2)
+    assert estimate_seconds(plan, (), 2) == pytest.approx((plain + coded) / 2)
     # more workers than there is to share
-    assert estimate_seconds(plan, (), 100, 1) == pytest.approx((4 + measuring) * 4)
+    assert estimate_seconds(plan, (), 100) == pytest.approx((4 + measuring) * 4)
     trained = {training.key for training in plan.trainings if training.recipe.codes is None}
-    assert estimate_seconds(plan, trained, 1, 1) == pytest.approx(plain + coded - 2 * 4 * 2)
-    assert estimate_seconds(Plan((), ()), (), 1, 1) == 0
+    assert estimate_seconds(plan, trained, 1) == pytest.approx(plain + coded - 2 * 4 * 2)
+    assert estimate_seconds(Plan((), ()), (), 1) == 0
 
 
 def test_timing_draws_nothing_that_training_draws(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,7 @@ def test_optimiser_is_a_table() -> None:
         ('[methods."remm*"]\nlr = 1', r"mine.toml: \[methods.remm\*\] matches no method"),
         ('settings = "digit"', "settings = 'digit' names no packaged file"),
         ("settings = 3", "settings = 3 names no packaged file"),
+        ("[settings]\nname = 'digits'", r"settings = \{'name': 'digits'\} names no packaged file"),
     ],
 )
 def test_unreadable_presets(text: str, message: str) -> None:

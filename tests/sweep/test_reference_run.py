@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-import expunge.sweep.reference_run as module
+import expunge.sweep.run as module
 from expunge.errors import InvalidInput, StoreError
 from expunge.fingerprint import fingerprint
 from expunge.methods.base import Method
@@ -35,8 +35,7 @@ from expunge.sweep.plan import (
     build_problem,
     make_plan,
 )
-from expunge.sweep.reference_run import load_reference, run_reference
-from expunge.sweep.run import load_trained
+from expunge.sweep.run import load_reference, load_trained, run_reference
 from expunge.sweep.select import select
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import expunge.sweep.threads as module
+import expunge.sweep.execute as module
 from expunge.methods.no_unlearning import NoUnlearning
+from expunge.sweep.execute import worker_threads
 from expunge.sweep.plan import DataChoice, Plan, make_plan
-from expunge.sweep.threads import worker_threads
 from expunge.tasks.forgetting import ForgetClasses
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe

@@ -24,7 +24,15 @@ from expunge.store.record import Record
 from expunge.store.store import Store
 from expunge.sweep.execute import execute
 from expunge.sweep.plan import DataChoice, Plan, make_plan
-from expunge.sweep.trackers import TRACKERS, Choice, Trackers, parameters, results, run_name
+from expunge.sweep.trackers import (
+    TRACKERS,
+    Trackers,
+    find_tracker,
+    open_tracker,
+    parameters,
+    results,
+    run_name,
+)
 from expunge.tasks.corruption import CorruptionTask
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
@@ -134,13 +142,13 @@ def test_what_a_run_holds() -> None:
 )
 def test_bad_choices(text: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        Choice(text)
+        find_tracker(text)
 
 
 def test_a_tracker_of_ones_own(tmp_path: Path) -> None:
-    choices = [Choice(LISTING), Choice(f"{LISTING}:http://host:80"), Choice(LISTING)]
+    texts = [LISTING, f"{LISTING}:http://host:80", LISTING]
     assert not Listing.made
-    trackers = Trackers(choices, tmp_path, pytest.fail)
+    trackers = Trackers(texts, tmp_path, pytest.fail)
     trackers.log(DONE)
     assert [made.target for made in Listing.made] == [None, "http://host:80"]
     assert trackers.logged == {"list None": 1, "list http://host:80": 1}
@@ -149,9 +157,9 @@ def test_a_tracker_of_ones_own(tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"cannot be opened \(OSError: no host\); see that its server"):
-        Choice(f"{__name__}:Broken:no host").open(tmp_path)
+        open_tracker(f"{__name__}:Broken:no host", tmp_path)
     with pytest.raises(InvalidInput, match=r"made a Broken; an object with log\(record\) and a string place"):
-        Choice(f"{__name__}:Broken").open(tmp_path)
+        open_tracker(f"{__name__}:Broken", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -173,13 +181,13 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, module, None)
     expected = rf"--log {name} needs {package}, which cannot .*; run: pip install 'expunge\[{name}\]'"
     with pytest.raises(InvalidInput, match=expected):
-        Choice(name).open(tmp_path)
+        open_tracker(name, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_long_error_is_cut(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"\(OSError: (word )+\.\.\.\); see") as caught:
-        Choice(f"{__name__}:Broken:{'word ' * 100}").open(tmp_path)
+        open_tracker(f"{__name__}:Broken:{'word ' * 100}", tmp_path)
     assert str(caught.value).count("word") < 100 + 200 / 5
 
 
@@ -230,7 +238,7 @@ class TestInASweep:
 
     def test_a_lost_server_costs_no_record(self, easy: DataChoice, tmp_path: Path) -> None:
         said: list[str] = []
-        trackers = Trackers([Choice(f"{LISTING}:none"), Choice(LISTING)], tmp_path, said.append)
+        trackers = Trackers([f"{LISTING}:none", LISTING], tmp_path, said.append)
         with Store(tmp_path) as store:
             execute(self.plan(easy), store, engine=Inline(), recorded=trackers.log)
             assert len(store.database.records()) == 3
@@ -254,7 +262,7 @@ class TestTensorBoard:
         return {name: getattr(value, value.WhichOneof("kind")) for name, value in made.items()}
 
     def test_done_and_failed(self, tmp_path: Path) -> None:
-        tracker = Choice("tensorboard").open(tmp_path)
+        tracker = open_tracker("tensorboard", tmp_path)
         tracker.log(DONE)
         tracker.log(FAILED)
         assert tracker.place == str(tmp_path / "tensorboard")
@@ -279,7 +287,7 @@ class TestTensorBoard:
         assert b"Diverged: the loss is nan" in text
 
     def test_a_second_attempt_is_a_run_of_its_own(self, tmp_path: Path) -> None:
-        tracker = Choice(f"tensorboard:{tmp_path / 'elsewhere'}").open(tmp_path / "out")
+        tracker = open_tracker(f"tensorboard:{tmp_path / 'elsewhere'}", tmp_path / "out")
         for _ in range(3):
             tracker.log(FAILED)
         names = [path.name for path in sorted((tmp_path / "elsewhere").iterdir())]
@@ -291,7 +299,7 @@ class TestTensorBoard:
     ) -> None:
         rank_zero = importlib.import_module("lightning_utilities.core.rank_zero")
         monkeypatch.setattr(rank_zero.rank_zero_only, "rank", 1)
-        Choice("tensorboard").open(tmp_path).log(DONE)
+        open_tracker("tensorboard", tmp_path).log(DONE)
         assert len(list((tmp_path / "tensorboard").iterdir())) == 1
 
 
@@ -299,7 +307,7 @@ class TestTensorBoard:
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two MLflow runs; making the database takes seconds."""
     folder = tmp_path_factory.mktemp("sweep")
-    tracker = Choice(f"mlflow:{folder}").open(folder / "out")
+    tracker = open_tracker(f"mlflow:{folder}", folder / "out")
     assert tracker.place == f"sqlite:///{folder / 'mlflow.db'}"
     tracker.log(DONE)
     tracker.log(FAILED)
@@ -339,7 +347,7 @@ class TestMLflow:
         self, tracked: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tracked / 'mlflow.db'}")
-        tracker = Choice("mlflow").open(tracked / "unused")
+        tracker = open_tracker("mlflow", tracked / "unused")
         tracker.log(Record(**{**FAILED.to_row(), "method": "third", "log": 1200 * [{"loss": 1.0}]}))
         client, runs = self.runs(tracked)
         assert set(runs) == {"rem", "npo", "third"}
@@ -351,13 +359,13 @@ class TestMLflow:
     def test_no_server(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         with pytest.raises(InvalidInput, match=r"tracker 'mlflow:http://127.0.0.1:9' cannot be opened \("):
-            Choice("mlflow:http://127.0.0.1:9").open(tmp_path)
+            open_tracker("mlflow:http://127.0.0.1:9", tmp_path)
 
     def test_a_store_lost_in_between(self, tracked: Path, tmp_path: Path) -> None:
         copy = tmp_path / "mlflow.db"
         copy.write_bytes((tracked / "mlflow.db").read_bytes())
         said: list[str] = []
-        trackers = Trackers([Choice(f"mlflow:{tmp_path}")], tmp_path, said.append)
+        trackers = Trackers([f"mlflow:{tmp_path}"], tmp_path, said.append)
         copy.write_bytes(b"no database" * 1000)
         for _ in range(2):
             trackers.log(DONE)
@@ -384,7 +392,7 @@ class TestWeightsAndBiases:
                 parts = b""
 
     def test_offline(self, tmp_path: Path, connections: list[bytes]) -> None:
-        tracker = Choice("wandb").open(tmp_path)
+        tracker = open_tracker("wandb", tmp_path)
         assert tracker.place.startswith(f"{tmp_path / 'wandb'}; 'wandb sync'")
         tracker.log(DONE)
         tracker.log(FAILED)
@@ -406,9 +414,9 @@ class TestWeightsAndBiases:
 
     def test_a_server_without_a_key(self, tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match=r"'wandb:https://w.org' needs the key .*; set WANDB_API_KEY"):
-            Choice("wandb:https://w.org").open(tmp_path)
+            open_tracker("wandb:https://w.org", tmp_path)
 
     def test_a_server_that_does_not_answer(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
-        tracker = Choice("wandb:http://127.0.0.1:9").open(tmp_path)
+        tracker = open_tracker("wandb:http://127.0.0.1:9", tmp_path)
         assert tracker.place == "expunge at http://127.0.0.1:9"

@@ -16,8 +16,8 @@ from expunge.errors import Diverged, InvalidInput, UnknownName
 from expunge.methods.base import Method, Needs, Request, searched
 from expunge.sweep.grid import Grid, Setup
 from expunge.sweep.plan import DataChoice
+from expunge.sweep.trials import hold_out, validation_for
 from expunge.sweep.tune import Tuned, tune
-from expunge.sweep.tuning.held_out import hold_out, validation_for
 from expunge.tasks.base import Task
 from expunge.tasks.corruption import CorruptionTask
 from expunge.tasks.forgetting import ForgetClasses, ForgetHardest, ForgetIndices, ForgetRandom, ForgetSubclass
@@ -108,14 +108,15 @@ def test_the_best_trial_is_the_best_and_the_first_is_untuned(easy: DataChoice) -
     assert len(tuned.trials) == tuned.budget["trials"] == 9
     assert tuned.budget["sample_gradients"] == 9 * 2 * 10
     assert tuned.budget["seconds"] > 0
-    assert tuned.score == max(trial.score for trial in tuned.trials) > tuned.trials[0].score
-    assert tuned.method == Toy(fixed=True, **tuned.settings)
-    assert tuned.score == pytest.approx(1.0, abs=0.1)  # a far lower bias removes the class and costs nothing
+    assert tuned.best.score == max(trial.score for trial in tuned.trials) > tuned.trials[0].score
+    assert tuned.method == Toy(fixed=True, **tuned.best.settings)
+    assert tuned.best.score == pytest.approx(
+        1.0, abs=0.1
+    )  # a far lower bias removes the class and costs nothing
     assert all(
         0.1 <= trial.settings["push"] <= 100 and trial.settings["steps"] in range(1, 5)
         for trial in tuned.trials
     )
-    assert not tuned.oracle
     assert "ORACLE" not in tuned.rule
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
@@ -164,10 +165,9 @@ def test_the_truth_is_never_read(easy: DataChoice, monkeypatch: pytest.MonkeyPat
 @pytest.mark.trains
 def test_an_oracle_is_labelled_and_nears_the_retrained_model(easy: DataChoice) -> None:
     tuned = quick(make_grid(easy, push=0.1), oracle=True, trials=8)
-    assert tuned.oracle
     assert tuned.rule.startswith("ORACLE")
-    assert -1 <= tuned.trials[0].score < tuned.score <= 0
-    assert tuned.score == pytest.approx(0, abs=0.05)
+    assert -1 <= tuned.trials[0].score < tuned.best.score <= 0
+    assert tuned.best.score == pytest.approx(0, abs=0.05)
 
 
 @pytest.mark.parametrize("oracle", [False, True])
@@ -178,7 +178,7 @@ def test_a_trial_that_diverges_does_not_end_the_study(easy: DataChoice, oracle: 
     assert len(tuned.trials) == 8
     assert all(trial.score == (-1 if oracle else 0) and "Diverged" in trial.error for trial in failed)
     assert tuned.best.status == "done"
-    assert tuned.settings["push"] <= 1.0
+    assert tuned.best.settings["push"] <= 1.0
 
 
 def test_a_study_in_which_nothing_works(easy: DataChoice) -> None:
@@ -196,7 +196,7 @@ def test_an_interruption_keeps_the_finished_trials(easy: DataChoice) -> None:
     assert tuned.interrupted
     assert not whole.interrupted
     assert comparable(tuned) == comparable(whole)
-    assert (tuned.settings, tuned.score) == (whole.settings, whole.score)
+    assert (tuned.best.settings, tuned.best.score) == (whole.best.settings, whole.best.score)
 
 
 def test_an_interruption_before_a_trial_is_finished(easy: DataChoice) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
 from collections.abc import Sequence
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -15,44 +16,35 @@ from expunge.errors import InvalidInput, near_miss
 from expunge.models.split import Route, SplitNetwork
 from expunge.seeding import global_generator
 
+_Layer = nn.Conv2d | nn.Linear
 
-class _ConvBranch(nn.Module):
-    """Convolution of the layer's geometry, normalisation, ReLU; the mask; a 1x1 convolution back."""
 
-    def __init__(self, layer: nn.Conv2d, units: int) -> None:
+class _Branch(nn.Module):
+    """A layer of the same kind and geometry, normalisation, ReLU; the mask; a map back, 1x1 or linear."""
+
+    def __init__(self, layer: _Layer, spare: float) -> None:
         super().__init__()
-        self.units = units
-        self.down = nn.Conv2d(
-            layer.in_channels,
-            units,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-            layer.dilation,  # type: ignore[arg-type]
-            bias=False,
-        )
-        self.norm = nn.BatchNorm2d(units)
-        self.up = nn.Conv2d(units, layer.out_channels, 1, bias=False)
+        self.down: nn.Module
+        self.norm: nn.Module
+        self.up: nn.Module
+        if isinstance(layer, nn.Conv2d):
+            self.units, self.dim = max(1, round(layer.out_channels * spare)), 1
+            same: dict[str, Any] = {
+                name: getattr(layer, name) for name in ("kernel_size", "stride", "padding", "dilation")
+            }
+            self.down = nn.Conv2d(layer.in_channels, self.units, **same, bias=False)
+            self.norm = nn.BatchNorm2d(self.units)
+            self.up = nn.Conv2d(self.units, layer.out_channels, 1, bias=False)
+        else:
+            inputs, outputs = layer.in_features, layer.out_features
+            # At inputs * outputs / (inputs + outputs) units a branch has as many weights as its layer.
+            self.units, self.dim = max(1, round(inputs * outputs / (inputs + outputs) * spare)), -1
+            self.down = nn.Linear(inputs, self.units, bias=False)
+            self.norm = nn.LayerNorm(self.units)
+            self.up = nn.Linear(self.units, outputs, bias=False)
 
     def forward(self, x: Tensor, route: Route, site: int) -> Tensor:
-        hidden: Tensor = route(self.norm(self.down(x)).relu(), 0, site)
-        up: Tensor = self.up(hidden)
-        return up
-
-
-class _LinearBranch(nn.Module):
-    """Linear layer, normalisation, ReLU; the mask; a linear layer back. Any dimensions between."""
-
-    def __init__(self, layer: nn.Linear, units: int) -> None:
-        super().__init__()
-        self.units = units
-        self.down = nn.Linear(layer.in_features, units, bias=False)
-        self.norm = nn.LayerNorm(units)
-        self.up = nn.Linear(units, layer.out_features, bias=False)
-
-    def forward(self, x: Tensor, route: Route, site: int) -> Tensor:
-        hidden = route(self.norm(self.down(x)).relu(), 0, site, x.ndim - 1)
-        up: Tensor = self.up(hidden)
+        up: Tensor = self.up(route(self.norm(self.down(x)).relu(), 0, site, self.dim % x.ndim))
         return up
 
 
@@ -87,49 +79,33 @@ class Branched(nn.Module):
         if layers and places:
             known = [name for name, _ in places]
             for pattern in layers:
-                if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
+                if not any(fnmatchcase(name, pattern) for name in known):
                     raise InvalidInput(
                         f"no layer of {type(model).__name__} that can have a branch is called {pattern!r}"
                         f"{near_miss(pattern, known)} (there are: {', '.join(known)})"
                     )
-            places = [
-                (name, layer)
-                for name, layer in places
-                if any(fnmatch.fnmatchcase(name, pattern) for pattern in layers)
-            ]
+            places = [place for place in places if any(fnmatchcase(place[0], pattern) for pattern in layers)]
         self._names = [name for name, _ in places]
         if not self._names:
             raise InvalidInput(
                 f"{type(model).__name__} has no Conv2d, and no Linear beside its head, that dedicated neurons "
                 "could be attached to; choose a method that adds none, such as 'npo'"
             )
-        branches: list[nn.Module] = []
         with global_generator(source):
-            for _, layer in places:
-                if isinstance(layer, nn.Conv2d):
-                    branches.append(_ConvBranch(layer, max(1, round(layer.out_channels * spare))))
-                elif isinstance(layer, nn.Linear):
-                    branches.append(_LinearBranch(layer, max(1, round(_wide(layer) * spare))))
+            branches = nn.ModuleList(_Branch(layer, spare) for _, layer in places)
         reference = next(model.parameters())
-        self.branches = nn.ModuleList(branches).to(reference.device, reference.dtype)
+        self.branches = branches.to(reference.device, reference.dtype)
 
     def forward(self, x: Tensor, route: Route | None = None) -> Tensor:
         """Return logits (B, n_classes), through the branches when there is a route."""
-        if route is None:
-            logits: Tensor = self.model(x)
-            return logits
         # Hooks live for one call: the caller's network keeps none, and copies share none.
-        handles = [
-            self.model.get_submodule(name).register_forward_hook(
-                partial(_add_branch, name=name, branch=branch, route=route, site=site), with_kwargs=True
-            )
-            for site, (name, branch) in enumerate(zip(self._names, self.branches, strict=True))
-        ]
-        try:
-            logits = self.model(x)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as hooks:
+            if route is not None:
+                for site, (name, branch) in enumerate(zip(self._names, self.branches, strict=True)):
+                    add = partial(_add_branch, name=name, branch=branch, route=route, site=site)
+                    layer = self.model.get_submodule(name)
+                    hooks.enter_context(layer.register_forward_hook(add, with_kwargs=True))
+            logits: Tensor = self.model(x)
         return logits
 
     def _inputs(self, x: Tensor) -> dict[str, Tensor]:
@@ -139,17 +115,13 @@ class Branched(nn.Module):
         def keep(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], *, name: str) -> None:
             found[name] = inputs[0] if inputs else named["input"]
 
-        handles = [
-            self.model.get_submodule(name).register_forward_pre_hook(
-                partial(keep, name=name), with_kwargs=True
-            )
-            for name in self._names
-        ]
-        try:
+        with ExitStack() as hooks:
+            for name in self._names:
+                layer = self.model.get_submodule(name)
+                hooks.enter_context(
+                    layer.register_forward_pre_hook(partial(keep, name=name), with_kwargs=True)
+                )
             self.model(x)
-        finally:
-            for handle in handles:
-                handle.remove()
         return found
 
     def narrow(self) -> nn.Module:
@@ -198,7 +170,7 @@ def check_branches(model: nn.Module, x: Tensor, layers: Sequence[str] = ()) -> N
         ) from error
 
 
-def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
+def _places(model: nn.Module) -> list[tuple[str, _Layer]]:
     """Name and module of every layer a branch can stand beside."""
     uncalled = {
         id(inner)
@@ -206,7 +178,7 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
         if isinstance(module, nn.MultiheadAttention)
         for inner in module.modules()
     }
-    found = [
+    found: list[tuple[str, _Layer]] = [
         (name, module)
         for name, module in model.named_modules()
         if (isinstance(module, nn.Linear) and id(module) not in uncalled)
@@ -220,22 +192,10 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _wide(layer: nn.Linear) -> float:
-    """Units at which a branch has as many weights as its layer."""
-    return layer.in_features * layer.out_features / (layer.in_features + layer.out_features)
-
-
 def _add_branch(
-    layer: nn.Module,
-    inputs: tuple[Any, ...],
-    named: dict[str, Any],
-    output: Tensor,
-    *,
-    name: str,
-    branch: nn.Module,
-    route: Route,
-    site: int,
-) -> Tensor:
+    layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Tensor, *, name: str,
+    branch: nn.Module, route: Route, site: int,
+) -> Tensor:  # fmt: skip
     try:
         added: Tensor = branch(inputs[0] if inputs else named["input"], route, site)
     except InvalidInput as error:

@@ -161,7 +161,6 @@ class _Outlook:
     def show(self, console: Screen) -> None:
         """Print the plan with an estimate of its time, for which a few training steps are run."""
         from expunge.sweep.estimate import estimate_seconds
-        from expunge.sweep.threads import worker_threads
 
         console.print(self._title())
         lines = Table.grid(padding=(0, 2))
@@ -171,8 +170,7 @@ class _Outlook:
             lines.add_row(f"  {label}", escape(text))
         if self.to_run.cells:
             with console.status("timing a few training steps"):
-                threads = worker_threads(self.to_run, self.workers)
-                seconds = estimate_seconds(self.to_run, self._trained(), self.workers, threads)
+                seconds = estimate_seconds(self.to_run, self._trained(), self.workers)
             lines.add_row(
                 "  time", f"{_duration(seconds)}: an estimate, from a few training steps timed here"
             )

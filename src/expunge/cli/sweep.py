@@ -57,12 +57,12 @@ class Running:
 
     def check(self) -> None:
         """Raise what is wrong with it, before anything is loaded or trained."""
-        from expunge.sweep.trackers import Choice
+        from expunge.sweep.trackers import find_tracker
 
         if self.workers is not None and self.workers < 1:
             raise InvalidInput(f"--workers must be at least 1, got {self.workers}")
         for text in self.log or ():
-            Choice(text)
+            find_tracker(text)
 
     def processes(self, device: str) -> int:
         """Return the number of workers asked for, else one per core, or one on an accelerator."""
@@ -70,10 +70,11 @@ class Running:
 
     def trackers(self, console: Screen, out: Path) -> Trackers:
         """Open the trackers, before any work: a missing package then costs none."""
-        from expunge.sweep.trackers import Choice, Trackers
+        from expunge.sweep.trackers import Trackers
 
-        choices = [Choice(text) for text in self.log or ()]
-        return Trackers(choices, out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}"))
+        return Trackers(
+            self.log or (), out, lambda text: console.print(f"[yellow]warning:[/] {escape(text)}")
+        )
 
     def run(
         self, console: Screen, grid: Grid, plan: Plan, store: Store, out: Path, trackers: Trackers, *, workers: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -65,9 +65,9 @@ def tune_command(
         ),
         "interrupted before a trial was finished; nothing was kept",
     )  # fmt: skip
-    console.print(_table(tuned))
-    values = _values(tuned, Preset.named(grid).methods.get(method, {}))
-    comment = comment_of(tuned, datetime.now(UTC).date().isoformat())
+    console.print(_table(method, tuned))
+    values = _values(method, tuned, Preset.named(grid).methods.get(method, {}))
+    comment = _comment(tuned, seeds, seed)
     console.print()
     print(replace_table("", method, values, comment), end="")  # as it is, to be copied
     if tuned.interrupted:
@@ -92,10 +92,10 @@ def _read(path: Path) -> str:
         raise InvalidInput(f"--write: {path} cannot be read: {error}; name a TOML file") from error
 
 
-def _table(tuned: Tuned) -> Table:
+def _table(method: str, tuned: Tuned) -> Table:
     table, names = (
-        Table(title=f"{escape(tuned.name)}: {tuned.rule}", title_justify="left"),
-        list(tuned.settings),
+        Table(title=f"{escape(method)}: {tuned.rule}", title_justify="left"),
+        list(tuned.best.settings),
     )
     for heading in ("trial", "score", *names, "seconds"):
         table.add_column(heading, justify="right")
@@ -111,25 +111,25 @@ def _table(tuned: Tuned) -> Table:
     return table
 
 
-def _values(tuned: Tuned, table: Mapping[str, Any]) -> dict[str, Any]:
+def _values(method: str, tuned: Tuned, table: Mapping[str, Any]) -> dict[str, Any]:
     """What makes the tuned method by itself: the searched settings and all that are not the defaults."""
     from expunge.api import load_method
 
-    defaults, settings = load_method(tuned.name).settings(), tuned.method.settings()
+    defaults, settings = load_method(method).settings(), tuned.method.settings()
     return {
         name: value
         for name, value in settings.items()
-        if value is not None and (name in tuned.settings or name in table or value != defaults[name])
+        if value is not None and (name in tuned.best.settings or name in table or value != defaults[name])
     }
 
 
-def comment_of(tuned: Tuned, date: str) -> str:
-    """Return one line: budget, seeds, rule and date."""
+def _comment(tuned: Tuned, seeds: Sequence[int], seed: int) -> str:
+    """One line: budget, seeds, rule and date."""
     budget = tuned.budget
     return (
         f"tuned by {budget['trials']} trials ({budget['seconds']:.0f} s, {budget['sample_gradients']} sample "
-        f"gradients), tuning seeds {', '.join(map(str, tuned.tuning_seeds))}, sampler seed {tuned.seed}, "
-        f"score {tuned.score:.4f} = {tuned.rule}, {date}"
+        f"gradients), tuning seeds {', '.join(map(str, seeds))}, sampler seed {seed}, "
+        f"score {tuned.best.score:.4f} = {tuned.rule}, {datetime.now(UTC).date().isoformat()}"
     )
 
 

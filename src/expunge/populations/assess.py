@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method
 from expunge.metrics.ruli import memorisation, vulnerable
-from expunge.metrics.ulira import PerExampleAttack, leave_one_out
+from expunge.metrics.ulira import leave_one_out
 from expunge.populations.build import Crew, Setting, train_members, unlearn_members
 from expunge.populations.comparison import Comparison, PopulationValue
 from expunge.populations.population import (
     Member,
     PopulationSettings,
+    Scores,
     draw_halves,
     draw_retrained,
     draw_whole,
     inside,
 )
-from expunge.populations.scores import Scores
 from expunge.store.weights import WeightStore
 from expunge.tasks.base import Problem
 from expunge.training.loop import Progress, silent
@@ -33,22 +33,16 @@ from expunge.training.numerics import Numerics
 
 @dataclass(frozen=True, eq=False)
 class PopulationReport:
-    """All of them, and the distributions over examples behind them.
+    """What the populations of a method show.
 
     Args:
         values: the numbers, by name.
-        ulira: the attack on each forget example.
-        klom: "forget", "retain", "validation" -> float64 (E,), KLOM of each example, retrained first.
-        targets: int64 (V,), positions in the forget set of RULI's targets.
         trained: models that this call trained; the others were stored.
         unlearned: models that this call unlearned.
         seconds: wall time of the call.
     """
 
     values: dict[str, PopulationValue]
-    ulira: PerExampleAttack
-    klom: dict[str, Tensor]
-    targets: Tensor
     trained: int
     unlearned: int
     seconds: float
@@ -133,7 +127,7 @@ def assess_population(
         unlearned = unlearn_members(crew, [*halves, *whole], method, progress=part(0.6, 1.0))
 
     def scores(members: Sequence[Member], of: Method | None) -> Scores:
-        return setting.cache.load([member.scores_key(of) for member in members])
+        return Scores.load(setting.store, [member.scores_key(of) for member in members])
 
     memorised = memorisation(scores(halves, None).confidences[:, forget], trained_on)
     comparison = Comparison(
@@ -146,9 +140,6 @@ def assess_population(
     )
     return PopulationReport(
         values={value.name: value for value in comparison.values()},
-        ulira=comparison.ulira(),
-        klom=comparison.klom(),
-        targets=comparison.targets,
         trained=trained,
         unlearned=unlearned,
         seconds=time.perf_counter() - started,

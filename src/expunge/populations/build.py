@@ -20,8 +20,7 @@ from expunge.engine import LocalEngine, WorkerLost
 from expunge.errors import Diverged, ExpungeError
 from expunge.methods.base import Method
 from expunge.methods.request import Request
-from expunge.populations.population import Member
-from expunge.populations.scores import ScoreCache, Scores
+from expunge.populations.population import Member, Scores
 from expunge.populations.stacked import LARGEST, train_together, worth_stacking
 from expunge.seeding import derive_seed, generator
 from expunge.store.weights import WeightStore
@@ -55,13 +54,8 @@ class Setting:
 
     @property
     def store(self) -> WeightStore:
-        """The files."""
+        """The weight store."""
         return WeightStore(self.folder)
-
-    @property
-    def cache(self) -> ScoreCache:
-        """The scores among them."""
-        return ScoreCache(self.store)
 
 
 class Crew:
@@ -108,7 +102,13 @@ class Crew:
                 running.add(engine.submit(_in_worker, self._shared, *waiting.pop(0)))
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                _settled(future)
+                try:
+                    future.result()
+                except WorkerLost as error:
+                    raise ExpungeError(
+                        "a worker process ended in the middle of its work; is memory short? Give fewer workers and "
+                        "call again: the models that are finished are stored"
+                    ) from error
                 done += 1
                 progress(done / len(jobs))
 
@@ -131,15 +131,8 @@ def train_members(
     Small models train in stacks on each worker, others one by one. A model is stored as soon as it is
     finished, so an interruption loses those in flight.
 
-    Args:
-        crew: who does it, with problem, recipe, numerics and folder.
-        members: the models.
-        keep_weights: store the weights too, for the methods that start from them.
-        progress: receives the share that is done.
-
     Raises:
         Diverged: the loss of a model is not finite.
-        StoreError: the folder cannot be written.
     """
     setting = crew.setting
     missing = [member for member in members if not _stored(setting, member, keep_weights)]
@@ -148,17 +141,12 @@ def train_members(
     size = LARGEST if worth_stacking(setting.recipe, _fresh(setting, missing[0]), setting.numerics) else 1
     # No worker without a stack.
     size = min(size, -(-len(missing) // crew.workers))
-    by_length: dict[int, list[Member]] = {}
-    for member in missing:
-        by_length.setdefault(len(member.positions), []).append(member)
-    crew.carry_out(
-        [
-            (_train, tuple(group[start : start + size]), keep_weights)
-            for group in by_length.values()
-            for start in range(0, len(group), size)
-        ],
-        progress,
-    )
+    stacks = []
+    # In a stack all have as many examples.
+    for count in dict.fromkeys(len(member.positions) for member in missing):
+        alike = [member for member in missing if len(member.positions) == count]
+        stacks += [alike[start : start + size] for start in range(0, len(alike), size)]
+    crew.carry_out([(_train, stack, keep_weights) for stack in stacks], progress)
     return len(missing)
 
 
@@ -167,35 +155,19 @@ def unlearn_members(
 ) -> int:
     """Unlearn each member's forget set where its scores are not stored; return how many were unlearned.
 
-    Args:
-        crew: who does it, with problem, recipe, numerics and folder.
-        members: models whose weights :func:`train_members` has stored.
-        method: makes the unlearned models.
-        progress: receives the share that is done.
-
     Raises:
         InvalidInput: the method needs what a population cannot give.
         Diverged: an unlearned model has parameters or logits that are not finite.
-        StoreError: weights are missing, or the folder cannot be written.
+        StoreError: no weights are there of which :func:`train_members` is to keep some.
     """
-    cache = crew.setting.cache
-    missing = [member for member in members if not cache.has(member.scores_key(method))]
+    store = crew.setting.store
+    missing = [member for member in members if not store.has(member.scores_key(method))]
     crew.carry_out([(_unlearn, member, method) for member in missing], progress)
     return len(missing)
 
 
-def _settled(future: Future[None]) -> None:
-    try:
-        future.result()
-    except WorkerLost as error:
-        raise ExpungeError(
-            "a worker process ended in the middle of its work; is memory short? Give fewer workers and call again: "
-            "the models that are finished are stored"
-        ) from error
-
-
 def _stored(setting: Setting, member: Member, keep_weights: bool) -> bool:
-    scored = setting.cache.has(member.scores_key(None))
+    scored = setting.store.has(member.scores_key(None))
     return scored and (not keep_weights or setting.store.has(member.key))
 
 
@@ -207,7 +179,7 @@ def _fresh(setting: Setting, member: Member) -> nn.Module:
     return made if tied is None else tied.widen(made, source)
 
 
-def _train(setting: Setting, members: tuple[Member, ...], keep_weights: bool) -> None:
+def _train(setting: Setting, members: Sequence[Member], keep_weights: bool) -> None:
     models = [_fresh(setting, member) for member in members]
     parts = [setting.problem.split.train.select(member.positions) for member in members]
     seeds = [member.seed for member in members]
@@ -224,7 +196,7 @@ def _train(setting: Setting, members: tuple[Member, ...], keep_weights: bool) ->
         scores = Scores.of(setting.numerics.place(model), setting.problem, setting.numerics)
         if keep_weights:
             setting.store.save(member.key, model.state_dict(), {"content": "population member"})
-        setting.cache.save(member.scores_key(None), scores)
+        scores.save(setting.store, member.scores_key(None))
 
 
 def _unlearn(setting: Setting, member: Member, method: Method) -> None:
@@ -241,7 +213,7 @@ def _unlearn(setting: Setting, member: Member, method: Method) -> None:
         codes=recipe.draw_codes(member.seed, problem.shape, problem.n_classes),
     )
     unlearned = method(model, request).model
-    setting.cache.save(member.scores_key(method), Scores.of(unlearned, problem, setting.numerics))
+    Scores.of(unlearned, problem, setting.numerics).save(setting.store, member.scores_key(method))
 
 
 def _in_worker(shared: Path, work: Callable[..., None], *given: object) -> None:

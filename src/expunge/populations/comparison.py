@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from scipy.stats import t
@@ -14,8 +15,8 @@ from expunge.errors import InvalidInput
 from expunge.metrics.forgetting_quality import final_score, forgetting_quality
 from expunge.metrics.klom import klom
 from expunge.metrics.ruli import efficacy_game, privacy_game
-from expunge.metrics.ulira import PerExampleAttack, leave_one_out
-from expunge.populations.scores import Scores
+from expunge.metrics.ulira import PerExampleAttack
+from expunge.populations.population import FEWEST, Scores
 
 LOW_FPR = 0.01
 _TAIL = 0.95
@@ -71,22 +72,14 @@ class Comparison:
         yield self._attack("ulira_auc_p95", lambda attack: float(attack.auc.quantile(_TAIL)))
         yield self._attack("ulira_tpr_at_1_percent", lambda attack: attack.pooled().tpr_at(LOW_FPR))
         for name in self._sets:
-            yield self._pair(f"klom_{name}", self._klom_tail(name))
+            yield self._pair(f"klom_{name}", partial(self._klom_tail, name))
         yield self._pair("forgetting_quality", self._quality)
         yield self._pair("final_score", self._score)
         yield self._attack("ruli_privacy_auc", lambda attack: float(attack.auc.mean()), self.targets)
         yield self._pair("ruli_efficacy_auc", self._efficacy)
 
-    def ulira(self) -> PerExampleAttack:
-        """U-LiRA on each forget example."""
-        return leave_one_out(self._forget(self.halves), self.trained_on)
-
-    def klom(self) -> dict[str, Tensor]:
-        """KLOM of each example, float64 (E,), by set: forget, retain, validation."""
-        return {
-            name: klom(self.unlearned.margins[:, mask], self.retrained.margins[:, mask])
-            for name, mask in self._sets.items()
-        }
+    def _margins(self, scores: Scores, name: str) -> Tensor:
+        return scores.margins[:, self._sets[name]]
 
     @property
     def _sets(self) -> dict[str, Tensor]:
@@ -98,7 +91,7 @@ class Comparison:
         return {"forget": forget, "retain": trained & ~forget, "validation": ~trained}
 
     def _forget(self, scores: Scores) -> Tensor:
-        return scores.margins[:, self._sets["forget"]]
+        return self._margins(scores, "forget")
 
     def _attack(
         self, name: str, read: Callable[[PerExampleAttack], float], targets: Tensor | None = None
@@ -116,7 +109,7 @@ class Comparison:
             return read(privacy_game(retrained, first_half, chosen))
 
         # Both sides have about half of the models, as in the halves themselves.
-        return _value(name, count, value, floor, lambda: value(torch.arange(count)))
+        return _value(name, count, value, floor, partial(value, torch.arange(count)))
 
     def _pair(self, name: str, read: Callable[[Scores, Scores], float]) -> PopulationValue:
         """A number between the unlearned and the retrained models."""
@@ -130,16 +123,10 @@ class Comparison:
         def floor() -> float:
             return read(self.retrained.models(second), self.retrained.models(first))
 
-        return _value(
-            name, count, value, floor,
-            lambda: read(self.unlearned.models(first), self.retrained.models(first)),
-        )  # fmt: skip
+        return _value(name, count, value, floor, partial(value, first))
 
-    def _klom_tail(self, name: str) -> Callable[[Scores, Scores], float]:
-        mask = self._sets[name]
-        return lambda first, second: float(
-            klom(first.margins[:, mask], second.margins[:, mask]).quantile(_TAIL)
-        )
+    def _klom_tail(self, name: str, first: Scores, second: Scores) -> float:
+        return float(klom(self._margins(first, name), self._margins(second, name)).quantile(_TAIL))
 
     def _quality(self, unlearned: Scores, retrained: Scores) -> float:
         return forgetting_quality(self._forget(unlearned), self._forget(retrained))
@@ -162,24 +149,18 @@ class Comparison:
 
 
 def _value(
-    name: str,
-    count: int,
-    value: Callable[[Tensor], float],
-    floor: Callable[[], float],
+    name: str, count: int, value: Callable[[Tensor], float], floor: Callable[[], float],
     comparable: Callable[[], float],
-) -> PopulationValue:
+) -> PopulationValue:  # fmt: skip
     try:
         found = value(torch.arange(count))
     except InvalidInput as error:
         return PopulationValue(name, because=str(error))
     ends = jackknife(value, count)
     # All but the divergence are fractions; the t-interval does not know.
-    low, high = (None, None) if ends is None else (max(0.0, ends[0]), min(_largest(name), ends[1]))
+    largest = math.inf if name.startswith("klom") else 1.0
+    low, high = (None, None) if ends is None else (max(0.0, ends[0]), min(largest, ends[1]))
     return PopulationValue(name, found, low, high, _or_none(floor), _or_none(comparable))
-
-
-def _largest(name: str) -> float:
-    return math.inf if name.startswith("klom") else 1.0
 
 
 def _or_none(call: Callable[[], float]) -> float | None:
@@ -190,42 +171,32 @@ def _or_none(call: Callable[[], float]) -> float | None:
         return None
 
 
-def jackknife(
-    statistic: Callable[[Tensor], float], n_models: int, groups: int = 8
-) -> tuple[float, float] | None:
-    """95 % t-interval of ``statistic`` over models: each of ``groups`` groups is left out in turn.
+def jackknife(statistic: Callable[[Tensor], float], n_models: int) -> tuple[float, float] | None:
+    """95 % t-interval of ``statistic`` over models: each of eight groups is left out in turn.
 
-    With theta the value on all models and theta_(g) that without group g,
+    With theta the value on all models, theta_(g) that without group g and G = 8; model i is in group i mod G,
 
         theta -+ t_{G-1, 0.975} sqrt((G - 1) / G sum_g (theta_(g) - mean theta_(.))^2).
 
     It is the uncertainty of a finite number of models; the examples are held fixed, they are the forget
     set in question. For a statistic with jumps, such as a quantile over few examples, it is rough.
 
-    Symbols: G -> ``groups``.
-
     Args:
         statistic: of the positions int64 of the models that are kept.
-        n_models: in the population.
-        groups: at most as many as models, at least two; model i is in group i mod G.
+        n_models: in the population, at least eight.
 
     Returns:
         Its two ends, ``None`` where too few models are left for the statistic.
 
-    Raises:
-        InvalidInput: a number of groups out of range.
-
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 11.5.
     """
-    if not 2 <= groups <= n_models:
-        raise InvalidInput(f"a jackknife takes 2 groups to one a model, got {groups} for {n_models} models")
     every = torch.arange(n_models)
     try:
         value = statistic(every)
-        left = [statistic(every[every % groups != group]) for group in range(groups)]
+        left = [statistic(every[every % FEWEST != group]) for group in range(FEWEST)]
     except InvalidInput:
         return None
-    mean = sum(left) / groups
-    error = math.sqrt((groups - 1) / groups * sum((entry - mean) ** 2 for entry in left))
-    half = float(t.ppf(0.975, groups - 1)) * error
+    mean = sum(left) / FEWEST
+    error = math.sqrt((FEWEST - 1) / FEWEST * sum((entry - mean) ** 2 for entry in left))
+    half = float(t.ppf(0.975, FEWEST - 1)) * error
     return value - half, value + half

@@ -1,24 +1,29 @@
-"""Which models a population consists of: what each is trained on, what it unlearns, and its seed."""
+"""The models of a population: what each is trained on, what it unlearns, its seed, and how it answers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from expunge.errors import InvalidInput
+from expunge.data.examples import Examples
+from expunge.errors import Diverged, InvalidInput
 from expunge.fingerprint import fingerprint
 from expunge.methods.base import Method
+from expunge.metrics.attack_scores import confidence, logit_gap
 from expunge.seeding import derive_seed, generator
+from expunge.store.weights import WeightStore
 from expunge.tasks.base import Problem
+from expunge.training.loop import predict
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
 
 KEY_VERSION = 1
 """Enters every key; raised when the same settings come to mean something else."""
 FEWEST = 8
-"""Models below which no interval can be estimated from groups of them."""
+"""Models of a population at least: an interval is estimated by leaving out each of so many groups of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,60 @@ class Member:
         return fingerprint("population scores", self.key, self.forget if after else "", *after)
 
 
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Answers of M models to the E = N + T training and test examples, in this order.
+
+    Training examples are scored against their given labels, test examples against theirs.
+
+    Args:
+        margins: float32 (M, E), phi = log p_y - log sum_{j != y} p_j.
+        confidences: float32 (M, E), p_y.
+        right: bool (M, E), whether the largest logit is at the label.
+    """
+
+    margins: Tensor
+    confidences: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, model: nn.Module, problem: Problem, numerics: Numerics) -> Scores:
+        """Return the scores (1, E) of one model, in evaluation mode.
+
+        Raises:
+            Diverged: the model has logits that are not finite.
+        """
+        parts = [
+            _answers(model, part, numerics) for part in (problem.split.train, problem.truth.sets["test"])
+        ]
+        return cls(*(torch.cat(columns)[None] for columns in zip(*parts, strict=True)))
+
+    @classmethod
+    def load(cls, store: WeightStore, keys: Sequence[str]) -> Scores:
+        """Return the stored scores of several models, one row each; raises StoreError where one cannot be read."""
+        rows = [store.load(key) for key in keys]
+        return cls(**{entry.name: torch.cat([row[entry.name] for row in rows]) for entry in fields(cls)})
+
+    def save(self, store: WeightStore, key: str) -> None:
+        """Store the scores of one model under a content hash."""
+        store.save(key, vars(self), {"content": "population scores"})
+
+    def __len__(self) -> int:
+        return len(self.margins)
+
+    def models(self, chosen: Tensor) -> Scores:
+        """Return the scores of some of the models."""
+        return Scores(self.margins[chosen], self.confidences[chosen], self.right[chosen])
+
+
+def _answers(model: nn.Module, examples: Examples, numerics: Numerics) -> tuple[Tensor, Tensor, Tensor]:
+    logits, labels = predict(model, examples, numerics).cpu(), examples.labels.cpu()
+    if not bool(logits.isfinite().all()):
+        raise Diverged("a model of the population has logits that are not finite; lower the learning rate")
+    right = logits.argmax(1) == labels
+    return logit_gap(logits, labels).float(), confidence(logits, labels).float(), right
+
+
 def draw_halves(problem: Problem, settings: PopulationSettings, numerics: Numerics) -> list[Member]:
     """Models of which each is trained on a random share of the data and unlearns what it has of the forget set.
 
@@ -95,32 +154,25 @@ def draw_halves(problem: Problem, settings: PopulationSettings, numerics: Numeri
             "each model gets a part of the forget and of the retain set, so both need at least two examples; "
             f"got {len(forget)} and {len(retain)}"
         )
-    members = []
+    parts = []
     for number in range(settings.n_models):
         source = generator(settings.seed, "population", "halves", number)
         named = _share(forget, settings.share, source)
-        positions = torch.cat([named, _share(retain, settings.share, source)]).sort().values
-        members.append(_member(problem, settings, numerics, "halves", number, positions, named))
-    return members
+        parts.append((torch.cat([named, _share(retain, settings.share, source)]).sort().values, named))
+    return _members(problem, settings, numerics, "halves", parts)
 
 
 def draw_whole(problem: Problem, settings: PopulationSettings, numerics: Numerics) -> list[Member]:
     """Models trained on everything, which unlearn the whole forget set; they differ by their seeds."""
     forget, _ = _positions(problem)
     everything = torch.arange(len(problem.split.train))
-    return [
-        _member(problem, settings, numerics, "whole", number, everything, forget)
-        for number in range(settings.n_models)
-    ]
+    return _members(problem, settings, numerics, "whole", [(everything, forget)] * settings.n_models)
 
 
 def draw_retrained(problem: Problem, settings: PopulationSettings, numerics: Numerics) -> list[Member]:
     """Models trained on the retain set alone; they differ by their seeds."""
     forget, retain = _positions(problem)
-    return [
-        _member(problem, settings, numerics, "retrained", number, retain, forget[:0])
-        for number in range(settings.n_models)
-    ]
+    return _members(problem, settings, numerics, "retrained", [(retain, forget[:0])] * settings.n_models)
 
 
 def inside(members: list[Member], positions: Tensor) -> Tensor:
@@ -138,19 +190,16 @@ def _share(positions: Tensor, share: float, source: torch.Generator) -> Tensor:
     return positions[torch.randperm(len(positions), generator=source)[:count]].sort().values
 
 
-def _member(
-    problem: Problem, settings: PopulationSettings, numerics: Numerics, role: str, number: int,
-    positions: Tensor, forget: Tensor,
-) -> Member:  # fmt: skip
-    seed = derive_seed(settings.seed, "population", role, number)
-    # Two tasks on the same data share the models that saw all of it.
-    key = fingerprint(
-        "population member",
-        KEY_VERSION,
-        problem.training_key,
-        settings.recipe,
-        seed,
-        positions,
-        numerics.dtype,
-    )
-    return Member(key, seed, positions, forget)
+def _members(
+    problem: Problem, settings: PopulationSettings, numerics: Numerics, role: str,
+    parts: Sequence[tuple[Tensor, Tensor]],
+) -> list[Member]:  # fmt: skip
+    """The models of one population; ``parts`` holds what each is trained on and what it is to unlearn."""
+    members = []
+    for number, (positions, forget) in enumerate(parts):
+        seed = derive_seed(settings.seed, "population", role, number)
+        # Two tasks on the same data share the models that saw all of it.
+        made_from = problem.training_key, settings.recipe, seed, positions, numerics.dtype
+        key = fingerprint("population member", KEY_VERSION, *made_from)
+        members.append(Member(key, seed, positions, forget))
+    return members

@@ -66,19 +66,14 @@ def train_together(
         recipe: of an architecture in :data:`STACKABLE`, without preparation.
         models: fresh ones of that architecture, without spare units, all in one mode.
         parts: training examples of each model, equally many.
-        seeds: decides the order of each.
-        numerics: device and float32.
+        seeds: of the order of each.
+        numerics: with float32.
         meter: counts sample gradients.
 
     Raises:
-        InvalidInput: parts of different sizes, lists of different lengths, or models that do not stack.
+        InvalidInput: models that do not stack.
         Diverged: the loss of one of the models is not finite.
     """
-    if not len(models) == len(parts) == len(seeds) > 0 or len({len(part) for part in parts}) > 1:
-        raise InvalidInput(
-            "models that train together need a seed and a part each, all parts of one size; got "
-            f"{len(models)} models, {len(seeds)} seeds and parts of {sorted({len(part) for part in parts})}"
-        )
     if not all(stackable(recipe, model) for model in models):
         raise InvalidInput(
             f"{recipe.model} with these settings does not train in a stack (those that do: {', '.join(STACKABLE)}, "

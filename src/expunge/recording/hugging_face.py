@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback
 
-from expunge.errors import InvalidInput
 from expunge.recording.recording import Recording
 
 
@@ -27,16 +25,10 @@ class HuggingFaceRecording(TrainerCallback):
 
     def __init__(self, labels: Sequence[int] | Tensor, path: Path | str) -> None:
         self.recording = Recording(labels, path)
-        self._hook: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Follow the data and watch the network."""
-        if args.world_size > 1:
-            raise InvalidInput(
-                f"a recording is made in one process, and there are {args.world_size}; leave the callback out"
-            )
-        self.recording.follow(given["train_dataloader"])
-        self._hook = given["model"].register_forward_hook(self._see)
+        self.recording.watch(given["model"], given["train_dataloader"], args.world_size, _logits)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Write what is known so far: a training may be stopped."""
@@ -44,11 +36,9 @@ class HuggingFaceRecording(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Write the file and let go of network and data."""
-        self._hook.remove()
         self.recording.release()
         self.recording.save()
 
-    def _see(self, model: nn.Module, inputs: Any, output: Any) -> None:
-        if model.training and torch.is_grad_enabled():
-            logits = output["logits"] if isinstance(output, dict) else output[-1]
-            self.recording.see(logits)
+
+def _logits(output: Any) -> Any:
+    return output["logits"] if isinstance(output, dict) else output[-1]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from expunge.errors import InvalidInput
@@ -44,16 +43,11 @@ class LightningRecording(_callback()):  # type: ignore[misc]
     def __init__(self, labels: Sequence[int] | Tensor, path: Path | str, network: str = "") -> None:
         super().__init__()
         self.recording, self.network = Recording(labels, path), network
-        self._hook: Any = None
 
     def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Follow the data and watch the network."""
-        if trainer.world_size > 1:
-            raise InvalidInput(
-                f"a recording is made in one process, and there are {trainer.world_size}; leave the callback out"
-            )
-        self.recording.follow(trainer.train_dataloader)
-        self._hook = pl_module.get_submodule(self.network).register_forward_hook(self._see)
+        network = pl_module.get_submodule(self.network)
+        self.recording.watch(network, trainer.train_dataloader, trainer.world_size, _logits)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: nn.Module) -> None:
         """Write what is known so far: a training may be stopped."""
@@ -66,9 +60,8 @@ class LightningRecording(_callback()):  # type: ignore[misc]
 
     def on_train_end(self, trainer: Any, pl_module: nn.Module) -> None:
         """Let go of network and data."""
-        self._hook.remove()
         self.recording.release()
 
-    def _see(self, model: nn.Module, inputs: Any, output: Any) -> None:
-        if model.training and torch.is_grad_enabled() and isinstance(output, Tensor):
-            self.recording.see(output)
+
+def _logits(output: Any) -> Tensor | None:
+    return output if isinstance(output, Tensor) else None

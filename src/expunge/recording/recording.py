@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import reprlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from expunge.errors import DataError, InvalidInput, StoreError
 from expunge.store.atomic import write_output
@@ -62,13 +62,12 @@ class Recording:
         self.total = torch.zeros(0, 0)
         self._waiting: deque[int] = deque()
         self._followed: tuple[Any, Any] | None = None
+        self._hook: Any = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
         if bool(self.seen.any()):
             self.save()
@@ -125,8 +124,31 @@ class Recording:
         self._followed = (batches, sampler)
         batches.sampler = _Told(sampler, self._waiting)
 
+    def watch(
+        self, network: nn.Module, loader: Any, processes: int, logits: Callable[[Any], Tensor | None]
+    ) -> None:
+        """Follow ``loader`` and see each output of ``network`` in training of which ``logits`` makes some.
+
+        Raises:
+            InvalidInput: several processes; a loader as in :meth:`follow`.
+        """
+        if processes > 1:
+            raise InvalidInput(
+                f"a recording is made in one process, and there are {processes}; leave the callback out"
+            )
+        self.follow(loader)
+
+        def see(model: nn.Module, inputs: Any, output: Any) -> None:
+            if model.training and torch.is_grad_enabled() and (found := logits(output)) is not None:
+                self.see(found)
+
+        self._hook = network.register_forward_hook(see)
+
     def release(self) -> None:
-        """Give the followed loader its sampler back."""
+        """Give the followed loader its sampler back, and let go of the network that is watched."""
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
         if self._followed is not None:
             batches, sampler = self._followed
             batches.sampler = sampler
@@ -176,17 +198,11 @@ class _Told:
 
 
 def _checked(labels: Sequence[int] | Tensor) -> Tensor:
-    try:
+    with suppress(TypeError, ValueError, RuntimeError):
         found = torch.as_tensor(labels).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidInput(
-            f"labels are integers, one for each example, got {reprlib.repr(labels)}"
-        ) from error
-    if found.ndim != 1 or len(found) == 0 or found.is_floating_point() or int(found.min()) < 0:
-        raise InvalidInput(
-            f"labels are integers of at least 0, one for each example, got {reprlib.repr(labels)}"
-        )
-    return found.long()
+        if found.ndim == 1 and len(found) and not found.is_floating_point() and int(found.min()) >= 0:
+            return found.long()
+    raise InvalidInput(f"labels are integers of at least 0, one for each example, got {reprlib.repr(labels)}")
 
 
 def read_recording(path: Path, labels: Tensor, n_classes: int) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def remove_abandoned(folder: Path, name: str = "") -> None:
     with contextlib.suppress(OSError):
         for entry in list(folder.iterdir()):
             found = _PARTIAL.fullmatch(entry.name)
-            if found is None or found[1] != _machine() or _runs(int(found[2])):
+            if found is None or found[1] != _machine() or process_runs(int(found[2])):
                 continue
             if entry.name.startswith(f".{name[:150]}.partial-" if name else "."):
                 with contextlib.suppress(OSError):
@@ -39,7 +39,8 @@ def _machine() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _runs(process: int) -> bool:
+def process_runs(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -85,13 +86,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_output(
     path: str | Path, content: bytes, what: str = "", remedy: str = "choose a path that can be written"
 ) -> Path:
-    """Write a file that a user asked for, and return its path.
-
-    Args:
-        path: of the file.
-        content: of the file.
-        what: it is, for the message.
-        remedy: what to do where it cannot be written.
+    """Write a file that a user asked for, and return its path; ``what`` it is, for the message.
 
     Raises:
         StoreError: it cannot be written.

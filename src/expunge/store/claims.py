@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from types import TracebackType
+from typing import Self
 
 from sqlalchemy import Connection, delete, extract, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -24,6 +24,8 @@ class Claims:
     coordinator that died end when ``lease`` runs out; on the same host as soon as its process is gone.
     A server's clock counts where there is one, so the clocks of the machines need not agree.
 
+    Every method raises StoreError where the database cannot be used.
+
     Args:
         database: where they are kept.
         lease: seconds until a claim that is not renewed ends; longer than the database's patience, so that
@@ -37,11 +39,7 @@ class Claims:
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def take(self, key: str) -> bool:
-        """Claim ``key``, unless another coordinator that lives holds it; renew it if it is held already.
-
-        Raises:
-            StoreError: the database cannot be written.
-        """
+        """Claim ``key``, unless another coordinator that lives holds it; renew it if it is held already."""
 
         def take(connection: Connection) -> bool:
             now = _now(connection)
@@ -67,31 +65,19 @@ class Claims:
             raise
 
     def release(self, key: str) -> None:
-        """Give up the claim on ``key``, if it is held.
-
-        Raises:
-            StoreError: the database cannot be written.
-        """
+        """Give up the claim on ``key``, if it is held."""
         gone = delete(CLAIMS).where(CLAIMS.c.key == key, CLAIMS.c.owner == self.owner)
         self._database.transact("written", lambda connection: connection.execute(gone))
 
     def holders(self, keys: Iterable[str]) -> list[str]:
-        """Name the other coordinators that hold one of ``keys``.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
+        """Name the other coordinators that hold one of ``keys``."""
         query = select(CLAIMS.c.key, CLAIMS.c.owner).where(CLAIMS.c.owner != self.owner)
         rows = self._database.transact("read", lambda connection: connection.execute(query).all())
         wanted = set(keys)
         return sorted({str(Owner.parse(owner) or owner) for key, owner in rows if key in wanted})
 
     def renew(self) -> None:
-        """Extend every claim that is held.
-
-        Raises:
-            StoreError: the database cannot be written.
-        """
+        """Extend every claim that is held."""
 
         def renew(connection: Connection) -> None:
             expires = _now(connection) + self._lease
@@ -99,13 +85,11 @@ class Claims:
 
         self._database.transact("written", renew)
 
-    def __enter__(self) -> Claims:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=1)
 

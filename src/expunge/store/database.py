@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import operator
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, create_engine, delete, event, insert, select, update
+from sqlalchemy import ColumnElement, Connection, create_engine, delete, event, insert, select, update
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
 
-from expunge.errors import InvalidInput, StoreError, near_miss
+from expunge.errors import StoreError
 from expunge.store import schema, sqlite
-from expunge.store.failures import advice, is_damage, is_locked, is_lost
-from expunge.store.record import KINDS, STATUSES, Record
+from expunge.store.record import Record
 from expunge.store.schema import CLAIMS, GRID, META, RECORDS
 
-_CONVERT: dict[str, Callable[[Any], Any]] = {
-    "str": str,
-    "int": operator.index,
-    "float": float,
-    "bool": bool,
-}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_GO_ON = "then give the same command again: finished records are kept"
+# SQLSTATE of PostgreSQL and of the standard.
+_FULL = "53100"
+_TRANSIENT = ("08", "40", "53300", "57P01", "57P02", "57P03")
 _T = TypeVar("_T")
 
 
@@ -38,13 +35,15 @@ class AlreadyDone(StoreError):
 
 
 class Database:
-    """The records of a sweep, one row per cell.
+    """The records of a sweep, one row per cell; use it as a context manager.
 
     SQLite runs in WAL mode and waits up to 30 s for another writer; WAL needs a local disk, so give the
     URL of a database server to share records between machines (PostgreSQL: ``postgresql+psycopg://``). A file that is
     deleted or replaced meanwhile is an error at the next use, and its records are kept beside it. A
     table written by an older schema gets the columns it lacks when it is opened. Once open, a server that
     goes away is called again, with growing pauses, for ``patience`` seconds.
+
+    Every method raises StoreError where the database is closed, is lost for longer, or refuses.
 
     Args:
         url_or_path: path of an SQLite file (made with its folder if missing) or an SQLAlchemy URL, which
@@ -99,7 +98,6 @@ class Database:
 
         Raises:
             AlreadyDone: a done record of this key is stored already.
-            StoreError: the database cannot be written.
         """
         row, tries = record.to_row(), 0
         # The update comes first: it takes the write lock before anything was read, so that of two
@@ -135,19 +133,11 @@ class Database:
                     raise
 
     def get(self, key: str) -> Record | None:
-        """Return the record of ``key``, or None.
-
-        Raises:
-            StoreError: the database or the row cannot be read.
-        """
+        """Return the record of ``key``, or None."""
         return self.get_many([key]).get(key)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Record]:
-        """Return the records of those ``keys`` that have one.
-
-        Raises:
-            StoreError: the database or a row cannot be read.
-        """
+        """Return the records of those ``keys`` that have one."""
         found: dict[str, Record] = {}
         wanted = list(keys)
         for start in range(0, len(wanted), 500):  # the number of a statement's parameters is limited
@@ -156,76 +146,30 @@ class Database:
         return found
 
     def keys(self, status: str | None = None) -> set[str]:
-        """Keys of all records, or of those with one ``status``.
-
-        Raises:
-            InvalidInput: no such status.
-            StoreError: the database cannot be read.
-        """
-        query = select(RECORDS.c.key)
-        if status is not None:
-            if status not in STATUSES:
-                raise InvalidInput(f"status {status!r} is unknown; use one of {', '.join(STATUSES)}")
-            query = query.where(RECORDS.c.status == status)
+        """Keys of all records, or of those with one ``status``."""
+        query = select(RECORDS.c.key).where(*_of_status(status))
         return self.transact("read", lambda connection: set(connection.scalars(query)))
 
-    def records(self, **equals: Any) -> list[Record]:
-        """Records whose fields equal the given values, ordered by method, regularity, discovery, seed, key.
-
-        Raises:
-            InvalidInput: no such field, one that holds a dict or a list, or a value of another type.
-            StoreError: the database or a row cannot be read.
-        """
-        conditions = []
-        for name, value in equals.items():
-            if name not in KINDS:
-                hint = near_miss(name, KINDS)
-                raise InvalidInput(f"records have no field {name!r}{hint} (known: {', '.join(KINDS)})")
-            if KINDS[name] == "json":
-                raise InvalidInput(
-                    f"records cannot be selected by {name!r}, which holds JSON; select by other fields and "
-                    "compare in Python"
-                )
-            try:
-                # Drivers bind NumPy numbers as bytes, which equal nothing.
-                wanted = None if value is None else _CONVERT[KINDS[name]](value)
-            except (TypeError, ValueError) as error:
-                raise InvalidInput(
-                    f"{name} is compared with {value!r:.80}, expected {KINDS[name]}: {error}; convert it"
-                ) from error
-            conditions.append(RECORDS.c[name] == wanted)
-        found = self._select(*conditions)
+    def records(self, status: str | None = None) -> list[Record]:
+        """All records, or those with one ``status``, ordered by method, regularity, discovery, seed, key."""
         # Sorted here: database servers order text by their own locale.
         return sorted(
-            found,
+            self._select(*_of_status(status)),
             key=lambda item: (item.method, item.regularity or 0, item.discovery or 0, item.seed, item.key),
         )
 
     def add_grid(self, text: str) -> None:
-        """Keep the text of a grid that is run into this store; one that is kept already is not kept twice.
-
-        Raises:
-            StoreError: the database cannot be written.
-        """
+        """Keep the text of a grid that is run into this store; one that is kept already is not kept twice."""
         name = GRID + hashlib.sha256(text.encode()).hexdigest()[:32]
-        there = select(META.c.name).where(META.c.name == name)
-
-        def write(connection: Connection) -> None:
-            if connection.scalar(there) is None:
-                connection.execute(insert(META).values(name=name, value=text))
-
+        row = insert(META).values(name=name, value=text)
         try:
-            self.transact("written", write)
+            self.transact("written", lambda connection: connection.execute(row))
         except StoreError as error:
-            if not isinstance(error.__cause__, IntegrityError):  # another process was faster
+            if not isinstance(error.__cause__, IntegrityError):  # it is there
                 raise
 
     def grids(self) -> list[str]:
-        """Return the texts of the grids that were run into this store, sorted.
-
-        Raises:
-            StoreError: the database cannot be read.
-        """
+        """Return the texts of the grids that were run into this store, sorted."""
         query = select(META.c.value).where(META.c.name.startswith(GRID, autoescape=True))
         return self.transact("read", lambda connection: sorted(connection.scalars(query)))
 
@@ -235,13 +179,7 @@ class Database:
         A server that goes away is called again: ``work`` may then be done a second time although the first
         was committed, and must allow for that. So is a file that another program keeps locked.
 
-        Args:
-            doing: "read" or "written", for messages.
-            work: what to do.
-            patience: seconds for a server that went away; by default those of the database.
-
-        Raises:
-            StoreError: the database is closed, lost for longer, or refuses.
+        ``doing`` is "read" or "written", for messages; ``patience`` stands in for that of the database.
         """
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         pause = _FIRST_PAUSE
@@ -262,12 +200,10 @@ class Database:
         self._closed = True
         self._engine.dispose()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _select(self, *conditions: Any) -> list[Record]:
@@ -334,6 +270,10 @@ class Database:
         )
 
 
+def _of_status(status: str | None) -> list[ColumnElement[bool]]:
+    return [] if status is None else [RECORDS.c.status == status]
+
+
 def _parse(text: str) -> URL:
     try:
         return make_url(text)
@@ -343,3 +283,47 @@ def _parse(text: str) -> URL:
             f"the database URL that begins with {text.partition('://')[0]!r} cannot be parsed; expected "
             "dialect://user:password@host:port/name, with special characters written as %XX"
         ) from None
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether the server went away, as it does when it is restarted: the same call may work a little later."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    state = _state(error)
+    if state:
+        return state.startswith(_TRANSIENT)
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+def is_locked(error: BaseException | None) -> bool:
+    """Whether another program keeps an SQLite file locked: the same call may work later."""
+    return error is not None and _sqlite_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found its file damaged."""
+    return _sqlite_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def advice(error: BaseException) -> str:
+    """What to do about it."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if full or _state(error) == _FULL or _sqlite_code(error) == sqlite3.SQLITE_FULL:
+        return f"its disk is full: free space, {_GO_ON}"
+    if _sqlite_code(error) == sqlite3.SQLITE_IOERR:
+        return f"its disk fails or is full: check it, {_GO_ON}"
+    if is_lost(error):
+        return f"check that the server runs, can be reached and lets you in, {_GO_ON}"
+    return (
+        "check that it can be reached and written, that its driver is installed and that no other program "
+        "keeps it locked"
+    )
+
+
+def _state(error: BaseException) -> str:
+    return getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+
+
+def _sqlite_code(error: BaseException) -> int:
+    cause = getattr(error, "orig", None) or error
+    return (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF

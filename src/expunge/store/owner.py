@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from expunge.store.atomic import process_runs
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -53,12 +55,8 @@ class Owner:
         """Whether the process has certainly ended; never said of another machine's."""
         if (self.host, self.system) != (socket.gethostname(), _system()) or os.name != "posix":
             return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+        if not process_runs(self.pid):
             return True
-        except OSError:  # it lives and is another user's
-            pass
         started = _started(self.pid)
         return started is not None and started != self.started
 

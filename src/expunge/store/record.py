@@ -55,15 +55,11 @@ class Record:
         recipe: how the corrupted model was trained; JSON.
         oracle: whether the method saw what only an ideal one can see.
         seed: the repetition the other seeds are derived from.
-        data_seed: seed of the corruption.
-        training_seed: seed of the training.
-        unlearning_seed: seed of the unlearning.
-        task_key: content hash of the corruption task.
-        model_key: content hash of the corrupted model's training.
+        data_seed, training_seed, unlearning_seed: of the corruption, the training and the unlearning.
+        task_key, model_key: content hashes of the corruption task and of the corrupted model's training.
         weights_key: key of the unlearned weights; empty if they were not saved.
-        healed: healed fraction of all corrupted examples, in [0, 1].
-        healed_known: the same over the known ones.
-        healed_unknown: the same over those never pointed out.
+        healed, healed_known, healed_unknown: healed fraction of all corrupted examples, of the known ones and of those
+            never pointed out, in [0, 1].
         utility: accuracy on clean test examples, in [0, 1].
         uxh: utility times healed, in [0, 1].
         asr: fraction of triggered test examples that reach the attacker's class, in [0, 1].
@@ -74,9 +70,8 @@ class Record:
         seconds: wall time of the unlearning.
         sample_gradients: per-example gradients computed.
         peak_memory: bytes.
-        parameters_before: number of parameters of the model handed in.
-        parameters_during: largest number while unlearning.
-        parameters_after: number of the model handed back.
+        parameters_before, parameters_during, parameters_after: number of parameters of the model handed in, at the
+            most while unlearning, and of the model handed back.
         log: rows of the learning curve.
         provenance: versions of expunge and torch, device, dtype, host CPU count, time of creation (ISO, UTC).
 
@@ -151,12 +146,13 @@ class Record:
             raise InvalidInput("the key of a record is empty; give the content hash of its cell")
         for name in ("regularity", "discovery", *METRICS):
             value = getattr(self, name)
-            if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:
+            if value is None:
+                continue
+            if not -_ROUNDING <= value <= 1 + _ROUNDING:
                 raise InvalidInput(
                     f"{name} is {value:g}; a fraction in [0, 1] was expected (divide a percentage by 100)"
                 )
-            if value is not None:
-                object.__setattr__(self, name, min(max(value, 0.0), 1.0))
+            object.__setattr__(self, name, min(max(value, 0.0), 1.0))
 
     def _plain(self, declared: Field[Any]) -> Any:
         name, value = declared.name, getattr(self, declared.name)
@@ -174,10 +170,7 @@ class Record:
                     raise TypeError(f"a dict is needed, not {type(value).__name__}")
                 return {key: _entry(entry) for key, entry in made.items()} if name == "metrics" else made
             if kind == "float":
-                number = self._finite(name, float(value))
-                if number is None and not optional:
-                    raise ValueError("a finite number is needed")
-                return number
+                return self._finite(name, float(value))
             if kind == "int":
                 whole = operator.index(value)
                 if not -(2**63) <= whole < 2**63:
@@ -195,11 +188,9 @@ class Record:
         except InvalidInput:
             raise
         except (TypeError, ValueError, AttributeError) as error:
+            form = ", a dict or list of plain JSON values without NaN and inf" if kind == "json" else ""
             raise InvalidInput(
-                f"{name} must be {declared.type}, a dict or list of plain JSON values without NaN and inf, "
-                f"got {value!r:.80}: {error}; convert it first"
-                if kind == "json"
-                else f"{name} must be {declared.type}, got {value!r:.80}: {error}; convert it first"
+                f"{name} must be {declared.type}{form}, got {value!r:.80}: {error}; convert it first"
             ) from error
 
     def _finite(self, name: str, value: float) -> float | None:

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Double,
-    MetaData,
-    String,
-    Table,
-    Text,
-    insert,
-    inspect,
-    select,
-    update,
-)  # fmt: skip
+import sqlalchemy as sa
+from sqlalchemy import Column, Connection, String, Table, Text
 from sqlalchemy.schema import CreateColumn
 from sqlalchemy.types import TypeEngine
 
@@ -28,13 +14,13 @@ from expunge.store.record import KINDS, REQUIRED, SCHEMA_VERSION
 
 _TYPES: dict[str, type[TypeEngine[Any]]] = {
     "str": Text,
-    "int": BigInteger,  # seeds have 63 bits
-    "float": Double,
-    "bool": Boolean,
-    "json": JSON,
+    "int": sa.BigInteger,  # seeds have 63 bits
+    "float": sa.Double,
+    "bool": sa.Boolean,
+    "json": sa.JSON,
 }
 
-TABLES = MetaData()
+TABLES = sa.MetaData()
 RECORDS = Table(
     "records",
     TABLES,
@@ -56,27 +42,23 @@ CLAIMS = Table(
     TABLES,
     Column("key", String(64), primary_key=True),
     Column("owner", Text, nullable=False),
-    Column("expires", Double, nullable=False),
+    Column("expires", sa.Double, nullable=False),
 )
 """Who is doing what: ``owner`` as text, ``expires`` in seconds since 1970."""
 _VERSION = "schema_version"
 
 
 def is_current(connection: Connection, database: str) -> bool:
-    """Whether every table and column is there; ``database`` is its name in messages.
-
-    Raises:
-        StoreError: tables of a newer expunge, or of another program.
-    """
+    """Whether every table and column is there; raises like :func:`upgrade`."""
     return (
         _version(connection, database) == SCHEMA_VERSION
         and _missing(connection, database) == []
-        and set(TABLES.tables) <= set(inspect(connection).get_table_names())
+        and set(TABLES.tables) <= set(sa.inspect(connection).get_table_names())
     )
 
 
 def upgrade(connection: Connection, database: str) -> None:
-    """Make what is missing.
+    """Make what is missing; ``database`` is its name in messages.
 
     Raises:
         StoreError: tables of a newer expunge, or of another program.
@@ -88,17 +70,15 @@ def upgrade(connection: Connection, database: str) -> None:
         connection.exec_driver_sql(f"ALTER TABLE records ADD COLUMN {column}")
     if version == 1:
         _loosen(connection)
-    if version is None:
-        connection.execute(insert(META).values(name=_VERSION, value=str(SCHEMA_VERSION)))
-    else:
-        connection.execute(update(META).where(META.c.name == _VERSION).values(value=str(SCHEMA_VERSION)))
+    connection.execute(sa.delete(META).where(META.c.name == _VERSION))
+    connection.execute(sa.insert(META).values(name=_VERSION, value=str(SCHEMA_VERSION)))
 
 
 def _version(connection: Connection, database: str) -> int | None:
     """Schema version in ``meta``, None if there is none yet."""
-    if not inspect(connection).has_table(META.name):
+    if not sa.inspect(connection).has_table(META.name):
         return None
-    text = connection.scalar(select(META.c.value).where(META.c.name == _VERSION))
+    text = connection.scalar(sa.select(META.c.value).where(META.c.name == _VERSION))
     if text is None:
         return None
     if not str(text).isdecimal():
@@ -116,7 +96,7 @@ def _version(connection: Connection, database: str) -> int | None:
 
 def _missing(connection: Connection, database: str) -> list[str] | None:
     """Columns that ``records`` lacks; None if there is no such table."""
-    looking = inspect(connection)
+    looking = sa.inspect(connection)
     if not looking.has_table(RECORDS.name):
         return None
     present = {column["name"] for column in looking.get_columns(RECORDS.name)}

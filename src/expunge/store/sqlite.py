@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -15,24 +16,19 @@ WAITING_SECONDS = 30
 
 def configure(connection: sqlite3.Connection, _: object) -> None:
     """Set up a new connection: write-ahead log, 30 s of waiting for another writer."""
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {WAITING_SECONDS * 1000}")
-    _write_ahead(cursor)
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
-
-
-def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    # Where two processes switch a new file at once SQLite fails the one without waiting, whatever the timeout.
     give_up = time.monotonic() + WAITING_SECONDS
-    while True:
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > give_up:
-                raise
-        time.sleep(0.02)
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"PRAGMA busy_timeout = {WAITING_SECONDS * 1000}")
+        while True:
+            # Where two processes switch a new file at once SQLite fails the one without waiting, whatever the timeout.
+            try:
+                cursor.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > give_up:
+                    raise
+            time.sleep(0.02)
+        cursor.execute("PRAGMA synchronous = NORMAL")
 
 
 def identity(file: Path) -> tuple[int, int]:
@@ -51,11 +47,8 @@ def copy(connection: Connection, file: Path) -> None:
     # A connection made since then has an empty file of its own.
     if not opened.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone():
         return
-    target = sqlite3.connect(file)
-    try:
+    with closing(sqlite3.connect(file)) as target:
         opened.backup(target)
-    finally:
-        target.close()
 
 
 def damage(file: Path) -> str | None:
@@ -64,10 +57,8 @@ def damage(file: Path) -> str | None:
     Raises:
         OSError: the file cannot be read.
     """
-    if not file.is_file():
-        return None
     # Beside a log of unmerged pages a file may be incomplete, and SQLite completes it.
-    if file.with_name(f"{file.name}-wal").exists():
+    if not file.is_file() or file.with_name(f"{file.name}-wal").exists():
         return None
     size = file.stat().st_size
     deadline = time.monotonic() + CREATION_SECONDS

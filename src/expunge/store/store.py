@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from expunge.store.database import Database
 
@@ -14,15 +13,12 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """Records in ``<folder>/store.sqlite`` and weights in ``<folder>/weights``.
+    """Records in ``<folder>/store.sqlite`` and weights in ``<folder>/weights``; use it as a context manager.
 
     Args:
         folder: made if missing.
         url: SQLAlchemy URL of a database that holds the records instead.
         weights: folder or fsspec URL of the weights instead; machines that share a sweep share it too.
-
-    Raises:
-        StoreError: the database cannot be opened.
     """
 
     def __init__(self, folder: str | Path, url: str | None = None, weights: str | Path | None = None) -> None:
@@ -32,11 +28,7 @@ class Store:
 
     @cached_property
     def weights(self) -> WeightStore:
-        """The weight files.
-
-        Raises:
-            StoreError: a URL that fsspec does not know, or whose package is not installed.
-        """
+        """The weight files; raises StoreError for a URL that fsspec does not know or has no package for."""
         # Imported on first use: reading records needs no torch.
         from expunge.store.weights import WeightStore
 
@@ -46,10 +38,8 @@ class Store:
         """Release the database."""
         self.database.close()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

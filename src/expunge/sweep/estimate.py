@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
 from dataclasses import replace
 
 import torch
 
+from expunge.sweep.execute import worker_threads
 from expunge.sweep.plan import Plan, Training, training_problem
 from expunge.training.cost import Meter
 from expunge.training.numerics import Devices
@@ -19,7 +19,7 @@ _CPU_BATCH = 128
 """A processor is as fast with this batch as with a larger one, and sooner done with it."""
 
 
-def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads: int) -> float:
+def estimate_seconds(plan: Plan, trained: Container[str], workers: int) -> float:
     """Return the estimated wall time of all cells of ``plan`` and those of its shared models not in ``trained``.
 
     seconds = max(sum of work, longest original model with its longest cell) * seconds per epoch / workers, with the
@@ -30,25 +30,27 @@ def estimate_seconds(plan: Plan, trained: Container[str], workers: int, threads:
         plan: what is to be run.
         trained: keys of the original models and references that exist.
         workers: processes that share the work.
-        threads: of each process.
     """
     speed: dict[str, float] = {}
-    with _threads(threads):
+    former = torch.get_num_threads()
+    torch.set_num_threads(worker_threads(plan, workers))
+    try:
         for training in plan.trainings:
             recipe = repr(training.recipe)
             if recipe not in speed:
                 speed[recipe] = images_per_second(training)
-    total, longest = 0.0, 0.0
-    for reference in plan.references:
-        if reference.key not in trained:
-            training = reference.training
-            images = training.data.load(training.numerics.device)
-            total += reference.work * len(images.train_labels) / speed[repr(training.recipe)]
-    for training in plan.trainings:
+    finally:
+        torch.set_num_threads(former)
+
+    def epoch(training: Training) -> float:
         images = training.data.load(training.numerics.device)
-        epoch = len(images.train_labels) / speed[repr(training.recipe)]
-        first = 0.0 if training.key in trained else training.work * epoch
-        cells = [cell.work * epoch for cell in plan.cells if cell.training.key == training.key]
+        return len(images.train_labels) / speed[repr(training.recipe)]
+
+    total = sum(job.work * epoch(job.training) for job in plan.references if job.key not in trained)
+    longest = 0.0
+    for training in plan.trainings:
+        first = 0.0 if training.key in trained else training.work * epoch(training)
+        cells = [cell.work * epoch(training) for cell in plan.cells if cell.training.key == training.key]
         total += first + sum(cells)
         longest = max(longest, first + max(cells, default=0.0))
     return max(total / workers, longest)
@@ -78,13 +80,3 @@ def images_per_second(training: Training) -> float:
     steps = max(1, min(most, int(_SECONDS / _REPEATS / max(once, 1e-6))))
     # The least of several: a step that another program interrupts takes many times as long.
     return steps * batch / min(timed(steps) for _ in range(_REPEATS))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    former = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(former)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from expunge.populations.population import FEWEST
 from expunge.registry import METHODS, TASKS, Registry
 from expunge.settings import make_settings
 from expunge.sweep.plan import POPULATION, DataChoice, Plan, make_plan
-from expunge.sweep.preset import SETTINGS, SWEEP, Preset, packaged_presets
+from expunge.sweep.preset import SETTINGS, SWEEP, Preset, parse_toml, settings_text
 from expunge.tasks.base import Task
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
@@ -40,12 +39,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Setup:
-    """How original models are trained, and the methods as they are set for them.
-
-    Args:
-        recipe: of the original models.
-        methods: with their settings.
-    """
+    """How original models are trained, and the methods as they are set for them."""
 
     recipe: Recipe
     methods: tuple[Method, ...]
@@ -74,11 +68,7 @@ class Grid:
     population: int = POPULATION
 
     def single(self) -> Setup:
-        """Return the only setup.
-
-        Raises:
-            InvalidInput: there are several.
-        """
+        """Return the only setup; raise InvalidInput where there are several."""
         if len(self.setups) > 1:
             raise InvalidInput(
                 f"one recipe is expected, but the grid has {len(self.setups)} "
@@ -89,17 +79,16 @@ class Grid:
     def plan(self, numerics: Numerics) -> Plan:
         """Lay out all cells; setups of one recipe share original models.
 
-        Raises:
-            InvalidInput: see :func:`make_plan`.
+        Raises like :func:`make_plan`.
         """
-        more: dict[str, Any] = {
-            "unlearning_seeds": self.unlearning_seeds, "metrics": self.metrics, "population": self.population,
-        }  # fmt: skip
-        plans = [
-            make_plan(self.data, self.tasks, setup.recipe, setup.methods, self.seeds, numerics, **more)
+        return Plan.of(
+            cell
             for setup in self.setups
-        ]
-        return Plan.of(cell for plan in plans for cell in plan.cells)
+            for cell in make_plan(
+                self.data, self.tasks, setup.recipe, setup.methods, self.seeds, numerics,
+                unlearning_seeds=self.unlearning_seeds, metrics=self.metrics, population=self.population,
+            ).cells
+        )  # fmt: skip
 
     def text(self) -> str:
         """Return TOML that :meth:`parse` reads as this grid, whatever packaged settings come to be.
@@ -143,17 +132,7 @@ class Grid:
             InvalidInput: a file that cannot be read or is not TOML, or settings that are wrong; the message
                 names every fault.
         """
-        packaged = packaged_presets()
-        if str(path) in packaged:
-            return cls.parse(packaged[str(path)], str(path))
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(
-                f"grid {str(path)!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: "
-                f"{error}"
-            ) from error
-        return cls.parse(text, str(path))
+        return cls.parse(settings_text(str(path), "grid"), str(path))
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Grid:
@@ -174,13 +153,9 @@ class Grid:
         ``[[recipes]]``, where there are some, are the setups: each holds deviations from ``[recipe]`` and, in
         ``[recipes.methods.NAME]``, deviations from ``[methods]``. Without any, ``[recipe]`` is the only one.
 
-        Raises:
-            InvalidInput: see :meth:`read`.
+        Raises like :meth:`read`.
         """
-        try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
+        content = parse_toml(text, origin)
         faults = _Faults()
         for section in content:
             if section not in _SECTIONS:
@@ -199,18 +174,17 @@ class Grid:
             where = f"recipe {number}" if "recipes" in content else ""
             setups.append(_setup(entry, preset, names, faults, where))
         seeds = faults.list_of(content, "seeds", int)
-        lists = {
-            name: faults.list_of(content, name, kind) if name in content else []
+        further = {
+            name: tuple(faults.list_of(content, name, kind)) if name in content else ()
             for name, kind in (("unlearning_seeds", int), ("metrics", str))
         }
-        faults.unless("metrics", lambda: load_metrics(lists["metrics"]))
+        faults.unless("metrics", lambda: load_metrics(further["metrics"]))
         population = content.get("population", POPULATION)
         if type(population) is not int or population < FEWEST:
             faults.found.append(f"'population' is a number of models, at least {FEWEST}; got {population!r}")
         faults.check(origin)
         assert data is not None
-        named = {name: tuple(found) for name, found in lists.items()}
-        return cls(data, tuple(tasks), tuple(setups), tuple(seeds), population=population, **named)
+        return cls(data, tuple(tasks), tuple(setups), tuple(seeds), population=population, **further)
 
 
 class _Faults:
@@ -243,14 +217,13 @@ class _Faults:
 
 def _plain(settings: Mapping[str, Any], but: str = "") -> dict[str, Any]:
     """Settings as they stand in a file: lists for tuples, no entry without a value."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
 
-    def kept(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: kept(entry) for key, entry in value.items() if entry is not None}
-        return value
+    def kept(table: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in table.items() if value is not None}
 
-    return {name: kept(value) for name, value in plain.items() if value is not None and name != but}
+    plain: dict[str, Any] = json.loads(json.dumps(settings), object_hook=kept)
+    plain.pop(but, None)
+    return plain
 
 
 def _path(registry: Registry, name: str, made: object) -> str:
@@ -271,12 +244,12 @@ def _setup(entry: Mapping[str, Any], preset: Preset, names: list[str], faults: _
     own = faults.unless(where, lambda: Preset.of_content(settings, "its settings")) or Preset()
     recipe = faults.unless(where or "[recipe]", lambda: preset.with_deviations(own).make_recipe())
     prefix = f"{where}, " if where else ""
-    made = [faults.unless(f"{prefix}method {name}", partial(_method, preset, own, name)) for name in names]
+
+    def make(name: str) -> Method:
+        return preset.make_method(name, own.of_method(name))
+
+    made = [faults.unless(f"{prefix}method {name}", partial(make, name)) for name in names]
     return Setup(recipe or Recipe(), tuple(method for method in made if method is not None))
-
-
-def _method(general: Preset, own: Preset, name: str) -> Method:
-    return general.make_method(name, own.of_method(name))
 
 
 def _tasks(content: Mapping[str, Any], preset: Preset) -> list[Task]:

@@ -30,6 +30,9 @@ class LightningTracker:
     Args:
         target: what follows the name in ``--log``; None if nothing does.
         folder: folder of the sweep.
+
+    Raises:
+        InvalidInput: a package is not installed.
     """
 
     place: str
@@ -66,9 +69,6 @@ class TensorBoard(LightningTracker):
     """Event files below ``<folder>/tensorboard`` or in the folder ``target``, one folder for each run.
 
     Read them with ``tensorboard --logdir``; its HPARAMS tab is the table of the cells.
-
-    Raises:
-        InvalidInput: pytorch-lightning or tensorboard is not installed.
     """
 
     def __init__(self, target: str | None, folder: Path) -> None:
@@ -96,9 +96,6 @@ class MLflow(LightningTracker):
     """Runs of the experiment "expunge", by default in the SQLite file ``<folder>/mlflow.db``.
 
     ``target``: another folder, or a tracking URI; by default $MLFLOW_TRACKING_URI if it is set.
-
-    Raises:
-        InvalidInput: pytorch-lightning or mlflow is not installed, or the experiment cannot be opened.
     """
 
     def __init__(self, target: str | None, folder: Path) -> None:
@@ -157,7 +154,7 @@ class WeightsAndBiases(LightningTracker):
     server of one's own.
 
     Raises:
-        InvalidInput: pytorch-lightning or wandb is not installed, or there is a server's URL but no key.
+        InvalidInput: there is a server's URL but no key.
     """
 
     def __init__(self, target: str | None, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Trains the original model, which every method starts from, and records what is needed of that."""
+"""Trains the original model, which every method starts from."""
 
 from __future__ import annotations
 

@@ -182,18 +182,9 @@ def make_plan(
     """Lay out every combination, each with the content hash under which its record is stored.
 
     A seed is the seed of the data and of the original model, and without ``unlearning_seeds`` of the unlearning
-    too; each derives its own draws from it.
+    too; each derives its own draws from it. The models that ``metrics`` compare with join the plan.
 
-    Args:
-        data: which data.
-        tasks: what is to be forgotten.
-        recipe: of the original models and of the references.
-        methods: with their settings.
-        seeds: of data and training.
-        numerics: where to compute.
-        unlearning_seeds: every method is run with each of them on each original model.
-        metrics: names of metrics beside those of every record; the models they compare with join the plan.
-        population: models of each population, for the metrics that need some.
+    For what the arguments are see :class:`expunge.sweep.grid.Grid`; ``recipe`` is that of the references too.
 
     Raises:
         InvalidInput: nothing to do, a seed, method or metric given twice, a metric that a sweep cannot measure,

@@ -57,20 +57,8 @@ class Preset:
 
     @classmethod
     def named(cls, name: str) -> Preset:
-        """Return a packaged preset by name, or read the TOML file of that path.
-
-        Raises:
-            InvalidInput: neither, or a file that cannot be read.
-        """
-        packaged = packaged_presets()
-        if name in packaged:
-            return cls.parse(packaged[name], name)
-        try:
-            return cls.parse(Path(name).read_text(encoding="utf-8"), name)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(
-                f"preset {name!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: {error}"
-            ) from error
+        """Return a packaged preset by name, or read the TOML file of that path; raises like :func:`settings_text`."""
+        return cls.parse(settings_text(name, "preset"), name)
 
     @classmethod
     def parse(cls, text: str, origin: str) -> Preset:
@@ -82,10 +70,7 @@ class Preset:
             InvalidInput: not TOML, a section that is not known, or one that is not a table; no such packaged file.
             UnknownName: settings of methods that no method's name matches.
         """
-        try:
-            content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
+        content = parse_toml(text, origin)
         # A table [recipes] is a misspelt [recipe].
         settings = {
             key: value
@@ -115,7 +100,7 @@ class Preset:
         if base is None:
             return own
         packaged = packaged_presets()
-        if base not in packaged:
+        if not isinstance(base, str) or base not in packaged:
             hint = near_miss(str(base), packaged)
             raise UnknownName(
                 f"{origin}: settings = {base!r} names no packaged file{hint} ({', '.join(packaged)})"
@@ -153,12 +138,7 @@ class Preset:
         return make_settings(Recipe, content)
 
     def make_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> Method:
-        """Return a method with this preset's and the caller's deviations.
-
-        Raises:
-            UnknownName: no such method or setting.
-            InvalidInput: a value of the wrong type or outside its range.
-        """
+        """Return a method with this preset's and the caller's deviations; raises like :func:`load_method`."""
         return load_method(name, **self.of_method(name, overrides))
 
     def of_method(self, name: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -188,6 +168,31 @@ def packaged_presets() -> dict[str, str]:
         if entry.name.endswith(".toml")
     }
     return dict(sorted(found.items()))
+
+
+def settings_text(name: str, what: str) -> str:
+    """Return the text of a packaged file by name, or of the file at that path; ``what`` it is to be, for messages.
+
+    Raises:
+        InvalidInput: neither, or a file that cannot be read.
+    """
+    packaged = packaged_presets()
+    if name in packaged:
+        return packaged[name]
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"{what} {name!r} is neither packaged ({', '.join(packaged)}) nor a file that can be read: {error}"
+        ) from error
+
+
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
+    """Return parsed TOML; raise InvalidInput for what is none."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{origin} is not valid TOML: {error}") from error
 
 
 def _check_pattern(pattern: str, origin: str) -> None:

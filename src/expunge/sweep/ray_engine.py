@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import ModuleType
 from typing import Any
 
 from expunge.engine import EngineError, WorkerLost
@@ -34,7 +33,7 @@ class RayEngine:
             raise InvalidInput(
                 f"a job needs a number of cores above 0 and of GPUs from 0, got {cpus}, {gpus}"
             )
-        self._ray = _ray()
+        self._ray = load_extra("ray", "ray", "ray", "a sweep on a cluster")
         self._own = not self._ray.is_initialized()
         if self._own:
             try:
@@ -46,12 +45,8 @@ class RayEngine:
                     "or give the address of one that runs"
                 ) from error
         self._needs = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
-        self._carry_out = self._ray.remote(_carry_out).options(
-            # How often a job is tried again is for the coordinator to decide.
-            num_cpus=cpus,
-            num_gpus=gpus,
-            max_retries=0,
-        )
+        # How often a job is tried again is for the coordinator to decide.
+        self._carry_out = self._ray.remote(_carry_out).options(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         self._threads = max(1, int(cpus))
         self._unfinished: dict[Future[Any], Any] = {}
         if not self._room():
@@ -129,8 +124,3 @@ def _carry_out(threads: int, task: Callable[..., Any], *args: Any) -> Any:
 
     torch.set_num_threads(threads)
     return task(*args)
-
-
-def _ray() -> ModuleType:
-    module: ModuleType = load_extra("ray", "ray", "ray", "a sweep on a cluster")
-    return module

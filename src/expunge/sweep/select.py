@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -29,10 +29,8 @@ def select(plan: Plan, only: Iterable[str]) -> Plan:
         UnknownName: something the plan does not have; the message lists what it has.
         InvalidInput: a name that stands for two things, or nothing that matches all keys together.
     """
-    facts = {cell.key: _facts(cell) for cell in plan.cells}
-    if all(cell.unlearning_seed == cell.seed for cell in plan.cells):
-        for found in facts.values():
-            del found["unlearning_seed"]
+    several = any(cell.unlearning_seed != cell.seed for cell in plan.cells)
+    facts = {cell.key: _facts(cell, several) for cell in plan.cells}
     there: dict[str, list[Any]] = defaultdict(list)
     for found in facts.values():
         for key, value in found.items():
@@ -56,15 +54,14 @@ def select(plan: Plan, only: Iterable[str]) -> Plan:
     return Plan.of(chosen)
 
 
-def _facts(cell: Cell) -> dict[str, Any]:
-    settings = dataclasses.asdict(cell.task)
+def _facts(cell: Cell, unlearning_seeds: bool) -> dict[str, Any]:
     return {
         "method": cell.method.name,
         "task": cell.task.kind,
         "model": cell.training.recipe.model,
-        **settings,
+        **dataclasses.asdict(cell.task),
         "seed": cell.seed,
-        "unlearning_seed": cell.unlearning_seed,
+        **({"unlearning_seed": cell.unlearning_seed} if unlearning_seeds else {}),
     }
 
 
@@ -111,7 +108,7 @@ def _shown(key: str, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _listing(there: dict[str, Sequence[Any]] | dict[str, list[Any]]) -> str:
+def _listing(there: dict[str, list[Any]]) -> str:
     """Say what there is; of the tasks' settings those that differ."""
     always = ("method", "task", "seed")
     return "; ".join(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,58 +50,47 @@ TRACKERS = Registry(
 )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A tracker that was asked for as ``NAME[:TARGET]`` or ``module:Class[:TARGET]``.
+def find_tracker(text: str) -> tuple[Callable[[str | None, Path], Tracker], str | None]:
+    """Return the class and the target of what was asked for: ``NAME[:TARGET]`` or ``module:Class[:TARGET]``.
 
     Raises:
         UnknownName: no such name.
         InvalidInput: a path that leads nowhere, or an empty target.
     """
+    head, colon, target = text.partition(":")
+    if colon and head not in TRACKERS.names():
+        attribute, colon, target = target.partition(":")
+        head = f"{head}:{attribute}"
+    if colon and not target:
+        raise InvalidInput(f"tracker {text!r} has an empty target; leave out the last colon")
+    return TRACKERS.get(head), target or None
 
-    text: str
 
-    def __post_init__(self) -> None:
-        self._parts()
-
-    def open(self, folder: Path) -> Tracker:
-        """Make the tracker of a sweep in ``folder``.
-
-        Raises:
-            InvalidInput: it cannot be made, or is no :class:`Tracker`.
-        """
-        make, target = self._parts()
-        try:
-            tracker = make(target, folder)
-        except ExpungeError:
-            raise
-        except Exception as error:
-            raise InvalidInput(
-                f"tracker {self.text!r} cannot be opened ({_brief(error)}); see that its server answers and "
-                "its target is right, or leave it out"
-            ) from error
-        if not (callable(getattr(tracker, "log", None)) and isinstance(getattr(tracker, "place", None), str)):
-            raise InvalidInput(
-                f"tracker {self.text!r} made a {type(tracker).__name__}; an object with log(record) and a "
-                "string place was expected"
-            )
-        return tracker
-
-    def _parts(self) -> tuple[Callable[[str | None, Path], Tracker], str | None]:
-        head, colon, target = self.text.partition(":")
-        if colon and head not in TRACKERS.names():
-            attribute, colon, target = target.partition(":")
-            head = f"{head}:{attribute}"
-        if colon and not target:
-            raise InvalidInput(f"tracker {self.text!r} has an empty target; leave out the last colon")
-        return TRACKERS.get(head), target or None
+def open_tracker(text: str, folder: Path) -> Tracker:
+    """Make the tracker of a sweep in ``folder``; raise InvalidInput where it cannot be found or made, or is none."""
+    make, target = find_tracker(text)
+    try:
+        tracker = make(target, folder)
+    except ExpungeError:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"tracker {text!r} cannot be opened ({_brief(error)}); see that its server answers and "
+            "its target is right, or leave it out"
+        ) from error
+    if not (callable(getattr(tracker, "log", None)) and isinstance(getattr(tracker, "place", None), str)):
+        raise InvalidInput(
+            f"tracker {text!r} made a {type(tracker).__name__}; an object with log(record) and a "
+            "string place was expected"
+        )
+    return tracker
 
 
 class Trackers:
     """The trackers of one run; none of them can stop it.
 
     Args:
-        choices: what was asked for; twice the same counts once.
+        texts: what was asked for; twice the same counts once.
         folder: folder of the sweep, below which they write unless told otherwise.
         warn: gets one message for each tracker that fails; it is left alone from then on.
 
@@ -113,8 +101,8 @@ class Trackers:
         InvalidInput: a tracker cannot be opened.
     """
 
-    def __init__(self, choices: Iterable[Choice], folder: Path, warn: Callable[[str], None]) -> None:
-        self._trackers = {choice.text: choice.open(folder) for choice in dict.fromkeys(choices)}
+    def __init__(self, texts: Iterable[str], folder: Path, warn: Callable[[str], None]) -> None:
+        self._trackers = {text: open_tracker(text, folder) for text in dict.fromkeys(texts)}
         self._warn = warn
         self.logged = {tracker.place: 0 for tracker in self._trackers.values()}
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from expunge.api import load_method
 from expunge.errors import InvalidInput
 from expunge.methods.base import Method, Search
+from expunge.optional import load_extra
 from expunge.registry import METHODS
 from expunge.sweep.grid import Grid, Setup
-from expunge.sweep.tuning.search import Study, load_optuna
-from expunge.sweep.tuning.trials import Clock, Trial, Trials
+from expunge.sweep.trials import Clock, Trial, Trials
 from expunge.training.numerics import Numerics
 
 RULE = "validation accuracy x forgetting quality"
@@ -25,36 +26,18 @@ class Tuned:
     """The outcome of a study.
 
     Args:
-        name: of the method, as it was asked for.
         method: with the best settings.
         best: the trial of the highest score; of equal ones the first.
         trials: all of them, in the order they were run.
         rule: how a trial was scored.
-        tuning_seeds: of data, training and unlearning.
-        seed: of the sampler.
-        oracle: whether the score knew the retrained model.
         interrupted: whether the search was ended by hand before its last trial.
     """
 
-    name: str
     method: Method
     best: Trial
     trials: tuple[Trial, ...]
     rule: str
-    tuning_seeds: tuple[int, ...]
-    seed: int
-    oracle: bool
-    interrupted: bool = False
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The best searched settings."""
-        return self.best.settings
-
-    @property
-    def score(self) -> float:
-        """Of the best trial."""
-        return self.best.score
+    interrupted: bool
 
     @property
     def budget(self) -> dict[str, float]:
@@ -118,7 +101,7 @@ def tune(
     setup = grid.single()
     start, space = _start(method_name, setup)
     seeds = _checked(trials, tuning_seeds, grid)
-    optuna = load_optuna()
+    optuna = load_extra("optuna", "optuna", "tune", "tuning")
     if numerics is None:
         numerics = Numerics.choose(None, grid.data.load("cpu").shape[1])
     cases_total = len(grid.tasks) * len(seeds)
@@ -126,12 +109,11 @@ def tune(
     each = start.typical_epochs(recipe) + 0.2
     clock = Clock(report, cases_total * (recipe.epochs * (2 if oracle else 1) + trials * each))
     cases = Trials(start, grid, recipe, seeds, numerics, oracle=oracle, clock=clock)
-    study = Study(optuna, space, seed)
+    sampler = _Sampler(optuna, space, seed)
     done: list[Trial] = []
     interrupted = False
     for number in range(trials):
-        proposed = study.ask() if number else None
-        settings = study.settings(proposed) if number else {name: getattr(start, name) for name in space}
+        settings = sampler.propose() if number else {name: getattr(start, name) for name in space}
         try:
             trial = cases.run(number, settings, each, trials)
         except KeyboardInterrupt:
@@ -139,7 +121,7 @@ def tune(
                 raise
             interrupted = True
             break
-        study.tell(proposed, settings, trial.score)
+        sampler.learn(settings, trial.score)
         done.append(trial)
         clock.best = max(trial.score for trial in done)
     clock.say("")
@@ -149,17 +131,48 @@ def tune(
             f"none of the {len(done)} trials of {method_name!r} worked; the first one failed with: {done[0].error}"
         )
     best = max(worked, key=lambda trial: trial.score)
-    return Tuned(
-        method_name,
-        dataclasses.replace(start, **best.settings),
-        best,
-        tuple(done),
-        ORACLE_RULE if oracle else RULE,
-        seeds,
-        seed,
-        oracle,
-        interrupted,
-    )
+    method, rule = dataclasses.replace(start, **best.settings), ORACLE_RULE if oracle else RULE
+    return Tuned(method, best, tuple(done), rule, interrupted)
+
+
+class _Sampler:
+    """Optuna's TPE through ask and tell; the first settings it learns of are the untuned ones, not its own."""
+
+    def __init__(self, optuna: ModuleType, space: Mapping[str, Search], seed: int) -> None:
+        self._optuna, self._space = optuna, space
+        self._trial: Any = None
+        made = optuna.distributions
+        self._distributions = {
+            name: made.IntDistribution(search.low, int(search.high), log=search.log)
+            if isinstance(search.low, int)
+            else made.FloatDistribution(search.low, search.high, log=search.log)
+            for name, search in space.items()
+        }
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # it announces every study otherwise
+        try:
+            sampler = optuna.samplers.TPESampler(seed=seed)
+            self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+    def propose(self) -> dict[str, Any]:
+        """Return a value for every searched setting."""
+        self._trial = self._study.ask(self._distributions)
+        return dict(self._trial.params)
+
+    def learn(self, settings: Mapping[str, Any], score: float) -> None:
+        """Let the sampler know the score of what it proposed last, or of the untuned settings before that."""
+        if self._trial is not None:
+            self._study.tell(self._trial, score)
+        elif all(
+            isinstance(settings[name], int | float) and search.low <= settings[name] <= search.high
+            for name, search in self._space.items()
+        ):  # the sampler knows nothing outside its ranges
+            untuned = self._optuna.trial.create_trial(
+                params=dict(settings), distributions=self._distributions, value=score
+            )
+            self._study.add_trial(untuned)
 
 
 def _start(name: str, setup: Setup) -> tuple[Method, dict[str, Search]]:

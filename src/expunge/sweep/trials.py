@@ -1,4 +1,4 @@
-"""What the trials of a study are run on, and how each is scored."""
+"""The trials of ``expunge tune``: what they are run on, and how each is scored."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from expunge.api import load_method
+from expunge.data.examples import Examples
+from expunge.data.images import ImageData, ImageSource, rank_in_class
 from expunge.errors import Diverged, InvalidInput
-from expunge.methods.base import Method, Request
+from expunge.methods.base import Method, Needs, Request
 from expunge.sweep.grid import Grid
 from expunge.sweep.original_model import OriginalModel, train_original
 from expunge.sweep.plan import build_before_training
-from expunge.sweep.tuning.held_out import Validation, hold_out, validation_for
 from expunge.tasks.base import Split, Task
 from expunge.training.loop import Progress, accuracy, silent
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Recipe
+
+_SHARE = 0.1
+"""Share of the training images that is held out for validation where the grid holds out none."""
 
 
 @dataclass(frozen=True)
@@ -68,31 +73,94 @@ class Clock:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Held-out images.
+
+    Args:
+        given: what a method that needs unseen images is given.
+        kept: what scores are taken on; no image of the forgotten concept.
+        siblings: for sub-classes, those of the other sub-classes under the same label.
+    """
+
+    given: Examples | None
+    kept: Examples
+    siblings: Examples | None
+
+
+def hold_out(grid: Grid, device: str) -> tuple[ImageData, Tensor | None, Tensor | None]:
+    """Return the data with validation images apart and a blank test image.
+
+    With it, the positions of the images that stayed, unless the grid itself counts its images without those
+    held out; and the fine labels of the validation images, where there are some.
+    """
+    data = dataclasses.replace(grid.data, n_unseen=None).load(device)
+    one = torch.zeros(1, dtype=torch.int64, device=data.train_labels.device)
+    data = dataclasses.replace(
+        data,
+        test_images=torch.zeros_like(data.train_images[:1]),
+        test_labels=one,
+        test_fine=None if data.test_fine is None else one,
+    )
+    total = len(data.train_labels)
+    positions = torch.arange(total, device=one.device)
+    # The fine labels travel with the images; here they carry the positions.
+    count = grid.data.n_unseen or max(1, round(_SHARE * total))
+    marked = dataclasses.replace(data, train_fine=positions).hold_out(count)
+    kept = marked.train_fine
+    assert kept is not None
+    if not grid.data.n_unseen:
+        for task in grid.tasks:
+            task.check(data)
+    fine = data.train_fine
+    images = dataclasses.replace(marked, train_fine=None if fine is None else fine[kept])
+    unseen_fine = None if fine is None else fine[~torch.isin(positions, kept)]
+    return images, None if grid.data.n_unseen else kept, unseen_fine
+
+
+def validation_for(method: Method, task: Task, images: ImageData, fine: Tensor | None) -> Validation:
+    """Share the held-out part of ``images`` out; ``fine`` holds its fine labels, where there are some.
+
+    Raises:
+        InvalidInput: too few images.
+    """
+    assert images.unseen_images is not None
+    assert images.unseen_labels is not None
+    labels = images.unseen_labels
+    source = ImageSource(images.unseen_images, images.mean, images.std)
+    unseen = Examples.all_of(source, labels, len(images.classes))
+    own, given = torch.ones_like(labels, dtype=torch.bool), None
+    if Needs.UNSEEN in method.needs:
+        own = rank_in_class(labels) % 2 == 0
+        given = unseen.select(~own)
+    held = dataclasses.replace(images, test_images=images.unseen_images, test_labels=labels, test_fine=fine)
+    concept, beside = task.concept(held) or (torch.zeros_like(own), torch.zeros_like(own))
+    siblings = unseen.select(own & beside)
+    kept = unseen.select(own & ~concept)
+    if not len(kept) or (given is not None and not len(given)):
+        raise InvalidInput(
+            f"{len(labels)} validation images are too few for the task {task.kind!r}: none is left outside the "
+            "forgotten concept, or for the method; hold out more with n_unseen in [data]"
+        )
+    return Validation(given, kept, siblings if len(siblings) else None)
+
+
+@dataclass(frozen=True)
 class Case:
     """A task with one tuning seed: the original model, what a method may see, what it is scored on."""
 
     task: Task
-    seed: int
     model: nn.Module
     split: Split
     codes: Tensor | None
     validation: Validation
-    target: tuple[float, float, float] | None
+    target: tuple[float, ...] | None
 
 
 class Trials:
     """The cases of a study, and its trials on them.
 
-    Original models are trained once for all tasks of a seed that share their training set.
-
-    Args:
-        method: with the untuned settings.
-        grid: data and tasks.
-        recipe: of the original models.
-        seeds: of data, training and unlearning.
-        numerics: where to compute.
-        oracle: score by the distance to the retrained model.
-        clock: told of all work.
+    Original models are trained once for all tasks of a seed that share their training set. The ``clock`` is told of
+    all work; the other arguments are those of :func:`expunge.sweep.tune.tune`.
 
     Raises:
         InvalidInput: a task the data cannot carry, or something the method needs that cannot be given.
@@ -108,11 +176,11 @@ class Trials:
         self._images, self._kept, self._unseen_fine = hold_out(grid, numerics.device)
         self._trained: dict[tuple[str, int], OriginalModel] = {}
         self._cases = [
-            self._case(dataclasses.replace(task, seed=seed), seed) for seed in seeds for task in grid.tasks
+            self._case(dataclasses.replace(task, seed=seed)) for seed in seeds for task in grid.tasks
         ]
 
-    def _case(self, task: Task, seed: int) -> Case:
-        recipe, clock, numerics = self._recipe, self._clock, self._numerics
+    def _case(self, task: Task) -> Case:
+        recipe, clock, numerics, seed = self._recipe, self._clock, self._numerics, task.seed
         task = task if self._kept is None else task.renumbered(self._kept)
         if task.needs_difficulty and recipe.example_tied is not None:
             raise InvalidInput(
@@ -140,7 +208,7 @@ class Trials:
             request = self._request(split, seed, codes, listener)
             target = self._accuracies(load_method("retrain")(first.model, request).model, split, validation)
             clock.finish(recipe.epochs)
-        return Case(task, seed, first.model, split, codes, validation, target)
+        return Case(task, first.model, split, codes, validation, target)
 
     def _request(self, split: Split, seed: int, codes: Tensor | None, listener: Progress) -> Request:
         return Request(
@@ -150,21 +218,14 @@ class Trials:
     def run(self, number: int, settings: dict[str, Any], each: float, total: int) -> Trial:
         """Run the method with ``settings`` on every case; a run that fails ends the trial with the lowest score.
 
-        Args:
-            number: of the trial.
-            settings: the searched ones.
-            each: work of one run, in epochs.
-            total: number of trials.
-
-        Raises:
-            KeyboardInterrupt: it was interrupted.
+        ``each`` is the work of one run, in epochs, and ``total`` the number of trials.
         """
         scores: list[float] = []
         gradients, error, began = 0, "", time.perf_counter()
         for position, case in enumerate(self._cases):
-            doing = f"trial {number + 1} of {total}, {case.task.kind}, seed {case.seed}"
+            doing = f"trial {number + 1} of {total}, {case.task.kind}, seed {case.task.seed}"
             self._clock.say(doing)
-            request = self._request(case.split, case.seed, case.codes, self._clock.within(doing, each))
+            request = self._request(case.split, case.task.seed, case.codes, self._clock.within(doing, each))
             try:
                 unlearned = dataclasses.replace(self._method, **settings)(case.model, request)
             except (Diverged, InvalidInput) as failure:
@@ -190,11 +251,7 @@ class Trials:
         beside = None if siblings is None else accuracy(model, siblings, self._numerics)
         return case.task.tuning_score(forget, validation, beside, 1 / case.split.train.n_classes)
 
-    def _accuracies(
-        self, model: nn.Module, split: Split, validation: Validation
-    ) -> tuple[float, float, float]:
+    def _accuracies(self, model: nn.Module, split: Split, validation: Validation) -> tuple[float, ...]:
         """Accuracy on the given labels of retain and forget set, and on the validation images."""
-        retain, forget = (
-            accuracy(model, examples, self._numerics) for examples in (split.retain, split.forget)
-        )
-        return retain, forget, accuracy(model, validation.kept, self._numerics)
+        sets = split.retain, split.forget, validation.kept
+        return tuple(accuracy(model, examples, self._numerics) for examples in sets)

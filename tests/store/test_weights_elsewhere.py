@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from expunge.errors import StoreError
-from expunge.store.files import Files, open_files
 from expunge.store.store import Store
 from expunge.store.weights import CannotWrite, WeightStore
 
@@ -85,7 +84,6 @@ def test_a_write_that_fails_leaves_nothing(url: str, monkeypatch: pytest.MonkeyP
 
 def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
     store = WeightStore(f"file://{tmp_path}/deep/weights")
-    assert type(store._files) is Files
     store.save(KEY, {"w": torch.zeros(3)}, {})
     assert store.path(KEY) == tmp_path / "deep" / "weights" / f"{KEY}.safetensors"
     assert WeightStore(tmp_path / "deep" / "weights").has(KEY)
@@ -100,7 +98,7 @@ def test_places_that_cannot_be_used(url: str, text: str) -> None:
     with pytest.raises(
         StoreError, match=f"place '{url}' for weights cannot be used: .*{text}.*; install the"
     ):
-        open_files(url)
+        WeightStore(url)
 
 
 def test_weights_elsewhere(tmp_path: Path, url: str) -> None:

@@ -1,1 +1,0 @@
-"""The parts of a search for a method's settings."""
