@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from expunge.errors import ExpungeError, InvalidInput, UnknownName, near_miss
@@ -20,6 +20,7 @@ _PLAIN: dict[str, tuple[type | tuple[type, ...], str]] = {
     "float": ((int, float), "a number"),
     "str": (str, "text"),
 }
+_SEVERAL = re.compile(r"tuple\[(?P<entry>\w+)")
 _ENTRY = re.compile(r"    (?P<name>[\w*]+): ?(?P<text>.*)")
 
 
@@ -61,15 +62,25 @@ def check_types(owner: str, kind: Any, settings: Mapping[str, Any]) -> None:
             raise InvalidInput(f"{owner}: {entry.name} must be true or false, got {value!r:.100}")
         declared = str(getattr(entry.type, "__name__", entry.type))
         plain = declared.removesuffix(" | None")
-        if plain not in _PLAIN or (value is None and plain != declared):
+        if value is None and plain != declared:
             continue
-        wanted, said = _PLAIN[plain]
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise wrong_type(owner, {entry.name: value}, f"{entry.name} takes {said}, got {value!r:.100}")
-        if isinstance(value, int | float) and not (abs(value) < 2**63 or math.isinf(value)):
-            raise InvalidInput(
-                f"{owner}: {entry.name} takes {said}, got {value!r:.100}, which is out of every range"
-            )
+        several = _SEVERAL.match(plain)
+        if several and not isinstance(value, Iterable):
+            reason = f"{entry.name} takes several values, such as [{value!r:.100}]"
+            raise wrong_type(owner, {entry.name: value}, reason)
+        # Text is a sequence of texts too, but one value is meant.
+        for each in value if several and not isinstance(value, str) else (value,):
+            _check_plain(owner, entry.name, several["entry"] if several else plain, each)
+
+
+def _check_plain(owner: str, name: str, declared: str, value: object) -> None:
+    if declared not in _PLAIN:
+        return
+    wanted, said = _PLAIN[declared]
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise wrong_type(owner, {name: value}, f"{name} takes {said}, got {value!r:.100}")
+    if isinstance(value, int | float) and not (abs(value) < 2**63 or math.isinf(value)):
+        raise InvalidInput(f"{owner}: {name} takes {said}, got {value!r:.100}, which is out of every range")
 
 
 def wrong_type(owner: str, settings: Mapping[str, Any], reason: object) -> InvalidInput:

@@ -199,7 +199,10 @@ def test_recipes_share_what_is_the_same(easy: DataChoice) -> None:
         ),
         ('kind = "random"', 'kind = "random"\nshare = []', "task 1: share is an empty list"),
         ('kind = "random"', 'kind = "subclass"\nfine = "x"', "fine takes a whole number, got 'x'"),
-        ('kind = "random"', 'kind = "indices"\nindices = 3', "task 1: 'indices' cannot be made with"),
+        ('kind = "random"', 'kind = "indices"\nindices = 3', "indices takes several values, such as [3]"),
+        ('kind = "random"', 'kind = "indices"\nindices = [1.5]', "indices takes a whole number, got 1.5"),
+        ('kind = "random"', 'kind = "classes"\nclasses = ["a"]', "classes takes a whole number, got 'a'"),
+        ('kind = "random"', 'kind = "classes"\nclasses = [true]', "classes takes a whole number, got True"),
         ('name = "digits"', 'name = "digits"\nn_train = "all"', "[data]: data cannot be made with"),
         ('name = "digits"', "name = 3", "name takes text, got 3"),
         (
@@ -224,6 +227,12 @@ def test_faults_say_where_and_what(old: str, new: str, message: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         Grid.parse(RECIPES.replace(old, new, 1), "here")
     assert message in str(caught.value)
+
+
+def test_a_seed_that_no_record_can_hold_is_refused_before_anything_is_trained() -> None:
+    grid = Grid.parse(RECIPES.replace("seeds = [0]", f"seeds = [{2**63}]"), "here")
+    with pytest.raises(InvalidInput, match="whole number of 63 bits, got 9223372036854775808"):
+        grid.plan(Numerics())
 
 
 CELLS = {

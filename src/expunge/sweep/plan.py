@@ -203,6 +203,9 @@ def make_plan(
         for position, entry in enumerate(given):
             if entry in given[:position]:
                 raise InvalidInput(f"the grid names one of its {kind} twice: {entry}")
+    for seed in (*seeds, *unlearning_seeds):
+        if not abs(seed) < 2**63:
+            raise InvalidInput(f"a seed is a whole number of 63 bits, got {seed}; a record could not hold it")
     images = data.load(numerics.device)
     _check(images, tasks, recipe)
     measured = load_metrics(metrics)
