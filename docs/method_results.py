@@ -14,8 +14,6 @@ FILES = {"digits-methods.csv": "", "digits-all.csv": "2026-11-22"}
 
 A method is shown by the first file that has rows of it.
 """
-CHANGED = ("delete", "sfron")
-"""Methods whose defaults have changed since the older file."""
 CORRUPTION = {0.0: "random labels", 0.5: "two classes exchanged", 1.0: "poison"}
 UNTOUCHED = "none"
 ELSEWHERE = {
@@ -102,10 +100,6 @@ def section(method: str, measured: Sequence[Measured], limits: Sequence[str] = (
     said = list(limits)
     if found:
         said += failures(cells, _untouched([found, *measured]))
-        if found.day and method in CHANGED:
-            said.append(
-                f"Its defaults have changed since these figures ({found.day}); they are kept until it is run again."
-            )
         said += [ELSEWHERE[method]] if method in ELSEWHERE else []
     else:
         said.append("It has not been measured on the digits map, so there is no map of it here.")
@@ -271,9 +265,10 @@ def _caption(cells: Sequence[Cell], found: Measured) -> str:
         if any(_differs(cell) for cell in cells)
         else ""
     )
+    day = f", of {found.day}" if found.day else ""
     return (
         f"*1,437 handwritten digits, 100 of them corrupted; a small convolutional network; {mean}. 100 is a model "
-        f"that was never damaged.{both} Every run: `docs/results/{found.source}`. Other data give other figures.*"
+        f"that was never damaged.{both} Every run: `docs/results/{found.source}`{day}. Other data give other figures.*"
     )
 
 

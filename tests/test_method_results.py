@@ -100,8 +100,7 @@ def test_the_first_file_with_rows_is_shown_and_an_older_day_is_named() -> None:
     older = method_results.parse("older.csv", f"{HEADER}\ndelete,0,0.1,7,0.5,1,0.5,,,,done", "2026-11-22")
     assert "docs/results/newer.csv" in method_results.section("rem", [newer, older])
     said = method_results.section("delete", [newer, older])
-    assert "docs/results/older.csv" in said
-    assert "changed since these figures (2026-11-22)" in said
+    assert "docs/results/older.csv`, of 2026-11-22." in said
 
 
 def test_the_map_has_poison_on_top_and_an_empty_tile_where_nothing_was_run() -> None:
