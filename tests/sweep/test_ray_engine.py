@@ -59,6 +59,8 @@ def test_no_cluster() -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """Address of a cluster of two nodes with one core each."""
+    # Read by what the cluster starts: its workers would give way to every other test.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (as Ray spells it)
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
