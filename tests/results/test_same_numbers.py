@@ -11,7 +11,7 @@ import pytest
 from report_records import cost_table, map_table
 from rich.console import Console
 
-from expunge.results.advice import packaged_evidence
+from expunge.registry import METHODS
 from expunge.results.frame import measurements
 from expunge.results.page import build_page
 from expunge.results.summary import summarise
@@ -19,12 +19,25 @@ from expunge.results.tables import write_tables
 from expunge.store.record import Record
 
 STORED = Path(__file__).with_name("digits_all_tables.txt")
-"""What the terminal showed of the packaged figures before there was one table of measurements."""
+"""What the terminal showed of these figures before there was one table of measurements."""
+SWEEP = Path(__file__).parents[2] / "docs" / "results" / "digits-all.csv"
+NUMBERS = ("regularity", "discovery", "healed", "utility", "uxh", "seconds")
 
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return list(packaged_evidence().records)
+    """The older sweep of every method, without the one that is gone."""
+    with SWEEP.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] in METHODS.names()]
+    return [
+        Record(
+            key=f"{number}", data="digits", model="convnet", status=row["status"], method=row["method"],
+            oracle=row["method"] == "retrain_corrected", seed=int(row["seed"]),
+            sample_gradients=int(row["sample_gradients"]) if row["sample_gradients"] else None,
+            **{name: round(float(row[name]), 4) if row[name] else None for name in NUMBERS},
+        )
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
 
 
 def test_the_terminal_shows_what_it_showed(records: list[Record]) -> None:
