@@ -37,9 +37,7 @@ class Cleaned:
     audit: Audit  # whether it worked, and the numbers that this rests on
     damages: list[Damage]  # every class that stays, the largest loss first
     found: Found | None  # rows outside the list that the method named, the highest score first
-    disagreeing: (
-        Tensor  # int64 (K,), rows outside the list that were given their given label and no longer are
-    )
+    disagreeing: Tensor  # int64 (K,), rows outside the list that no longer get their given label
     cost: Meter  # of the unlearning
     cost_share: float | None  # of the sample gradients of a retraining, where the first training is known
     origin: Provenance  # hashes of what it was made from

@@ -54,7 +54,7 @@ class Prepared(Loaded):
     method: Method  # configured
     changed: dict[str, object]  # the settings of ``method`` that are neither defaults nor the user's
     first: FirstTraining  # what is known of the first training
-    optimiser: str  # what the method trains with and where that comes from, in words; empty if it does not train
+    optimiser: str  # what the method trains with and why, in words; empty if it does not train
     tried: Meter  # cost of finding a learning rate
     untouched: bool = False  # it has learned so little of the bad labels that it is left as it is
 
