@@ -163,6 +163,7 @@ def test_clean_and_audit_from_python(files: dict[str, Any], tmp_path: Path) -> N
     measures = expunge.audit(
         given["checkpoint"], table.attrs["checkpoint"], given["arch"], given["data"], given["forget"],
         str(root / "test.npz"), quick=True, retrained=str(given["checkpoint"]), references=str(root / "kept"),
+        device="cpu",
     )  # fmt: skip
     one = measures.set_index("measure").loc["forget_accuracy"]
     assert one["original"] == 1.0

@@ -138,9 +138,10 @@ def audit(
 def _split_options(options: Mapping[str, Any], job: Any) -> tuple[DataOptions, dict[str, Any]]:
     """Return the options of reading data, and those of the job; one that neither has is an error."""
     from expunge.inputs.training_data import DataOptions
+    from expunge.training.numerics import Numerics
 
-    of_data = {entry.name for entry in fields(DataOptions)} - {"device"}
     of_job = {entry.name for entry in fields(job)} - {"options"}
+    of_data = {entry.name for entry in fields(DataOptions)} - of_job
     for name in options:
         if name not in of_data | of_job:
             raise UnknownName(f"there is no option {name!r:.100}{near_miss(name, of_data | of_job)}")
@@ -148,5 +149,7 @@ def _split_options(options: Mapping[str, Any], job: Any) -> tuple[DataOptions, d
     given: dict[str, Any] = {
         name: Path(value) if name in paths and value else value for name, value in options.items()
     }
+    if "device" in of_data:  # where a job does not say it, the data are read onto the device of the work
+        given["device"] = Numerics.choose(given.get("device")).device
     reading = DataOptions(**{name: value for name, value in given.items() if name in of_data})
     return reading, {name: value for name, value in given.items() if name in of_job}

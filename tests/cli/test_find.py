@@ -209,11 +209,13 @@ def test_bad_requests(data: Path, more: list[str], error: type[Exception], messa
         run(data, *more)
 
 
-def test_a_list_that_is_there_is_kept(data: Path) -> None:
-    data.with_name("list.csv").write_text("mine")
-    with pytest.raises(InvalidInput, match="is there already; choose another name"):
+@pytest.mark.parametrize("name", ["list.csv", "list.json", "list.scores.csv"])
+def test_a_file_that_is_there_is_kept(data: Path, name: str) -> None:
+    data.with_name(name).write_text("mine")
+    with pytest.raises(InvalidInput, match=f"{name} is there already; choose another name"):
         run(data)
-    assert data.with_name("list.csv").read_text() == "mine"
+    assert data.with_name(name).read_text() == "mine"
+    data.with_name(name).unlink()
 
 
 def test_a_checkpoint_that_does_not_know_the_data(data: Path) -> None:

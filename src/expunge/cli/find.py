@@ -85,11 +85,11 @@ def find_command(
     Exit code 3: no usable list could be made; the file holds the fifty worst rows, none of them marked.
     """
     chosen = _detectors(detectors, checkpoint)
-    for path in (out, *(out.with_suffix(f".scores.{kind}") for kind in ("parquet", "csv"))):
-        if path.exists():
-            raise InvalidInput(f"--out: {path} is there already; choose another name, or move it away")
     if out.suffix != ".csv":
         raise InvalidInput(f"--out: expected a .csv file, got {out}")
+    for path in (out, *(out.with_suffix(suffix) for suffix in (".json", ".scores.parquet", ".scores.csv"))):
+        if path.exists():
+            raise InvalidInput(f"--out: {path} is there already; choose another name, or move it away")
     if checkpoint is None and recorded is None and folds is None:
         folds = _FOLDS
 

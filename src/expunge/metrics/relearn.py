@@ -156,7 +156,7 @@ class RelearnTime(Metric):
     def target(self, evaluated: Evaluated) -> float:
         """Return the accuracy that counts as regained, in [0, 1]; not defined where the original's is 0."""
         scored = evaluated.original.forget
-        right = scored.logits.argmax(1) == scored.labels
+        right = scored.predicted == scored.labels
         value = float(right[: self.relearning.max_examples].double().mean())
         if value == 0:
             raise NotDefined("the original model gets no example of the forget set right; nothing can return")
