@@ -125,6 +125,8 @@ def test_a_sweep_and_its_outputs(common: list[str], tmp_path: Path, threads: Non
         if record.method == "finetune":
             assert record.settings["epochs"] == 2
             assert record.settings["batch_size"] == 16
+    # Three epochs teach nobody wrong labels, and the figure says so.
+    assert "original model had not learned the corruption" in (out / "map.svg").read_text(encoding="utf-8")
     again = invoke(*arguments)
     assert "0 cells run, 8 were there, 0 failed" in again.output
     assert records(out) == found

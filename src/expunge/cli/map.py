@@ -64,6 +64,7 @@ def map_command(
 
     from expunge.results.charts import map_chart, write_chart
     from expunge.results.frame import measurements
+    from expunge.results.original_models import learned_shares, not_learned
     from expunge.results.summary import summarise
     from expunge.store.store import Store
     from expunge.sweep.grid import Grid, Setup
@@ -102,7 +103,8 @@ def map_command(
     trackers = running.trackers(console, out)
     with Store(out) as store:
         swept = running.run(console, grid, plan, store, out, trackers, workers=workers)
-    write_chart(map_chart(summarise(measurements(swept.records))), out / "map.svg")
+        unlearned = not_learned(swept.records, learned_shares(swept.records, store.weights))
+    write_chart(map_chart(summarise(measurements(swept.records)), unlearned), out / "map.svg")
     finish(console, swept, f"{out / 'map.svg'}, {out / 'results.csv'} and the store beside them")
 
 
