@@ -63,7 +63,7 @@ def _show(kind: str, name: str, target: Any) -> None:
 
 
 def reflowed(text: str, width: int) -> str:
-    """Return a docstring with its paragraphs broken anew at ``width``; formulas and lists keep their lines."""
+    """Return a docstring with its paragraphs wrapped again at ``width``; formulas and lists keep their lines."""
     text = re.sub(r":\w+:`~?([^`]+)`", r"\1", text).replace("``", "`")
     lines: list[tuple[str, str]] = []  # and the indent of what follows on
     length = 0

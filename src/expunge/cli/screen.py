@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 class Screen(Console):
-    """A console that colours nothing unless it is told to."""
+    """A console without colours, unless they are asked for."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(highlight=False, **settings)

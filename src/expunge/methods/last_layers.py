@@ -119,7 +119,7 @@ class CFk(FineTune):
 
 @dataclass(frozen=True, kw_only=True)
 class EUk(CFk):
-    """Draw the last k layers anew and train them with the retain set only; leave the others as they are.
+    """Re-initialise the last k layers and train them with the retain set only; leave the others as they are.
 
     min over theta_{L-k+1 .. L} of  mean over D_r of CE(f_theta(x), y), from a random initialisation.
 

@@ -161,7 +161,8 @@ class Run:
             separation=method.separation, share=method.neighbour_cap,
         )  # fmt: skip
         if (team := current_team()) is not None:
-            self.neighbours = team.agree_on(self.neighbours)
+            found, good = self.neighbours.found, dict(self.neighbours.good)
+            self.neighbours = Neighbours(team.agree(found), team.agree_on(good))
         self.quarantined = self.neighbours.found.clone()
         draw = self.request.generator("control")
         for label in torch.unique(labels[self.quarantined]).tolist():

@@ -143,7 +143,7 @@ class Team:
         return torch.where(count > 0, (total / count.clamp(min=1)).to(rows.dtype), rows)
 
     def agree_on(self, value: _Value) -> _Value:
-        """Return the first process' ``value``, which the others may have computed with other last bits."""
+        """Return the first process' ``value``, which is not a tensor: that would come on the first one's device."""
         shared: _Value = self.fabric.broadcast(value)
         return shared
 
