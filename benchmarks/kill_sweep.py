@@ -24,9 +24,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from sqlalchemy import select
 
+from expunge.data.digits import load_digits
 from expunge.methods.finetune import FineTune
 from expunge.methods.gradient_ascent import GradientAscent
 from expunge.methods.no_unlearning import NoUnlearning
@@ -50,11 +52,13 @@ COORDINATOR_SHARE, STARTING_SHARE = 0.15, 0.2
 may hit it while it starts, before it has a job to lose."""
 DIFFER = {"seconds", "peak_memory", "provenance", "log"}
 """Fields that hold times or what the machine did else; of the learning curve the losses are compared."""
+DATA = "digits.npz"
+"""Beside the stores: a worker that reads it need not import scikit-learn, which takes longer than its job."""
 STARTED = time.process_time()
 """Processor time of a worker's imports, which are those of this file."""
 
 
-def plan() -> Plan:
+def plan(data: Path) -> Plan:
     tasks = [
         CorruptionTask(regularity=regularity, n_corrupted=100, discovery=discovery, patch=2)
         for regularity in (0.0, 0.5, 1.0)
@@ -62,12 +66,14 @@ def plan() -> Plan:
     ]
     recipe = Recipe(epochs=2, batch_size=64, augment=False, model_settings={"width": 8})
     methods = [NoUnlearning(), FineTune(epochs=1, augment=False), NPO(augment=False), GradientAscent()]
-    return make_plan(DataChoice("digits"), tasks, recipe, methods, (0, 1), Numerics(channels_last=False))
+    return make_plan(DataChoice(str(data)), tasks, recipe, methods, (0, 1), Numerics(channels_last=False))
 
 
 def coordinate(folder: Path, url: str | None, retry: bool) -> None:
     with Store(folder, url) as store:
-        status = execute(plan(), store, workers=WORKERS, keep_weights=True, retry_failed=retry)
+        status = execute(
+            plan(folder.parent / DATA), store, workers=WORKERS, keep_weights=True, retry_failed=retry
+        )
     print(json.dumps([status.done, status.failed, status.elsewhere]), flush=True)
 
 
@@ -218,6 +224,11 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="expunge-kill-")))
         server = stack.enter_context(temporary_server()) if given.postgresql else None
+        digits = load_digits()
+        np.savez(
+            folder / DATA, images=digits.train_images[:, 0], labels=digits.train_labels,
+            test_images=digits.test_images[:, 0], test_labels=digits.test_labels,
+        )  # fmt: skip
         began = time.monotonic()
         undisturbed = start(folder / "reference", None)
         output, errors = undisturbed.communicate()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,9 @@ MOST_WAITS = 2
 """In one step; the published rules of who is drawn into a batch need one or two."""
 BY_HAND = {"rem", "bad_teacher", "scrub"}
 """The quick ones that go through routes, masks in a batch and a teacher."""
+OTHERS = sorted(set(METHODS.names()) - BY_HAND)
+AT_A_TIME = 8
+"""Methods in one process; a process takes seconds to start."""
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -27,39 +29,38 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="session")
-def on_device(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[tuple[str, ...]], dict[str, dict[str, Any]]]:
-    @lru_cache
-    def run(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-        out = tmp_path_factory.mktemp("pretend") / "out.jsonl"
-        subprocess.run([sys.executable, SCRIPT, out, *names], check=True, capture_output=True, timeout=900)
-        return {row["what"]: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
-
-    return run
+def carried_out(names: Sequence[str], out: Path) -> dict[str, dict[str, Any]]:
+    subprocess.run([sys.executable, SCRIPT, out, *names], check=True, capture_output=True, timeout=900)
+    return {row["what"]: row for row in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
 
 
 def check(row: dict[str, Any]) -> None:
-    assert "error" not in row, "\n".join(row["traceback"])
-    assert (row["weights_max"], row["logits_max"], row["metrics"]) == (0, 0, 0), "not what the CPU gives"
+    name = row["what"]
+    assert "error" not in row, "\n".join([name, *row["traceback"]])
+    assert (row["weights_max"], row["logits_max"], row["metrics"]) == (0, 0, 0), (
+        f"{name}: not what the CPU gives"
+    )
     in_steps = {place: count for place, count in row["places"].items() if place.startswith("step ")}
     assert sum(in_steps.values()) <= MOST_WAITS * max(1, row["steps"]), (
-        f"waits in {row['steps']} steps: {in_steps}"
+        f"{name}: waits in {row['steps']} steps: {in_steps}"
     )
 
 
-@pytest.mark.parametrize("name", sorted(BY_HAND))
-def test_method(on_device: Callable[[tuple[str, ...]], dict[str, dict[str, Any]]], name: str) -> None:
-    check(on_device(tuple(sorted(BY_HAND)))[name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(METHODS.names()) - BY_HAND))
-def test_every_other_method(
-    on_device: Callable[[tuple[str, ...]], dict[str, dict[str, Any]]], name: str
-) -> None:
-    check(on_device(tuple(sorted(set(METHODS.names()) - BY_HAND)))[name])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(sorted(BY_HAND), id="by hand"),
+        *(
+            pytest.param(OTHERS[start : start + AT_A_TIME], id=OTHERS[start], marks=pytest.mark.slow)
+            for start in range(0, len(OTHERS), AT_A_TIME)
+        ),
+    ],
+)
+def test_methods(tmp_path: Path, names: list[str]) -> None:
+    found = carried_out(names, tmp_path / "out.jsonl")
+    assert set(found) == set(names)
+    for row in found.values():
+        check(row)
 
 
 def test_rows_that_stay_on_the_cpu_are_read_onto_it() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 _STAND_OUT = 0.1
@@ -36,6 +35,8 @@ class Cut:
 
 def stand_out(scores: Tensor, known: Tensor) -> bool:
     """Whether known examples, bool (N,), have higher ``scores`` (N,) than the others: Mann and Whitney, at 10 %."""
+    from scipy.stats import mannwhitneyu  # takes seconds to import
+
     mine, others = scores[known].numpy(), scores[~known].numpy()
     return bool(mannwhitneyu(mine, others, alternative="greater").pvalue <= _STAND_OUT)
 

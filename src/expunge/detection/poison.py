@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from expunge.detection.result import Detection
@@ -202,6 +200,9 @@ class _Split:
 
 
 def _in_two(members: Tensor, features: Tensor, components: int, state: int) -> _Split | None:
+    from sklearn.cluster import KMeans  # sklearn takes seconds to import
+    from sklearn.metrics import silhouette_score
+
     if len(members) < _FEWEST_MEMBERS:
         return None
     centred = features - features.mean(0)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples, Source
@@ -62,6 +61,8 @@ def best_class_order(counts: _Counts) -> ClassOrder:
     A label counts as moved where more than half of its examples, of five at least, are predicted as
     another one: a constant prediction moves at most one.
     """
+    from scipy.optimize import linear_sum_assignment  # takes a second to import
+
     rows, columns = linear_sum_assignment(counts, maximize=True)
     total = counts.sum(1)
     moved = [

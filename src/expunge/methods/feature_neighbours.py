@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binom, norm
-from scipy.stats import t as student
+from scipy.special import bdtrc, ndtri, stdtr
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
@@ -100,7 +99,7 @@ def feature_neighbours(
         if not count or overall[label] - count < _FEWEST or not layers:
             continue
         rows = (train.labels == label).nonzero().flatten()
-        concentrated = binom.sf(count - 1, sum(of_label), overall[label] / len(train)) <= _CONCENTRATED
+        concentrated = bdtrc(count - 1, sum(of_label), overall[label] / len(train)) <= _CONCENTRATED
         maps = maps or whitenings(model, train, layers, numerics)
         likeness = Likeness(model, train.select(rows), known[rows], layers, maps, numerics)
         first = _first_cut(likeness, bool(concentrated), separation, level)
@@ -135,7 +134,7 @@ def _first_cut(
         parts = Cut(_best_cut(values, known), 0.0)
     above = values > parts.threshold
     inside, others = int(above[known].sum()), float(above[~known].float().mean())
-    by_chance = float(binom.sf(inside - 1, count, others))
+    by_chance = float(bdtrc(inside - 1, count, others))
     level = _LIKE if not apart else 1.0 if concentrated else level
     return (values, parts) if inside >= _MEMBERS * count and by_chance <= level else None
 
@@ -169,8 +168,8 @@ def _expected_good(values: Tensor, parts: Cut, known: Tensor) -> float:
     above = values > parts.threshold
     below = values[~above].cpu().double()
     middle = below.median()
-    spread = max(float((below - middle).abs().median()) / float(norm.ppf(0.75)), 1e-9)
-    tail = float(student.sf((parts.threshold - float(middle)) / spread, _TAIL))
+    spread = max(float((below - middle).abs().median()) / float(ndtri(0.75)), 1e-9)
+    tail = float(stdtr(_TAIL, (float(middle) - parts.threshold) / spread))
     return min(1.0, len(below) * tail / max(1, int((above & ~known).sum())))
 
 

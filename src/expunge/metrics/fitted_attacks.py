@@ -8,9 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
-from sklearn.svm import SVC
 from torch import Tensor
 
 from expunge.errors import InvalidInput
@@ -31,6 +28,8 @@ def share_called_member(members: Tensor, others: Tensor, targets: Tensor) -> flo
     It is fitted on one feature, ``members`` against ``others``, with balanced class weights; there is no held-out part.
     Arguments are those of :func:`svc_efficacy`, but 1-D.
     """
+    from sklearn.linear_model import LogisticRegression  # sklearn takes seconds to import
+
     features = torch.cat([members, others]).cpu().double().numpy()[:, None]
     attacker = LogisticRegression(class_weight="balanced").fit(features, _memberships(members, others))
     return float(attacker.predict(targets.cpu().double().numpy()[:, None]).mean())
@@ -69,6 +68,9 @@ def logistic_attack(members: Tensor, others: Tensor, seed: int = 0, splits: int 
     Raises:
         InvalidInput: groups of different size, fewer than ten a side, or a feature that is not finite.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedShuffleSplit, cross_val_score
+
     if members.shape != others.shape or members.ndim != 1 or len(members) < _FEWEST:
         raise InvalidInput(
             f"the attack needs two groups of one size, at least {_FEWEST} each, got {tuple(members.shape)} members "
@@ -171,6 +173,8 @@ def svc_efficacy(members: Tensor, others: Tensor, targets: Tensor) -> float:
             "every member and every non-member has the same feature, so that no attack can be fitted; use "
             "another feature"
         )
+    from sklearn.svm import SVC
+
     attacker = SVC(C=3, gamma="auto", kernel="rbf").fit(fitted.numpy(), _memberships(members, others))
     return float(1 - attacker.predict(groups[2].numpy()).mean())
 

@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from expunge.data.examples import Examples
@@ -108,6 +105,10 @@ def linear_probe_accuracy(known: Tensor, labels: Tensor, asked: Tensor, answers:
     Raises:
         InvalidInput: one class only, no example, or features that are not finite.
     """
+    from sklearn.linear_model import LogisticRegression  # sklearn takes seconds to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     n_classes = len(set(labels.tolist()))
     if len(asked) == 0 or n_classes < 2:
         raise InvalidInput(

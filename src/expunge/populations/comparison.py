@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from scipy.stats import t
+from scipy.special import stdtrit
 from torch import Tensor
 
 from expunge.errors import InvalidInput
@@ -198,5 +198,5 @@ def jackknife(statistic: Callable[[Tensor], float], n_models: int) -> tuple[floa
         return None
     mean = sum(left) / FEWEST
     error = math.sqrt((FEWEST - 1) / FEWEST * sum((entry - mean) ** 2 for entry in left))
-    half = float(t.ppf(0.975, FEWEST - 1)) * error
+    half = float(stdtrit(FEWEST - 1, 0.975)) * error
     return value - half, value + half
