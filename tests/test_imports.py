@@ -145,6 +145,11 @@ def test_what_answers_at_once_loads_nothing_large(words: list[str]) -> None:
     assert loaded([], ("torch", "pandas", "altair", "jinja2"), code) == set()
 
 
+def test_repairs_and_sweeps_start_without_what_only_some_measurements_need() -> None:
+    modules = ["expunge.repair.clean", "expunge.repair.find", "expunge.sweep.execute", "expunge.sweep.run"]
+    assert loaded(modules, ("sklearn", "scipy.stats", "pandas")) == set()
+
+
 def loaded(modules: list[str], wanted: tuple[str, ...], code: str = "") -> set[str]:
     """Which of ``wanted`` a new interpreter has loaded after importing ``modules`` and running ``code``."""
     lines = [*(f"import {module}" for module in modules), code, "import sys"]
