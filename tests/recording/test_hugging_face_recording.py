@@ -23,21 +23,23 @@ class Texts(Dataset[Any]):
         return {"input_ids": torch.tensor([1 + row, 3]), "labels": LABELS[row]}
 
 
-def test_logits_are_those_of_the_examples_in_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form", [{}, {"return_dict": False, "output_hidden_states": True}], ids=["named", "tuple"]
+)
+def test_logits_are_those_of_the_examples_in_training(tmp_path: Path, form: dict[str, bool]) -> None:
     from expunge import HuggingFaceRecording
 
     config = transformers.BertConfig(
         vocab_size=32, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **form,
     )  # fmt: skip
     model = transformers.BertForSequenceClassification(config)
     before: list[tuple[int, torch.Tensor]] = []
 
     def keep(_: Any, inputs: Any, named: Any, output: Any) -> None:
         if torch.is_grad_enabled():
-            before.extend(
-                zip(named["input_ids"][:, 0].tolist(), output.logits.detach().softmax(1), strict=True)
-            )
+            logits = output[1] if form else output.logits
+            before.extend(zip(named["input_ids"][:, 0].tolist(), logits.detach().softmax(1), strict=True))
 
     model.register_forward_hook(keep, with_kwargs=True)
     path = tmp_path / "a.safetensors"

@@ -41,4 +41,7 @@ class HuggingFaceRecording(TrainerCallback):
 
 
 def _logits(output: Any) -> Any:
-    return output["logits"] if isinstance(output, dict) else output[-1]
+    if isinstance(output, dict):
+        return output["logits"]
+    # a tuple may begin with the loss and end with hidden states
+    return output if isinstance(output, Tensor) else next(part for part in output if part.ndim == 2)

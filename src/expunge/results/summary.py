@@ -275,8 +275,8 @@ def with_gaps(table: pd.DataFrame) -> pd.DataFrame:
 def summarise_forgetting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return for each forgetting task its methods: the reference, "none", then by rising average gap.
 
-    A row for each method; columns: (measure, ``mean`` | ``half_width`` | ``n``), and (``seconds``, ``mean``) among
-    them; (``failed``, ""): number of runs that failed.
+    A row for each method; columns: (measure, ``mean`` | ``half_width`` | ``n``), ``seconds`` among the measures, and
+    (``failed``, ""): number of runs that failed.
 
     Raises:
         InvalidInput: no run of a forgetting task.
@@ -290,8 +290,6 @@ def summarise_forgetting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         wide = values.unstack("measure").swaplevel(axis="columns").sort_index(axis="columns")
         runs = own.drop_duplicates("run")
         wide = wide.reindex(sorted(runs["method"].unique()))
-        seconds = own[own["measure"] == "seconds"].groupby("method")["value"].mean()
-        wide["seconds", "mean"] = seconds.reindex(wide.index)
         wide["failed", ""] = (runs["status"] == "failed").groupby(runs["method"]).sum()
         gaps = wide[GAP, "mean"].fillna(2.0) if (GAP, "mean") in wide else pd.Series(2.0, wide.index)
         order = sorted(wide.index, key=lambda name: (name != REFERENCE, name != BASELINE, gaps[name], name))
