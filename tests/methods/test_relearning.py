@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from corrupted_digits import corrupted_digits
 from torch import Tensor, nn
 
 from expunge.data.examples import Batch
@@ -584,7 +585,7 @@ def test_found_are_unlisted_and_the_most_suspicious_come_first(monkeypatch: pyte
 
     def flag(run: Run) -> None:
         run.flagged[picked] = True
-        run.good = 0.125
+        run.neighbours = Neighbours(run.flagged, dict.fromkeys(range(run.train.n_classes), 0.125))
 
     monkeypatch.setattr(Run, "_judge", flag)
     outcome = unlearned(Relearn(epochs=2, least_steps=0), case, recipe=case.recipe)
@@ -596,6 +597,71 @@ def test_found_are_unlisted_and_the_most_suspicious_come_first(monkeypatch: pyte
     assert ordered == sorted(ordered, reverse=True)
     assert len(set(ordered)) > 1
     assert found.false_discovery == 0.125
+
+
+# ---- the second look
+
+
+@pytest.mark.parametrize(("given", "count", "looked"), [(0.6, 10, True), (0.4, 10, False), (1.0, 9, False)])
+def test_it_looks_again_at_labels_that_most_of_ten_known_ones_have_again(
+    monkeypatch: pytest.MonkeyPatch, given: float, count: int, looked: bool
+) -> None:
+    run = run_of(Relearn(), image_case())
+    mine = (run.train.labels == 1).nonzero().flatten()
+    other = (run.train.labels == 2).nonzero().flatten()[:9]
+    run.known[:] = False
+    run.known[mine[:count]] = run.known[other] = True
+    run.margin[:] = 0.5
+    run.margin[mine[: round(given * count)]] = run.margin[other] = -0.5
+    asked: list[Any] = []
+
+    def found(model: nn.Module, *_: Any, learned: Any = (), **__: Any) -> Neighbours:
+        asked.append((model, list(learned)))
+        return Neighbours(run.train.labels == 1, {1: 0.0})
+
+    monkeypatch.setattr(relearning, "feature_neighbours", found)
+    again = run.look_again()
+    assert asked == ([(run.model, [1])] if looked else [])
+    assert (again is not None) == looked
+
+
+def test_a_rule_that_unlisted_examples_teach_again_is_found_inside_the_relearned_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, real = corrupted_digits(1.0, 0.2), relearning.feature_neighbours
+
+    def blind_at_first(*given: Any, **named: Any) -> Neighbours:
+        nobody = torch.zeros_like(case.split.forget_mask)
+        return real(*given, **named) if named["learned"] else Neighbours(nobody, {})
+
+    monkeypatch.setattr(relearning, "feature_neighbours", blind_at_first)
+    outcome = unlearned(Relearn(), case, recipe=case.recipe)
+    with_one_look = unlearned(Relearn(neighbours=False), case, recipe=case.recipe)
+    assert any(note.startswith("unlisted examples had taught the network again") for note in outcome.notes)
+    assert outcome.found is not None
+    bad = torch.isin(outcome.found.positions, case.truth.corrupted)
+    assert len(bad) >= 50
+    assert float(bad.float().mean()) > 0.9
+    unknown = case.truth.sets["corrupted_unknown"]
+    healed = [accuracy(found.model, unknown, NUMERICS) for found in (with_one_look, outcome)]
+    assert healed[0] < 0.3
+    assert healed[1] > 0.8
+    assert outcome.cost.sample_gradients > 1.5 * with_one_look.cost.sample_gradients
+
+
+def test_the_first_result_is_kept_where_the_second_is_no_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = image_case()
+    some = torch.zeros_like(case.split.forget_mask)
+    some[(~case.split.forget_mask).nonzero().flatten()[:5]] = True
+    expected = unlearned(Relearn(**QUICK), case)
+    monkeypatch.setattr(Run, "look_again", lambda run: Neighbours(some, dict.fromkeys(range(4), 0.0)))
+    monkeypatch.setattr(Run, "known_given", property(lambda run: 0.75))
+    outcome = unlearned(Relearn(**QUICK), case)
+    assert outcome.notes[-1].endswith("5 that look like them inside it: 75%; the first result is kept")
+    assert same(outcome.model, expected.model)
+    assert outcome.found is not None
+    assert expected.found is not None
+    assert torch.equal(outcome.found.positions, expected.found.positions)
 
 
 # ---- what it does to a model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +56,14 @@ class Neighbours:
 
 
 def feature_neighbours(
-    model: nn.Module, train: Examples, known: Tensor, numerics: Numerics, *, separation: float, share: float
+    model: nn.Module,
+    train: Examples,
+    known: Tensor,
+    numerics: Numerics,
+    *,
+    separation: float,
+    share: float,
+    learned: Collection[int] = (),
 ) -> Neighbours:
     """Return the unlisted examples with the features of the known ones of their label.
 
@@ -86,6 +93,8 @@ def feature_neighbours(
         numerics: where to compute.
         separation: see above; in pooled standard deviations.
         share: a label of whose unlisted examples more than this share lies above has no neighbours.
+        learned: labels whose rule ``model`` is known to have learned, and then the only ones that are looked at: the
+            first cut is read off the known ones, parts need not lie apart, and it is the last.
     """
     found = torch.zeros_like(known)
     good: dict[int, float] = {}
@@ -96,16 +105,17 @@ def feature_neighbours(
     n_labels = sum(count > 0 for count in of_label)
     level = _BY_CHANCE if n_labels <= _BY_RULE else _BY_CHANCE / n_labels
     for label, count in enumerate(of_label):
-        if not count or overall[label] - count < _FEWEST or not layers:
+        if not count or overall[label] - count < _FEWEST or not layers or (learned and label not in learned):
             continue
         rows = (train.labels == label).nonzero().flatten()
         concentrated = bdtrc(count - 1, sum(of_label), overall[label] / len(train)) <= _CONCENTRATED
         maps = maps or whitenings(model, train, layers, numerics)
         likeness = Likeness(model, train.select(rows), known[rows], layers, maps, numerics)
-        first = _first_cut(likeness, bool(concentrated), separation, level)
+        first = _first_cut(likeness, bool(concentrated), math.inf if learned else separation, level)
         if first is None:
             continue
-        above, expected = _refined(likeness, first, separation * (1.0 if concentrated else _ELSEWHERE))
+        least = 0.0 if learned else separation * (1.0 if concentrated else _ELSEWHERE)
+        above, expected = _refined(likeness, first, least, rounds=0 if learned else _ROUNDS)
         others = above & ~likeness.known
         few = int(others.sum()) <= share * int((~likeness.known).sum())
         if few and expected is not None and expected <= _MOSTLY:
@@ -139,7 +149,9 @@ def _first_cut(
     return (values, parts) if inside >= _MEMBERS * count and by_chance <= level else None
 
 
-def _refined(likeness: Likeness, first: tuple[Tensor, Cut], separation: float) -> tuple[Tensor, float | None]:
+def _refined(
+    likeness: Likeness, first: tuple[Tensor, Cut], separation: float, rounds: int
+) -> tuple[Tensor, float | None]:
     """Compute the likeness from all above and cut again; return the last cut and the share of good ones above it.
 
     The share is ``None`` where the parts never lie ``separation`` apart, those of the first cut neither.
@@ -148,7 +160,7 @@ def _refined(likeness: Likeness, first: tuple[Tensor, Cut], separation: float) -
     values, parts = first
     above = values > parts.threshold
     expected = _expected_good(values, parts, known) if parts.separation >= separation else None
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         values = likeness(known | above)
         parts = two_means(values)
         # A set that runs over into a natural part of the class lies apart less and less.

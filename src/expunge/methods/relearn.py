@@ -48,6 +48,10 @@ class Relearn(Method):
        in T, the bias of the last layer brings it back
        (:func:`expunge.training.class_shares.bring_back_lost_classes`).
 
+    5. Where the network gives most of ten or more of K with one label that label, others have taught it again what
+       they share. It is looked inside it once more, which finds them then, and everything is done again with those in
+       quarantine; the better result is returned.
+
     What frozen first blocks put out is computed once, where training does not change it.
 
     The weights make one pass a training epoch; the judging costs nothing, since it uses the predictions that were
@@ -183,6 +187,16 @@ class Relearn(Method):
         for attempt in range(_ATTEMPTS):
             run = Run(self, copy.deepcopy(model), request, how, attempt, prefix)
             if run.relearn():
+                if (neighbours := run.look_again()) is not None:
+                    again = Run(self, copy.deepcopy(model), request, how, attempt, prefix, neighbours)
+                    better = again.relearn() and again.known_given < run.known_given
+                    request.note(
+                        f"unlisted examples had taught the network again what the listed ones have in common: it gave "
+                        f"{run.known_given:.0%} of these their label. Relearned once more without "
+                        f"{int(neighbours.found.sum()):,} that look like them inside it: {again.known_given:.0%}"
+                        + ("" if better else "; the first result is kept")
+                    )
+                    run = again if better else run
                 return run.finished()
             request.note(
                 f"with {run.keep:.2f} of the weights kept the network did not come back to half of its accuracy; begun "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,7 +41,9 @@ _CONTROL = 100
 _CLEARLY = 0.25
 """By how much more of the neighbours than of the control must be given another label."""
 _FEW = 10
-"""Known examples below which the share that was learned is not known well enough to stop by it."""
+"""Known examples below which the share that was learned is not known well enough to act on it."""
+_LEARNED = 0.5
+"""Share of the known ones of a label that have it after relearning, from which others taught it again."""
 _MEMORISED = 0.97
 """Accuracy on retained examples from which a network has memorised them."""
 _KEPT_UNMEMORISED = 0.85
@@ -64,6 +67,7 @@ class Run:
         how: Continued,
         attempt: int = 0,
         prefix: FrozenPrefix | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.method, self.model, self.request, self.how = method, model, request, how
         self.attempt, self.prefix = attempt, prefix
@@ -73,8 +77,8 @@ class Run:
         self.flagged = self.known.clone()
         self.quarantined = torch.zeros_like(self.known)
         self.control = torch.zeros_like(self.known)
-        self.neighbours = Neighbours(self.quarantined, {})
-        self.good = 0.0
+        self.neighbours = neighbours or Neighbours(self.quarantined, {})
+        self.flagged |= self.neighbours.found
         self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
         self.position[train.index] = torch.arange(n, device=place)
         self.average = torch.zeros(n, train.n_classes, device=place)
@@ -98,13 +102,41 @@ class Run:
         retained = request.retain
         probe = retained.select(torch.randperm(len(retained), generator=request.generator("probe"))[:_PROBE])
         before = _accuracy(predict(self.model, probe, request.numerics), probe.labels)
-        if method.neighbours:
+        if method.neighbours and not bool(self.neighbours.found.any()):
             self._quarantine()
         factor = self._choose(before)
         shrink_and_perturb(self.model, self.keep, request.generator("shrink"), request.start)
         with self._inputs() as self.inputs:
             self._train(factor)
         return float((self.margin < 0)[self.trusted].float().mean()) >= _CAME_BACK * before
+
+    @property
+    def good(self) -> float:
+        """Share of the flagged unlisted ones that is expected to be good; they are all neighbours."""
+        labels = self.train.labels[self.flagged & ~self.known].tolist()
+        return sum(self.neighbours.good[label] for label in labels) / max(1, len(labels))
+
+    @property
+    def known_given(self) -> float:
+        """Share of the known ones that had their given label in the last pass, which was trained against it."""
+        return float((self.margin < 0)[self.known].float().mean())
+
+    def look_again(self) -> Neighbours | None:
+        """Return who taught the network again what the known ones of a label have in common; ``None`` for nobody.
+
+        A rule that unlisted examples follow may lie in no part of the network at first, where each was memorised by
+        itself. Where the relearned network gives most of the known ones their label all the same, it has learned the
+        rule, and they are told apart inside it.
+        """
+        labels, right = self.train.labels, self.margin < 0
+        learned = [
+            label
+            for label in torch.unique(labels[self.known]).tolist()
+            for mine in [self.known & (labels == label)]
+            if int(mine.sum()) >= _FEW and float(right[mine].float().mean()) > _LEARNED
+        ]
+        found = self._neighbours_in(self.model, learned) if learned and self.method.neighbours else None
+        return found if found is not None and bool(found.found.any()) else None
 
     def _inputs(self) -> AbstractContextManager[Examples]:
         """Return the training set, with what frozen blocks put out in place of inputs where that was kept."""
@@ -142,7 +174,7 @@ class Run:
         wrong = wrong_label_probability(self.latest.float(), self.train.labels, ~self.known)
         found = (self.flagged & ~self.known).nonzero().flatten()
         found = found[wrong[found].argsort(descending=True)]
-        request.found = Found(found, wrong, min(max(self.good, 0.0), 1.0))
+        request.found = Found(found, wrong, self.good)
         return self.model
 
     def _bring_back(self, trusted: Examples) -> None:
@@ -154,15 +186,18 @@ class Run:
                 f"(the first: {lost[0]}); the bias of the last layer was set so that every class has its share again"
             )
 
-    def _quarantine(self) -> None:
-        method, labels = self.method, self.train.labels
-        self.neighbours = feature_neighbours(
-            self.model, self.train, self.known, self.request.numerics,
-            separation=method.separation, share=method.neighbour_cap,
+    def _neighbours_in(self, model: nn.Module, learned: Collection[int] = ()) -> Neighbours:
+        found = feature_neighbours(
+            model, self.train, self.known, self.request.numerics,
+            separation=self.method.separation, share=self.method.neighbour_cap, learned=learned,
         )  # fmt: skip
         if (team := current_team()) is not None:
-            found, good = self.neighbours.found, dict(self.neighbours.good)
-            self.neighbours = Neighbours(team.agree(found), team.agree_on(good))
+            found = Neighbours(team.agree(found.found), team.agree_on(dict(found.good)))
+        return found
+
+    def _quarantine(self) -> None:
+        labels = self.train.labels
+        self.neighbours = self._neighbours_in(self.model)
         self.quarantined = self.neighbours.found.clone()
         draw = self.request.generator("control")
         for label in torch.unique(labels[self.quarantined]).tolist():
@@ -283,17 +318,13 @@ class Run:
         It has learned neither.
         """
         labels, disagrees, found = self.train.labels, self.margin > 0, self.neighbours.found
-        expected = 0.0
-        for label, good in self.neighbours.good.items():
+        for label in self.neighbours.good:
             mine, beside = found & (labels == label), self.control & (labels == label)
             if not bool(mine.any()):
                 continue
             usual = float(disagrees[beside].float().mean()) if bool(beside.any()) else 0.5 - _CLEARLY
             if float(disagrees[mine].float().mean()) > usual + _CLEARLY:
                 self.flagged |= mine
-                expected += good * int(mine.sum())
-        count = int((self.flagged & ~self.known).sum())
-        self.good = expected / max(1, count)
         self.quarantined[:] = False
         self.control[:] = False
 
