@@ -150,7 +150,7 @@ def _first_cut(
 
 
 def _refined(
-    likeness: Likeness, first: tuple[Tensor, Cut], separation: float, rounds: int
+    likeness: Likeness, first: tuple[Tensor, Cut], separation: float, rounds: int = _ROUNDS
 ) -> tuple[Tensor, float | None]:
     """Compute the likeness from all above and cut again; return the last cut and the share of good ones above it.
 
