@@ -290,6 +290,8 @@ def summarise_forgetting(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         wide = values.unstack("measure").swaplevel(axis="columns").sort_index(axis="columns")
         runs = own.drop_duplicates("run")
         wide = wide.reindex(sorted(runs["method"].unique()))
+        if ("seconds", "mean") not in wide:
+            wide["seconds", "mean"] = float("nan")
         wide["failed", ""] = (runs["status"] == "failed").groupby(runs["method"]).sum()
         gaps = wide[GAP, "mean"].fillna(2.0) if (GAP, "mean") in wide else pd.Series(2.0, wide.index)
         order = sorted(wide.index, key=lambda name: (name != REFERENCE, name != BASELINE, gaps[name], name))
