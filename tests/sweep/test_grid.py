@@ -242,7 +242,7 @@ CELLS = {
     "digits-resnet9": 324,
     "cifar10-forgetting": 63,
     "cifar10-forgetting-plain": 36,
-    "cifar10-small": 162,
+    "cifar10-small": 288,
     "paper": 2160,
     "imbalance-digits": 90,
     "no-harm-digits": 90,
