@@ -664,6 +664,26 @@ def test_the_first_result_is_kept_where_the_second_is_no_better(monkeypatch: pyt
     assert torch.equal(outcome.found.positions, expected.found.positions)
 
 
+def test_the_first_result_is_kept_where_the_second_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, real, begun = image_case(), Run.relearn, list[Run]()
+    some = torch.zeros_like(case.split.forget_mask)
+    some[(~case.split.forget_mask).nonzero().flatten()[:5]] = True
+    expected = unlearned(Relearn(**QUICK), case)
+
+    def diverge_later(run: Run) -> bool:
+        begun.append(run)
+        if len(begun) == 2:
+            raise Diverged("NaN")
+        return real(run)
+
+    monkeypatch.setattr(Run, "look_again", lambda run: Neighbours(some, dict.fromkeys(range(4), 0.0)))
+    monkeypatch.setattr(Run, "relearn", diverge_later)
+    outcome = unlearned(Relearn(**QUICK), case)
+    assert len(begun) == 2
+    assert outcome.notes[-1].endswith("that look like them inside it: it diverged; the first result is kept")
+    assert same(outcome.model, expected.model)
+
+
 # ---- what it does to a model
 
 

@@ -189,14 +189,7 @@ class Relearn(Method):
             if run.relearn():
                 if (neighbours := run.look_again()) is not None:
                     again = Run(self, copy.deepcopy(model), request, how, attempt, prefix, neighbours)
-                    better = again.relearn() and again.known_given < run.known_given
-                    request.note(
-                        f"unlisted examples had taught the network again what the listed ones have in common: it gave "
-                        f"{run.known_given:.0%} of these their label. Relearned once more without "
-                        f"{int(neighbours.found.sum()):,} that look like them inside it: {again.known_given:.0%}"
-                        + ("" if better else "; the first result is kept")
-                    )
-                    run = again if better else run
+                    run = _better(run, again, request)
                 return run.finished()
             request.note(
                 f"with {run.keep:.2f} of the weights kept the network did not come back to half of its accuracy; begun "
@@ -207,3 +200,19 @@ class Relearn(Method):
             f"last at learning rate {how.optimiser.lr / 2 ** (_ATTEMPTS - 1):g}; give the optimiser and rate of the "
             "first training, or keep=1"
         )
+
+
+def _better(first: Run, again: Run, request: Request) -> Run:
+    """Relearn once more; return the second run where fewer of the known ones have their label after it."""
+    try:
+        better = again.relearn() and again.known_given < first.known_given
+        outcome = f"{again.known_given:.0%}"
+    except Diverged:
+        better, outcome = False, "it diverged"
+    request.note(
+        f"unlisted examples had taught the network again what the listed ones have in common: it gave "
+        f"{first.known_given:.0%} of these their label. Relearned once more without "
+        f"{int(again.neighbours.found.sum()):,} that look like them inside it: {outcome}"
+        + ("" if better else "; the first result is kept")
+    )
+    return again if better else first

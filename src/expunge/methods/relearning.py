@@ -129,14 +129,15 @@ class Run:
         rule, and they are told apart inside it.
         """
         labels, right = self.train.labels, self.margin < 0
-        learned = [
-            label
-            for label in torch.unique(labels[self.known]).tolist()
-            for mine in [self.known & (labels == label)]
-            if int(mine.sum()) >= _FEW and float(right[mine].float().mean()) > _LEARNED
-        ]
-        found = self._neighbours_in(self.model, learned) if learned and self.method.neighbours else None
-        return found if found is not None and bool(found.found.any()) else None
+        listed, given = (
+            torch.bincount(labels[rows], minlength=self.train.n_classes)
+            for rows in (self.known, self.known & right)
+        )
+        learned = ((listed >= _FEW) & (given > _LEARNED * listed)).nonzero().flatten().tolist()
+        if not (learned and self.method.neighbours):
+            return None
+        neighbours = self._look(learned)
+        return neighbours if bool(neighbours.found.any()) else None
 
     def _inputs(self) -> AbstractContextManager[Examples]:
         """Return the training set, with what frozen blocks put out in place of inputs where that was kept."""
@@ -186,9 +187,9 @@ class Run:
                 f"(the first: {lost[0]}); the bias of the last layer was set so that every class has its share again"
             )
 
-    def _neighbours_in(self, model: nn.Module, learned: Collection[int] = ()) -> Neighbours:
+    def _look(self, learned: Collection[int] = ()) -> Neighbours:
         found = feature_neighbours(
-            model, self.train, self.known, self.request.numerics,
+            self.model, self.train, self.known, self.request.numerics,
             separation=self.method.separation, share=self.method.neighbour_cap, learned=learned,
         )  # fmt: skip
         if (team := current_team()) is not None:
@@ -197,7 +198,7 @@ class Run:
 
     def _quarantine(self) -> None:
         labels = self.train.labels
-        self.neighbours = self._neighbours_in(self.model)
+        self.neighbours = self._look()
         self.quarantined = self.neighbours.found.clone()
         draw = self.request.generator("control")
         for label in torch.unique(labels[self.quarantined]).tolist():

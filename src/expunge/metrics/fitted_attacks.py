@@ -157,6 +157,8 @@ def svc_efficacy(members: Tensor, others: Tensor, targets: Tensor) -> float:
     Raises:
         InvalidInput: an empty group, a feature that is not finite, or one value for members and others alike.
     """
+    from sklearn.svm import SVC
+
     sizes = [len(part) for part in (members, others, targets)]
     if 0 in sizes:
         raise InvalidInput(
@@ -173,8 +175,6 @@ def svc_efficacy(members: Tensor, others: Tensor, targets: Tensor) -> float:
             "every member and every non-member has the same feature, so that no attack can be fitted; use "
             "another feature"
         )
-    from sklearn.svm import SVC
-
     attacker = SVC(C=3, gamma="auto", kernel="rbf").fit(fitted.numpy(), _memberships(members, others))
     return float(1 - attacker.predict(groups[2].numpy()).mean())
 

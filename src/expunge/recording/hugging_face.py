@@ -44,4 +44,5 @@ def _logits(output: Any) -> Any:
     if isinstance(output, dict):
         return output["logits"]
     # a tuple may begin with the loss and end with hidden states
-    return output if isinstance(output, Tensor) else next(part for part in output if part.ndim == 2)
+    parts = [output] if isinstance(output, Tensor) else output
+    return next(part for part in parts if isinstance(part, Tensor) and part.ndim == 2)
