@@ -32,7 +32,6 @@ map: $(STAMP)  ## run every default method over the map of digit tasks (minutes)
 
 test: lint types $(STAMP)  ## check style and types, run all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/pytest --doctest-modules src
 
 test-fast: $(STAMP)  ## run the tests that take under twenty seconds each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not slow'
@@ -49,7 +48,7 @@ lint: $(STAMP)  ## check style
 	$(BIN)/ruff format --check .
 
 types: $(STAMP)  ## check types
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 format: $(STAMP)  ## bring the code into shape
 	$(BIN)/ruff check --fix .

@@ -5,7 +5,7 @@ a killed coordinator is started again, until both report that nothing is missing
 there once, equal to that of the undisturbed run in every number but times, and no claim may be left that
 a living process holds.
 
-    python benchmarks/kill_sweep.py --kills 100 [--postgresql]
+    python benchmarks/kill_sweep.py --kills 100 [--seeds 2] [--postgresql]
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STARTED = time.process_time()
 """Processor time of a worker's imports, which are those of this file."""
 
 
-def plan(data: Path) -> Plan:
+def plan(data: Path, seeds: int) -> Plan:
     tasks = [
         CorruptionTask(regularity=regularity, n_corrupted=100, discovery=discovery, patch=2)
         for regularity in (0.0, 0.5, 1.0)
@@ -66,19 +66,22 @@ def plan(data: Path) -> Plan:
     ]
     recipe = Recipe(epochs=2, batch_size=64, augment=False, model_settings={"width": 8})
     methods = [NoUnlearning(), FineTune(epochs=1, augment=False), NPO(augment=False), GradientAscent()]
-    return make_plan(DataChoice(str(data)), tasks, recipe, methods, (0, 1), Numerics(channels_last=False))
+    return make_plan(
+        DataChoice(str(data)), tasks, recipe, methods, range(seeds), Numerics(channels_last=False)
+    )
 
 
-def coordinate(folder: Path, url: str | None, retry: bool) -> None:
+def coordinate(folder: Path, url: str | None, retry: bool, seeds: int) -> None:
     with Store(folder, url) as store:
         status = execute(
-            plan(folder.parent / DATA), store, workers=WORKERS, keep_weights=True, retry_failed=retry
+            plan(folder.parent / DATA, seeds), store, workers=WORKERS, keep_weights=True, retry_failed=retry
         )
     print(json.dumps([status.done, status.failed, status.elsewhere]), flush=True)
 
 
-def start(folder: Path, url: str | None, retry: bool = False) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--coordinate", str(folder), *(["--url", url] if url else [])]
+def start(folder: Path, url: str | None, seeds: int, retry: bool = False) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--coordinate", str(folder), "--seeds", str(seeds)]
+    command += ["--url", url] if url else []
     return subprocess.Popen(
         [*command, *(["--retry"] if retry else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -125,11 +128,11 @@ class Tally:
 
 
 def disturbed(
-    folder: Path, url: str | None, kills: int, pause: float, draw: random.Random, tally: Tally
+    folder: Path, url: str | None, seeds: int, kills: int, pause: float, draw: random.Random, tally: Tally
 ) -> None:
     """One sweep, with kills until the quota is reached."""
     began = time.monotonic()
-    running = [start(folder, url) for _ in range(COORDINATORS)]
+    running = [start(folder, url, seeds) for _ in range(COORDINATORS)]
     seen: set[str] = set()
     while running:
         time.sleep(draw.uniform(0.2, pause) if tally.kills < kills else 0.2)
@@ -157,7 +160,7 @@ def disturbed(
             tally.coordinators += 1
             coordinator.communicate()
             running.remove(coordinator)
-            running.append(start(folder, url))
+            running.append(start(folder, url, seeds))
         with Store(folder, url) as store:
             now = store.database.keys("done")
         if not seen <= now:
@@ -166,13 +169,15 @@ def disturbed(
     tally.seconds.append(time.monotonic() - began)
 
 
-def complete(folder: Path, url: str | None, expected: dict[str, dict[str, object]], tally: Tally) -> None:
+def complete(
+    folder: Path, url: str | None, seeds: int, expected: dict[str, dict[str, object]], tally: Tally
+) -> None:
     """Give cells that lost three workers another chance, then compare."""
     with Store(folder, url) as store:
         failed = store.database.keys("failed")
     if failed:
         tally.repeated += len(failed)
-        start(folder, url, retry=True).communicate()
+        start(folder, url, seeds, retry=True).communicate()
     found = results(folder, url)
     if found != expected:
         wrong = [key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key)]
@@ -210,6 +215,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--pause", type=float, default=6.0, help="longest time between two kills, seconds")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=2, help="24 cells each")
     parser.add_argument("--postgresql", action="store_true", help="keep the records on a server")
     for hidden in ("--coordinate", "--url"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -217,7 +223,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.coordinate:
         torch.set_num_threads(1)
-        coordinate(Path(given.coordinate), given.url, given.retry)
+        coordinate(Path(given.coordinate), given.url, given.retry, given.seeds)
         return
 
     tally, draw = Tally(), random.Random(given.seed)
@@ -230,7 +236,7 @@ def main() -> None:
             test_images=digits.test_images[:, 0], test_labels=digits.test_labels,
         )  # fmt: skip
         began = time.monotonic()
-        undisturbed = start(folder / "reference", None)
+        undisturbed = start(folder / "reference", None, given.seeds)
         output, errors = undisturbed.communicate()
         if undisturbed.returncode:
             raise SystemExit(errors)
@@ -242,8 +248,8 @@ def main() -> None:
         )
         while tally.kills < given.kills:
             place, url = folder / str(tally.rounds), fresh(server, tally.rounds)
-            disturbed(place, url, given.kills, given.pause, draw, tally)
-            complete(place, url, expected, tally)
+            disturbed(place, url, given.seeds, given.kills, given.pause, draw, tally)
+            complete(place, url, given.seeds, expected, tally)
             print(
                 f"round {tally.rounds}: {tally.coordinators} coordinators and {tally.workers} workers killed so far, "
                 f"{tally.seconds[-1]:.1f} s; {len(expected)} records, all equal",

@@ -176,16 +176,6 @@ def test_public_names() -> None:
         expunge.unlern  # noqa: B018
 
 
-def test_doctest_of_the_call() -> None:
-    import doctest
-
-    import expunge.api
-
-    found = doctest.testmod(expunge.api)
-    assert found.attempted > 3
-    assert found.failed == 0
-
-
 def with_label(label: int) -> TensorDataset:
     inputs, labels = dataset().tensors
     labels[4] = label

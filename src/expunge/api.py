@@ -216,7 +216,7 @@ def situation_of(
     if recipe is None:
         return situation
     if purpose == "heal" or loosened(situation):
-        epochs = Relearn().epochs_of(len(split.train), recipe.batch_size)
+        epochs = Relearn().epochs_on(len(split.train), recipe.batch_size, recipe)
     else:
         epochs = load_method(fine_tuned(situation)).typical_epochs(recipe)
     return replace(situation, price=epochs / recipe.epochs)

@@ -17,14 +17,14 @@ from expunge.methods import relearning
 from expunge.methods.base import Request, Unlearned
 from expunge.methods.feature_neighbours import Neighbours
 from expunge.methods.relearn import Relearn
-from expunge.methods.relearning import Run, wrong_label_probability
+from expunge.methods.relearning import Run, second_answers, wrong_label_probability
 from expunge.models.head import find_head
 from expunge.seeding import generator, global_generator
 from expunge.tasks.base import Split
 from expunge.testing.method_contract import Case, convolutional_case, image_case, vector_case
 from expunge.training.continued import Continued
 from expunge.training.initialisation import shrink_and_perturb
-from expunge.training.loop import accuracy
+from expunge.training.loop import accuracy, predict
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
 
@@ -41,7 +41,8 @@ HOW = Continued(
 def run_of(method: Relearn, case: Case, how: Continued = HOW, **there: Any) -> Run:
     request = Request(case.split, seed=0, numerics=case.numerics, **there)
     granted = request.grant(method.name, method.needs, method.uses)
-    return Run(method, copy.deepcopy(case.model), granted, how)
+    second = second_answers(predict(case.model, granted.forget, case.numerics), granted.forget.labels)
+    return Run(method, copy.deepcopy(case.model), granted, how, second)
 
 
 def unlearned(method: Relearn, case: Case, model: nn.Module | None = None, **there: Any) -> Unlearned:
@@ -63,13 +64,17 @@ def test_loss_of_a_step_equals_a_slow_loop(number: int) -> None:
     weights = {"early_learning": 3.0, "memory": 0.6, "not_label": 0.5, "own_label": 0.25}
     run = run_of(Relearn(**weights), case)
     run.number = number
-    run.quarantined[~run.known] = torch.arange(int((~run.known).sum())) % 5 == 0
+    unlisted = torch.arange(int((~run.known).sum()))
+    run.quarantined[~run.known], run.flagged[~run.known] = unlisted % 5 == 0, unlisted % 5 == 1
+    given = torch.rand(int(run.known.sum()), 4, generator=generator(3)).softmax(1)
+    run.prior[:-1] = given + 0.25
+    prior = dict(zip(case.split.forget_positions.tolist(), run.prior.double().tolist(), strict=False))
     average = torch.rand(64, 4, generator=generator(1)) / 4
     run.average = average.clone()
     batch = next(case.split.train.batches(32, generator(2)))
     rows = run.position[batch.index].tolist()
-    kinds = {(bool(run.flagged[i]), bool(run.quarantined[i])) for i in rows}
-    assert kinds == {(True, False), (False, True), (False, False)}
+    kinds = {(bool(run.flagged[i]), bool(run.known[i]), bool(run.quarantined[i])) for i in rows}
+    assert kinds == {(True, True, False), (True, False, False), (False, False, True), (False, False, False)}
 
     loss, value = run._objective(run.model, batch), 0.0
     with torch.no_grad():
@@ -83,7 +88,7 @@ def test_loss_of_a_step_equals_a_slow_loop(number: int) -> None:
                 continue
             if run.flagged[i]:
                 value -= 0.5 * math.log(1 - float(p[y]))
-                own = [0.0 if j == y else float(target[j]) ** 2 for j in range(4)]
+                own = [0.0 if j == y else float(target[j]) ** 2 * prior.get(i, [1] * 4)[j] for j in range(4)]
                 share = sum(own)
                 if number:
                     value -= 0.25 * sum(w / share * math.log(float(p[j])) for j, w in enumerate(own))
@@ -91,6 +96,12 @@ def test_loss_of_a_step_equals_a_slow_loop(number: int) -> None:
                 value += -math.log(float(p[y])) + 3.0 * math.log(1 - float(p @ target))
     assert float(loss.value.detach()) == pytest.approx(value / 32, rel=1e-3)
     assert loss.gradients == 32
+
+
+def test_second_answers_leave_the_given_label_out() -> None:
+    answers = torch.tensor([[9.0, 0.0, math.log(3)], [0.0, 9.0, 0.0]])
+    found = second_answers(answers, torch.tensor([0, 1]))
+    assert found.tolist() == [pytest.approx([0, 0.1, 0.9]), pytest.approx([0.5, 0, 0.5])]
 
 
 def test_nothing_is_learned_from_the_quarantined() -> None:

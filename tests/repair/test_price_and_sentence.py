@@ -63,7 +63,7 @@ def test_the_price_is_that_of_the_timed_steps(files: Path, monkeypatch: pytest.M
     assert found.retraining == 50 * 57 * 2.0
     assert found.unlearning == pytest.approx(4.4 * 60 * 2.0)
     assert found.share == pytest.approx(4.4 * 60 / (50 * 57))
-    assert not found.dearer
+    assert (found.dearer, found.may_repeat) == (False, True)
     assert price(prepared_for(files, method="retrain")).unlearning == pytest.approx(50 * 57 * 2.0)
     unknown = price(prepared_for(files, method="npo", recipe=None))
     assert (unknown.retraining, unknown.share, unknown.dearer) == (None, None, False)
@@ -82,6 +82,8 @@ def test_the_price_in_words() -> None:
     assert (
         said == "about 72 s, and 8 s to measure it; 0.2 of a retraining, which takes 360 s (--method retrain)"
     )
+    twice = str(Price(72.0, 8.0, 15.0, 360.0, may_repeat=True))
+    assert twice.startswith("about 72 s (144 s if it has to be done twice), and 8 s to measure it")
     assert "more than a retraining" in str(Price(unlearning=72.0, measuring=8.0, epoch=15.0, retraining=60.0))
     assert "an epoch of training takes 15 s" in str(Price(72.0, 8.0, 15.0, None))
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+import expunge.sweep.plan as planning
 from expunge.cli.bench import GRIDS
 from expunge.errors import InvalidInput
 from expunge.sweep.grid import Grid
@@ -271,8 +273,13 @@ def test_packaged_grids(name: str) -> None:
     assert f"{CELLS[name]:,} cells" in packaged_presets()[name].replace("\n# ", " ")
 
 
+read_once = cache(planning.load_data)
+"""Most grids plan on the same photographs, which take seconds to read."""
+
+
 @pytest.mark.parametrize("name", CELLS)
-def test_packaged_grids_can_be_planned(name: str) -> None:
+def test_packaged_grids_can_be_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "load_data", read_once)
     grid = Grid.read(name)
     if grid.data.name != "digits":
         root = Path(os.environ.get("EXPUNGE_DATA", "no such folder"))

@@ -4,9 +4,13 @@ import copy
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,7 +183,7 @@ def fail_on_the_second(how: str) -> None:
     distributed.barrier()
 
 
-@pytest.mark.slow  # as the others are: a start of the processes takes ten seconds
+@pytest.mark.slow  # as the others are: the first start of the processes takes ten seconds
 @pytest.mark.parametrize("how", ["raised", "killed"])
 def test_a_failing_process_ends_the_others_with_its_error(how: str) -> None:
     before = {name: os.environ.get(name) for name in ("MASTER_PORT", "TORCH_CPP_LOG_LEVEL")}
@@ -189,6 +193,50 @@ def test_a_failing_process_ends_the_others_with_its_error(how: str) -> None:
     assert not multiprocessing.active_children()
     # A port that stayed in the environment would be that of the next call too.
     assert before == {name: os.environ.get(name) for name in before}
+
+
+START = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_devices import TWO, launch, say_and_wait
+if __name__ == "__main__":
+    launch(TWO, say_and_wait, {told!r})
+"""
+
+
+def say_and_wait(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(120)
+
+
+def runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    told, script = tmp_path / "told", tmp_path / "start.py"
+    told.mkdir()
+    script.write_text(START.format(tests=str(Path(__file__).parent), told=str(told)))
+    starter = subprocess.Popen([sys.executable, script])
+    try:
+        deadline = time.monotonic() + 120
+        while len(started := [int(entry.name) for entry in told.iterdir()]) < 2:
+            assert time.monotonic() < deadline
+            assert starter.poll() is None
+            time.sleep(0.05)
+        assert all(runs(process) for process in started)
+    finally:
+        starter.kill()
+        starter.wait(60)
+    deadline = time.monotonic() + 10
+    while any(runs(process) for process in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_parts_of_a_batch_are_disjoint_and_weigh_one() -> None:

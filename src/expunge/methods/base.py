@@ -124,6 +124,15 @@ class Method(ABC):
         """Expected work in passes over the training set, forward and backward; for estimates of time."""
         return 0.0
 
+    def epochs_on(self, n_train: int, batch_size: int, recipe: Recipe | None) -> float:
+        """Return the same on ``n_train`` examples in batches of ``batch_size``, where it depends on them."""
+        return self.typical_epochs(recipe)
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether the method does its work once more where its first result does not hold."""
+        return False
+
     @property
     def oracle(self) -> bool:
         """Whether the method uses knowledge nobody has outside an experiment."""

@@ -11,9 +11,10 @@ from torch import nn
 from expunge.data.examples import batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
-from expunge.methods.relearning import Run, nothing_to_repair
+from expunge.methods.relearning import Run, nothing_to_repair, second_answers
 from expunge.training.continued import continued
 from expunge.training.frozen_prefix import frozen_prefix
+from expunge.training.loop import predict
 from expunge.training.recipe import Optimiser, Recipe
 
 _SMALLEST_BATCH = 16
@@ -39,7 +40,9 @@ class Relearn(Method):
 
          i in T: ce(p_i, y_i) + lambda log(1 - <p_i, t_i>)
          i in S: -log(1 - p_i[y_i]), and from the second pass on ce(p_i, s_i),
-                 s_i ~ t_i^2 without the entry of y_i
+                 s_i ~ t_i^2 (1/C + r_i) without the entry of y_i
+
+       with r_i ~ the square of what the original network gave i in K, without the entry of y_i; 0 for all others.
 
        Nothing is learned from the quarantined. After half of the passes they are judged: where the network
        gives another label to clearly more of them than of the control, those are flagged; the others are trusted
@@ -97,7 +100,8 @@ class Relearn(Method):
         Diverged: training led to NaN, or the network did not come back, at lower rates too.
 
     Source: this project. Step 2: Ash and Adams, NeurIPS 2020 (shrink and perturb); lambda: Liu et al., NeurIPS 2020
-    (early-learning regularisation, equation 6); -log(1 - p): Yu et al., ECCV 2018 (complementary labels).
+    (early-learning regularisation, equation 6); -log(1 - p): Yu et al., ECCV 2018 (complementary labels); r_i:
+    after Zhou et al., CVPR 2025 (DELETE).
 
     Departures: targets of early-learning regularisation are not normalised, so that it sets in with the passes; the
     published number of epochs is 120 and more.
@@ -160,7 +164,12 @@ class Relearn(Method):
         """Epochs of a training set that is not small."""
         return self.epochs + _NEIGHBOURS
 
-    def epochs_of(self, n_train: int, batch_size: int) -> float:
+    @property
+    def may_repeat(self) -> bool:
+        """Step 5."""
+        return self.neighbours
+
+    def epochs_on(self, n_train: int, batch_size: int, recipe: Recipe | None) -> float:
         """Return the passes over ``n_train`` examples, and a forward pass for the neighbours, as epochs."""
         return self.passes(n_train, batch_size)[1] + _NEIGHBOURS
 
@@ -181,14 +190,16 @@ class Relearn(Method):
             batch_size=self.batch_size, augment=self.augment, generator=request.generator("rate"),
             meter=request.meter,
         )  # fmt: skip
-        if nothing_to_repair(self, model, request):
+        answers = predict(model, request.forget, request.numerics)
+        if nothing_to_repair(self, answers, request):
             return model
+        second = second_answers(answers, request.forget.labels)
         prefix = None if how.augment else frozen_prefix(model, request.train, request.numerics)
         for attempt in range(_ATTEMPTS):
-            run = Run(self, copy.deepcopy(model), request, how, attempt, prefix)
+            run = Run(self, copy.deepcopy(model), request, how, second, attempt, prefix)
             if run.relearn():
                 if (neighbours := run.look_again()) is not None:
-                    again = Run(self, copy.deepcopy(model), request, how, attempt, prefix, neighbours)
+                    again = Run(self, copy.deepcopy(model), request, how, second, attempt, prefix, neighbours)
                     run = _better(run, again, request)
                 return run.finished()
             request.note(

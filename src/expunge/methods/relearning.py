@@ -52,6 +52,8 @@ _RATE_UNMEMORISED = 0.25
 _SMALL = 1000
 """Training examples below which a network comes back too little from losing more than the rest of this share."""
 _KEPT_SMALL = 0.7
+_FEWEST_WRONG = 1e-6
+"""Share of wrong labels at least, so that examples keep their order where none seems wrong."""
 _CLAMP = 1e-4
 """Keeps log(1 - <p, t>) finite, as in the published code."""
 
@@ -65,6 +67,7 @@ class Run:
         model: nn.Module,
         request: Request,
         how: Continued,
+        second: Tensor,
         attempt: int = 0,
         prefix: FrozenPrefix | None = None,
         neighbours: Neighbours | None = None,
@@ -81,6 +84,10 @@ class Run:
         self.flagged |= self.neighbours.found
         self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
         self.position[train.index] = torch.arange(n, device=place)
+        # A row for each of the known ones, and one for all others that favours no label.
+        self.prior = F.pad(second, (0, 0, 0, 1)) + 1 / train.n_classes
+        self.row = torch.full((n,), len(second), dtype=torch.int64, device=place)
+        self.row[self.position[request.forget.index]] = torch.arange(len(second), device=place)
         self.average = torch.zeros(n, train.n_classes, device=place)
         self.latest = torch.zeros(n, train.n_classes, dtype=torch.float16, device=place)
         self.margin = torch.zeros(n, device=place)
@@ -288,7 +295,7 @@ class Run:
             others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
             each = each + method.not_label * flagged * (logits.logsumexp(1) - others)
         if method.own_label and self.number:
-            own = target.scatter(1, y[:, None], 0.0).square()
+            own = target.scatter(1, y[:, None], 0.0).square() * self.prior[self.row[i]]
             own = own / own.sum(1, keepdim=True).clamp(min=1e-12)
             each = each - method.own_label * flagged * (own * log_p).sum(1)
         return Loss(each.mean(), len(batch))
@@ -330,10 +337,10 @@ class Run:
         self.control[:] = False
 
 
-def nothing_to_repair(method: Relearn, model: nn.Module, request: Request) -> bool:
-    """Return whether the network gives few of the known ones their given label; said if so."""
+def nothing_to_repair(method: Relearn, answers: Tensor, request: Request) -> bool:
+    """Return whether the logits ``answers`` give few of the known ones their given label; said if so."""
     known = request.forget
-    given = predict(model, known, request.numerics).argmax(1) == known.labels
+    given = answers.argmax(1) == known.labels
     if len(known) < _FEW or float(given.float().mean()) > method.least_learned:
         return False
     request.note(
@@ -341,6 +348,11 @@ def nothing_to_repair(method: Relearn, model: nn.Module, request: Request) -> bo
         "label; it was left as it was"
     )
     return True
+
+
+def second_answers(answers: Tensor, labels: Tensor) -> Tensor:
+    """Return float32 (N, C): ~ p^2 without the entry of the given label, with p the softmax of ``answers``."""
+    return (2 * answers.float()).scatter(1, labels[:, None], float("-inf")).softmax(1)
 
 
 def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
@@ -370,7 +382,7 @@ def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
         for _ in range(50):
             evidence = share * wrong + (1 - share) * right
             posterior = share * wrong / evidence
-            share = float(posterior[among].mean())
+            share = max(float(posterior[among].mean()), _FEWEST_WRONG)
         likelihood = float(evidence[among].log().sum())
         if likelihood > best[0]:
             best = likelihood, posterior

@@ -26,7 +26,7 @@ from expunge.populations.assess import PopulationReport, assess_population, halv
 from expunge.populations.population import PopulationSettings
 from expunge.repair.clean_files import REPORT
 from expunge.repair.loaded import Loaded
-from expunge.repair.price import epochs_of, seconds_of_a_gradient
+from expunge.repair.price import seconds_of_a_gradient
 from expunge.results.wording import duration
 from expunge.store.weights import WeightStore
 from expunge.training.loop import Progress
@@ -99,7 +99,7 @@ class PopulationPlan:
         )
         size = getattr(self.method, "batch_size", None) or recipe.batch_size
         # Half of the data, all of it, and the rows that stay; the first two unlearn.
-        rows = recipe.epochs * (1.5 * n + stay) + epochs_of(self.method, n, size, recipe) * 1.5 * n
+        rows = recipe.epochs * (1.5 * n + stay) + self.method.epochs_on(n, size, recipe) * 1.5 * n
         return (
             f"population: {3 * count} networks are trained and {2 * count} of them unlearn by {self.method.name}, in "
             f"about {duration(count * rows * gradient)}; those that are finished are kept in {self.kept}"

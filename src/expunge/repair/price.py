@@ -11,14 +11,11 @@ from torch import nn
 
 from expunge.choice import RETRAIN
 from expunge.data.examples import Examples
-from expunge.methods.base import Method
-from expunge.methods.relearn import Relearn
 from expunge.repair.prepare import Prepared
 from expunge.results.wording import duration
 from expunge.training.cost import Meter
 from expunge.training.loop import cross_entropy, fit, predict
 from expunge.training.numerics import Numerics
-from expunge.training.recipe import Recipe
 
 _BATCH = 64
 _STEPS = 8
@@ -37,6 +34,7 @@ class Price:
     measuring: float  # of the measurements before and after, and the audit
     epoch: float  # of one epoch of training on the rows that stay
     retraining: float | None  # of a retraining on them; ``None`` where nobody knows for how many epochs
+    may_repeat: bool = False  # whether the method may do its work twice
 
     @property
     def share(self) -> float | None:
@@ -49,7 +47,8 @@ class Price:
         return self.share is not None and self.share > 1
 
     def __str__(self) -> str:
-        said = f"about {duration(self.unlearning)}, and {duration(self.measuring)} to measure it"
+        twice = f" ({duration(2 * self.unlearning)} if it has to be done twice)" if self.may_repeat else ""
+        said = f"about {duration(self.unlearning)}{twice}, and {duration(self.measuring)} to measure it"
         if self.retraining is None:
             epoch = f"an epoch of training takes {duration(self.epoch)}"
             return f"{said}; {epoch} (--recipe epochs=N compares with retraining)"
@@ -69,13 +68,8 @@ def price(prepared: Prepared) -> Price:
     predict(prepared.model, some, numerics, prepared.job.measure_batch)
     forward = (time.perf_counter() - begun) / len(some)
     retraining = None if recipe is None else recipe.epochs * stay * gradient
-    unlearning = epochs_of(method, n, size, recipe) * (stay if method.name == RETRAIN else n) * gradient
-    return Price(unlearning, _MEASURED * n * forward, stay * gradient, retraining)
-
-
-def epochs_of(method: Method, n: int, size: int, recipe: Recipe | None) -> float:
-    """Return how many passes over ``n`` examples, in batches of ``size``, ``method`` makes about."""
-    return method.epochs_of(n, size) if isinstance(method, Relearn) else method.typical_epochs(recipe)
+    unlearning = method.epochs_on(n, size, recipe) * (stay if method.name == RETRAIN else n) * gradient
+    return Price(unlearning, _MEASURED * n * forward, stay * gradient, retraining, method.may_repeat)
 
 
 def seconds_of_a_gradient(

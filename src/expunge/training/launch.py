@@ -6,16 +6,18 @@ import logging
 import multiprocessing
 import os
 import pickle
+import random
+import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _Result = TypeVar("_Result")
+_PRELOADED = ("lightning_fabric", "expunge.training.loop", "expunge.methods.base")
+"""What every process imports; with a server that has imported them, all but the first start at once."""
 
 
 def launch(numerics: Numerics, function: Callable[..., _Result], *args: Any) -> _Result:
@@ -35,7 +39,7 @@ def launch(numerics: Numerics, function: Callable[..., _Result], *args: Any) -> 
 
     The trainings within share their steps; all else is done by every process alike. The first one's result is
     returned. Arguments and result go through a temporary file, tensors to the device of their reader. Starting the
-    processes takes about ten seconds.
+    processes takes about ten seconds; on the processors of a Linux machine so does the first start alone.
 
     Raises:
         InvalidInput: fewer devices than asked for, arguments that cannot be handed over, Fabric is not installed.
@@ -55,7 +59,7 @@ def launch(numerics: Numerics, function: Callable[..., _Result], *args: Any) -> 
         with _alone_in_the_environment(), _ended_children():
             fabric = _fabric(numerics.device, Devices(numerics.devices.count, "ddp"))
             try:
-                fabric.launch(_Task(numerics, folder, os.getpid(), loaded_files()))
+                fabric.launch(_Task(numerics, folder, loaded_files()))
             except (ProcessRaisedException, ProcessExitedException) as error:
                 raise _failure(folder, error) from error
         result: _Result = torch.load(folder / "result", map_location=numerics.device, weights_only=False)
@@ -93,9 +97,21 @@ def _fabric(kind: str, devices: Devices) -> Fabric:
         strategy = ModelParallelStrategy(shard, data_parallel_size=devices.count, tensor_parallel_size=1)
     else:
         # Steps of one method differ in what they reach: a flush leaves the added neurons out.
-        strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+        strategy = DDPStrategy(start_method=_start_method(kind), find_unused_parameters=True)
     # Named, as Fabric would take a batch system it finds itself in for the one that starts the processes.
     return Fabric(accelerator=kind, devices=devices.count, strategy=strategy, plugins=LightningEnvironment())
+
+
+def _start_method(kind: str) -> Literal["spawn", "forkserver"]:
+    """Return how processes for devices of ``kind`` are started.
+
+    A server that computes nothing may be forked. Elsewhere than on Linux system libraries forbid it, and an accelerator
+    is often in use here already, which Fabric refuses then.
+    """
+    if kind != "cpu" or not sys.platform.startswith("linux"):
+        return "spawn"
+    multiprocessing.set_forkserver_preload(list(_PRELOADED))
+    return "forkserver"
 
 
 @dataclass
@@ -104,22 +120,34 @@ class _Task:
 
     numerics: Numerics
     folder: Path
-    starter: int
     files: dict[str, str]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hand over the state of this process too: a forked one has that of the server."""
+        return self.__dict__ | {
+            "environment": dict(os.environ),
+            "states": (random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()),
+            "strict": (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+            ),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Read it in a new process, before Fabric announces each of them."""
+        os.environ.clear()
+        os.environ.update(state.pop("environment"))
+        of_python, of_numpy, of_torch = state.pop("states")
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.set_rng_state(torch.from_numpy(of_torch))
+        enabled, warn_only = state.pop("strict")
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
         self.__dict__.update(state)
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-        threading.Thread(target=self._end_with_the_starter, daemon=True).start()
-
-    def _end_with_the_starter(self) -> None:
-        # torch asks the system for an interrupt then, which a process in the background may ignore.
-        while os.getppid() == self.starter:
-            time.sleep(1.0)
-        os._exit(1)
 
     def __call__(self, fabric: Fabric) -> None:
+        threading.Thread(target=_end_with_the_starter, daemon=True).start()
         rank, devices = fabric.global_rank, self.numerics.devices
         try:
             load_again(self.files)
@@ -139,6 +167,13 @@ class _Task:
         except BaseException as error:
             _leave(error, self.folder, rank)
             raise
+
+
+def _end_with_the_starter() -> None:
+    # torch asks the system for an interrupt then, which a process in the background may ignore.
+    if (starter := multiprocessing.parent_process()) is not None:
+        starter.join()
+        os._exit(1)
 
 
 def _leave(error: BaseException, place: Path, rank: int) -> None:
