@@ -45,17 +45,15 @@ from expunge.training.recipe import Recipe
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from postgresql_server import Server, temporary_server
+from worker_processes import workers_of
 
 COORDINATORS, WORKERS = 2, 2
-COORDINATOR_SHARE, STARTING_SHARE = 0.15, 0.2
-"""Of the kills: those of a coordinator, which cost its workers as well; and, of those of a worker, the ones that
-may hit it while it starts, before it has a job to lose."""
+COORDINATOR_SHARE = 0.15
+"""Of the kills: those of a coordinator, which cost its workers as well."""
 DIFFER = {"seconds", "peak_memory", "provenance", "log"}
 """Fields that hold times or what the machine did else; of the learning curve the losses are compared."""
 DATA = "digits.npz"
 """Beside the stores: a worker that reads it need not import scikit-learn, which takes longer than its job."""
-STARTED = time.process_time()
-"""Processor time of a worker's imports, which are those of this file."""
 
 
 def plan(data: Path, seeds: int) -> Plan:
@@ -85,19 +83,6 @@ def start(folder: Path, url: str | None, seeds: int, retry: bool = False) -> sub
     return subprocess.Popen(
         [*command, *(["--retry"] if retry else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def workers_of(coordinator: int, least: float = 0.0) -> list[int]:
-    """Process numbers of a coordinator's workers that have used ``least`` seconds of processor time."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdecimal():
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-                if int(fields[1]) == coordinator and fields[0] != "Z" and used >= least:
-                    found += [int(entry.name)] if b"spawn_main" in (entry / "cmdline").read_bytes() else []
-    return found
 
 
 def results(folder: Path, url: str | None) -> dict[str, dict[str, object]]:
@@ -147,8 +132,7 @@ def disturbed(
         if draw.random() < COORDINATOR_SHARE:
             victims = [(process.pid, process) for process in running]
         else:
-            least = 0.0 if draw.random() < STARTING_SHARE else STARTED
-            victims = [(worker, None) for process in running for worker in workers_of(process.pid, least)]
+            victims = [(worker, None) for process in running for worker in workers_of(process.pid)]
         if not victims:  # all have only just started
             continue
         pid, coordinator = draw.choice(victims)

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "testing": BELOW_METHODS | {"methods"},
     "store": {"errors"},
     "evaluation": LIBRARY - {"api"} | {"store", "statistics"},
-    "engine": {"errors"},
+    "engine": {"errors", "store"},
     "optional": {"errors"},
     "populations": LIBRARY | {"store", "engine"},
     "sweep": LIBRARY | {"store", "engine", "populations", "evaluation", "grids"},

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from typing import Any, Protocol
 
 from expunge.errors import ExpungeError
+from expunge.store.owner import Owner
 
 
 class WorkerLost(Exception):
@@ -56,12 +59,12 @@ class LocalEngine:
 
     def submit(self, task: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """See :class:`Engine`."""
-        worker = self._idle.pop() if self._idle else self._hire()
+        worker = self._idle.pop() if self._idle else self._hire(task)
         try:
             inner = worker.pool.submit(task, *args)
         except BrokenProcessPool:  # it died while it had nothing to do: no job is to blame
             self._dismiss(worker)
-            worker = self._hire()
+            worker = self._hire(task)
             inner = worker.pool.submit(task, *args)
         outer: Future[Any] = Future()
 
@@ -86,8 +89,8 @@ class LocalEngine:
         for worker in list(self._all):
             self._dismiss(worker)
 
-    def _hire(self) -> _Worker:
-        worker = _Worker(self._threads)
+    def _hire(self, task: Callable[..., Any]) -> _Worker:
+        worker = _Worker(self._threads, _context(task.__module__))
         self._all.add(worker)
         return worker
 
@@ -99,33 +102,46 @@ class LocalEngine:
 class _Worker:
     """A pool of one process: if it dies, it is known which job it did, and no other job is lost."""
 
-    def __init__(self, threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, threads: int, context: BaseContext) -> None:
         # Only this process holds the other end, so the system closes it when this process ends.
         watched, self._lifeline = context.Pipe(duplex=False)
         self.pool = ProcessPoolExecutor(
-            1, context, initializer=_start_worker, initargs=(threads, watched, os.getpid())
-        )
+            1, context, initializer=_start_worker,
+            initargs=(threads, watched, Owner.this(), dict(os.environ)),
+        )  # fmt: skip
 
     def close(self) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
         self._lifeline.close()
 
 
-def _start_worker(threads: int, watched: Connection, coordinator: int) -> None:
-    """Limit the worker to its share of the cores and end it with its coordinator, a process id."""
+def _context(module: str) -> BaseContext:
+    """Return how workers are started; on Linux by a server that has imported torch and ``module`` once for all of them.
+
+    It computes nothing and may be forked; elsewhere system libraries forbid that.
+    """
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", *([module] if module != "__main__" else [])])
+    return context
+
+
+def _start_worker(threads: int, watched: Connection, coordinator: Owner, environment: dict[str, str]) -> None:
+    """Limit the worker to its share of the cores and end it with its coordinator, whose environment it gets."""
 
     def watch() -> None:
         # Without this a worker whose coordinator was killed would wait for work for ever. A process that
-        # was forked off may keep the pipe open, so the parent is looked at as well; its id is handed over:
-        # by now the coordinator may be gone and the parent another.
+        # was forked off may keep the pipe open, so the coordinator is looked for as well.
         try:
-            while not watched.poll(1.0) and os.getppid() == coordinator:
+            while not watched.poll(1.0) and not coordinator.is_gone():
                 pass
         finally:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
 
     import torch
 

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -26,6 +26,7 @@ from expunge.registry import METHODS
 from expunge.store.record import Record
 from expunge.store.store import Store
 from expunge.sweep.run import run_cell
+from worker_processes import is_alive, workers_of
 
 HEADER = (
     "method,regularity,discovery,seed,healed,healed_known,healed_unknown,utility,uxh,asr,seconds,"
@@ -388,7 +389,7 @@ class Sweep:
 
     def wait_for_workers_to_end(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while left := {number for number in self.workers if is_worker(number)}:
+        while left := {number for number in self.workers if is_alive(number)}:
             assert time.monotonic() < deadline, f"workers {left} outlived their coordinator"
             time.sleep(0.05)
 
@@ -396,28 +397,8 @@ class Sweep:
         if self.process.poll() is None:
             self.kill()
         for number in self.workers:
-            if is_worker(number):
+            if is_alive(number):
                 os.kill(number, signal.SIGKILL)
-
-
-def is_worker(number: int) -> bool:
-    """Whether a live worker process has this id."""
-    try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-        return state != "Z" and b"spawn_main" in Path(f"/proc/{number}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def workers_of(parent: int) -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and is_worker(int(entry.name)):
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == parent:
-                yield int(entry.name)
 
 
 def count(out: Path) -> int:
@@ -477,9 +458,7 @@ def test_killed_in_the_middle_and_run_again(common: list[str], tmp_path: Path) -
 def test_workers_killed_with_their_coordinator_while_starting(common: list[str], tmp_path: Path) -> None:
     sweep = Sweep([*common, "--methods", "none", "--out", str(tmp_path), "--workers", "1"])
     try:
-        sweep.wait_until(lambda: any(True for _ in workers_of(sweep.process.pid)))
-        # Now it is importing, before it could look who its parent is.
-        time.sleep(0.2)
+        sweep.wait_until(lambda: bool(workers_of(sweep.process.pid)))
         sweep.kill()
         assert sweep.workers
         sweep.wait_for_workers_to_end(30)

@@ -35,6 +35,7 @@ from expunge.sweep.run import run_cell, run_training
 from expunge.tasks.corruption import CorruptionTask
 from expunge.training.numerics import Numerics
 from expunge.training.recipe import Optimiser, Recipe
+from worker_processes import is_alive, workers_of
 
 RECIPE = Recipe(epochs=1, batch_size=16, augment=False, model_settings={"width": 8})
 NONE = NoUnlearning()
@@ -463,36 +464,17 @@ def test_the_jobs_of_a_dead_coordinator_are_taken_over(
     assert engines.names() == ["training", "finetune", "none"]
 
 
-def children() -> dict[int, list[bytes]]:
-    """Command lines of this process's living children by id."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:  # it has ended meanwhile
-                continue
-            if int(fields[1]) == os.getpid() and fields[0] != "Z":
-                found[int(entry.name)] = command
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds worker processes through /proc")
 def test_a_killed_worker_is_replaced(easy: DataChoice, tmp_path: Path) -> None:
-    before = set(children())
+    before = set(workers_of(os.getpid()))
     killed: list[int] = []
     left: list[int] = []
 
     def kill_one(status: Status) -> None:
         if status.done and not killed:
-            workers = [
-                number for number, command in children().items()
-                if number not in before and any(b"spawn_main" in part for part in command)
-            ]  # fmt: skip
             left.append(status.total - status.done)
-            killed.append(max(workers))
+            killed.append(max(set(workers_of(os.getpid())) - before))
             os.kill(killed[0], signal.SIGKILL)
 
     plan = plan_of(easy, NONE, TUNE, NPO(passes=2, augment=False), seeds=[0])
@@ -508,6 +490,6 @@ def test_a_killed_worker_is_replaced(easy: DataChoice, tmp_path: Path) -> None:
         for training in plan.trainings:
             store.weights.load(training.key)
     deadline = time.monotonic() + 10
-    while killed[0] in children() and time.monotonic() < deadline:
+    while is_alive(killed[0]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert killed[0] not in children()
+    assert not is_alive(killed[0])
