@@ -66,9 +66,8 @@ def test_loss_of_a_step_equals_a_slow_loop(number: int) -> None:
     run.number = number
     unlisted = torch.arange(int((~run.known).sum()))
     run.quarantined[~run.known], run.flagged[~run.known] = unlisted % 5 == 0, unlisted % 5 == 1
-    given = torch.rand(int(run.known.sum()), 4, generator=generator(3)).softmax(1)
-    run.prior[:-1] = given + 0.25
-    prior = dict(zip(case.split.forget_positions.tolist(), run.prior.double().tolist(), strict=False))
+    run.told[:-1:2] = torch.rand(int(run.known.sum()), 4, generator=generator(3)).softmax(1)[::2]
+    told = dict(zip(case.split.forget_positions.tolist(), run.told.double().tolist(), strict=False))
     average = torch.rand(64, 4, generator=generator(1)) / 4
     run.average = average.clone()
     batch = next(case.split.train.batches(32, generator(2)))
@@ -88,7 +87,8 @@ def test_loss_of_a_step_equals_a_slow_loop(number: int) -> None:
                 continue
             if run.flagged[i]:
                 value -= 0.5 * math.log(1 - float(p[y]))
-                own = [0.0 if j == y else float(target[j]) ** 2 * prior.get(i, [1] * 4)[j] for j in range(4)]
+                own = [0.0 if j == y else float(target[j]) ** 2 for j in range(4)]
+                own = told[i] if any(told.get(i, [])) else own
                 share = sum(own)
                 if number:
                     value -= 0.25 * sum(w / share * math.log(float(p[j])) for j, w in enumerate(own))
@@ -98,10 +98,18 @@ def test_loss_of_a_step_equals_a_slow_loop(number: int) -> None:
     assert loss.gradients == 32
 
 
-def test_second_answers_leave_the_given_label_out() -> None:
-    answers = torch.tensor([[9.0, 0.0, math.log(3)], [0.0, 9.0, 0.0]])
-    found = second_answers(answers, torch.tensor([0, 1]))
-    assert found.tolist() == [pytest.approx([0, 0.1, 0.9]), pytest.approx([0.5, 0, 0.5])]
+def test_second_answers_count_where_two_labels_name_each_other() -> None:
+    """Labels 0 and 1 do; those of 2 name 3, which has no examples, and those of 4 name 0, which names 1."""
+    labels = torch.tensor([0] * 6 + [1] * 5 + [2] * 6 + [4] * 6)
+    second = torch.tensor([1] * 4 + [2] * 2 + [0] * 5 + [3] * 6 + [0] * 6)
+    answers = torch.zeros(23, 5)
+    answers[torch.arange(23), second] = math.log(3)
+    answers[torch.arange(23), labels] = 9.0
+    found = second_answers(answers, labels)
+    assert found[0].tolist() == pytest.approx([0, 9 / 12, 1 / 12, 1 / 12, 1 / 12])
+    assert found.any(1).tolist() == [True] * 11 + [False] * 12
+    few = second_answers(answers[1:10], labels[1:10])
+    assert not few.any(), "four examples of a label are too few"
 
 
 def test_nothing_is_learned_from_the_quarantined() -> None:

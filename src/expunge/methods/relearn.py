@@ -40,9 +40,10 @@ class Relearn(Method):
 
          i in T: ce(p_i, y_i) + lambda log(1 - <p_i, t_i>)
          i in S: -log(1 - p_i[y_i]), and from the second pass on ce(p_i, s_i),
-                 s_i ~ t_i^2 (1/C + r_i) without the entry of y_i
+                 s_i ~ t_i^2 without the entry of y_i
 
-       with r_i ~ the square of what the original network gave i in K, without the entry of y_i; 0 for all others.
+       Where K has examples of two labels that were exchanged, s_i is what the original network gives them when y_i is
+       left out (:func:`expunge.methods.relearning.second_answers`).
 
        Nothing is learned from the quarantined. After half of the passes they are judged: where the network
        gives another label to clearly more of them than of the control, those are flagged; the others are trusted
@@ -100,8 +101,8 @@ class Relearn(Method):
         Diverged: training led to NaN, or the network did not come back, at lower rates too.
 
     Source: this project. Step 2: Ash and Adams, NeurIPS 2020 (shrink and perturb); lambda: Liu et al., NeurIPS 2020
-    (early-learning regularisation, equation 6); -log(1 - p): Yu et al., ECCV 2018 (complementary labels); r_i:
-    after Zhou et al., CVPR 2025 (DELETE).
+    (early-learning regularisation, equation 6); -log(1 - p): Yu et al., ECCV 2018 (complementary labels); second
+    answers: after Zhou et al., CVPR 2025 (DELETE).
 
     Departures: targets of early-learning regularisation are not normalised, so that it sets in with the passes; the
     published number of epochs is 120 and more.
@@ -193,13 +194,13 @@ class Relearn(Method):
         answers = predict(model, request.forget, request.numerics)
         if nothing_to_repair(self, answers, request):
             return model
-        second = second_answers(answers, request.forget.labels)
+        told = second_answers(answers, request.forget.labels)
         prefix = None if how.augment else frozen_prefix(model, request.train, request.numerics)
         for attempt in range(_ATTEMPTS):
-            run = Run(self, copy.deepcopy(model), request, how, second, attempt, prefix)
+            run = Run(self, copy.deepcopy(model), request, how, told, attempt, prefix)
             if run.relearn():
                 if (neighbours := run.look_again()) is not None:
-                    again = Run(self, copy.deepcopy(model), request, how, second, attempt, prefix, neighbours)
+                    again = Run(self, copy.deepcopy(model), request, how, told, attempt, prefix, neighbours)
                     run = _better(run, again, request)
                 return run.finished()
             request.note(

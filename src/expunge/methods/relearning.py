@@ -42,6 +42,8 @@ _CLEARLY = 0.25
 """By how much more of the neighbours than of the control must be given another label."""
 _FEW = 10
 """Known examples below which the share that was learned is not known well enough to act on it."""
+_FEW_EXCHANGED = 5
+"""Known examples of a label below which it is not said to be exchanged with another one."""
 _LEARNED = 0.5
 """Share of the known ones of a label that have it after relearning, from which others taught it again."""
 _MEMORISED = 0.97
@@ -67,7 +69,7 @@ class Run:
         model: nn.Module,
         request: Request,
         how: Continued,
-        second: Tensor,
+        told: Tensor,
         attempt: int = 0,
         prefix: FrozenPrefix | None = None,
         neighbours: Neighbours | None = None,
@@ -84,10 +86,11 @@ class Run:
         self.flagged |= self.neighbours.found
         self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
         self.position[train.index] = torch.arange(n, device=place)
-        # A row for each of the known ones, and one for all others that favours no label.
-        self.prior = F.pad(second, (0, 0, 0, 1)) + 1 / train.n_classes
-        self.row = torch.full((n,), len(second), dtype=torch.int64, device=place)
-        self.row[self.position[request.forget.index]] = torch.arange(len(second), device=place)
+        self.told = F.pad(
+            told, (0, 0, 0, 1)
+        )  # a row for each of the known ones, and one of zeros for all others
+        self.row = torch.full((n,), len(told), dtype=torch.int64, device=place)
+        self.row[self.position[request.forget.index]] = torch.arange(len(told), device=place)
         self.average = torch.zeros(n, train.n_classes, device=place)
         self.latest = torch.zeros(n, train.n_classes, dtype=torch.float16, device=place)
         self.margin = torch.zeros(n, device=place)
@@ -295,8 +298,10 @@ class Run:
             others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
             each = each + method.not_label * flagged * (logits.logsumexp(1) - others)
         if method.own_label and self.number:
-            own = target.scatter(1, y[:, None], 0.0).square() * self.prior[self.row[i]]
-            own = own / own.sum(1, keepdim=True).clamp(min=1e-12)
+            own, told = target.scatter(1, y[:, None], 0.0).square(), self.told[self.row[i]]
+            own = torch.where(
+                told.any(1, keepdim=True), told, own / own.sum(1, keepdim=True).clamp(min=1e-12)
+            )
             each = each - method.own_label * flagged * (own * log_p).sum(1)
         return Loss(each.mean(), len(batch))
 
@@ -351,8 +356,27 @@ def nothing_to_repair(method: Relearn, answers: Tensor, request: Request) -> boo
 
 
 def second_answers(answers: Tensor, labels: Tensor) -> Tensor:
-    """Return float32 (N, C): ~ p^2 without the entry of the given label, with p the softmax of ``answers``."""
-    return (2 * answers.float()).scatter(1, labels[:, None], float("-inf")).softmax(1)
+    """Return what a network says of examples of two exchanged labels when their given label is left out.
+
+    Two labels are exchanged where, of five or more examples of either, more than half are given the other one then.
+
+    Args:
+        answers: float (N, C), logits of the network that learned the labels.
+        labels: int64 (N,), the given labels.
+
+    Returns:
+        float32 (N, C): ~ p^2 without the entry of the given label, with p the softmax of ``answers``; 0 for examples of
+        all other labels.
+    """
+    second = (2 * answers.float()).scatter(1, labels[:, None], float("-inf")).softmax(1)
+    n_classes = answers.shape[1]
+    named = torch.zeros(n_classes, n_classes, device=labels.device)
+    named.index_put_(
+        (labels, second.argmax(1)), torch.ones(len(labels), device=labels.device), accumulate=True
+    )
+    listed = named.sum(1, keepdim=True)
+    mostly = (named > 0.5 * listed) & (listed >= _FEW_EXCHANGED)
+    return second * (mostly & mostly.T).any(1)[labels][:, None]
 
 
 def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
