@@ -1,6 +1,6 @@
 """What each setting of a method is worth: one metric over the values of one setting at a time, as a picture.
 
-Usage: python benchmarks/settings_picture.py STORE --out FILE.svg [--metric accuracy_gaps]
+Usage: python benchmarks/settings_picture.py STORE --out FILE.svg [--metric accuracy_gaps] > FILE.csv
 
 STORE is the folder of a sweep whose recipes differ in one setting of a method each, as those of natmu-settings do. The
 value of every other setting is that which most records of the method have.
@@ -74,7 +74,8 @@ def main() -> None:
         )
     picture = chart(table, f"{options.metric.replace('_', ' ')}, percent")
     options.out.write_text(vl_convert.vegalite_to_svg(picture.to_dict()), encoding="utf-8")
-    print(table.to_string(index=False))
+    table = table.sort_values(["method", "setting", "value"])
+    print(table.to_csv(index=False, float_format="%.6g"), end="")
 
 
 if __name__ == "__main__":

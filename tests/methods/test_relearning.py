@@ -42,7 +42,7 @@ def run_of(method: Relearn, case: Case, how: Continued = HOW, **there: Any) -> R
     request = Request(case.split, seed=0, numerics=case.numerics, **there)
     granted = request.grant(method.name, method.needs, method.uses)
     second = second_answers(predict(case.model, granted.forget, case.numerics), granted.forget.labels)
-    return Run(method, copy.deepcopy(case.model), granted, how, second)
+    return Run(method, copy.deepcopy(case.model), granted, how, told=second)
 
 
 def unlearned(method: Relearn, case: Case, model: nn.Module | None = None, **there: Any) -> Unlearned:
@@ -450,9 +450,9 @@ def how_it_trains(monkeypatch: pytest.MonkeyPatch, method: Relearn, case: Case, 
     hows: list[Continued] = []
     original = Run.__init__
 
-    def note(run: Run, *given: Any) -> None:
+    def note(run: Run, *given: Any, **named: Any) -> None:
         hows.append(given[3])
-        original(run, *given)
+        original(run, *given, **named)
 
     monkeypatch.setattr(Run, "__init__", note)
     unlearned(method, case, **there)

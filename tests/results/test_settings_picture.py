@@ -35,9 +35,9 @@ def test_one_setting_at_a_time(tmp_path: Path) -> None:
         record(4, "salun", 0.2, lr=0.1, keep=None),
     ])  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [line.split() for line in done.stdout.splitlines()[1:]] == [
-        ["natmu", "delta", "-0.200", "15.0"], ["natmu", "delta", "0.000", "12.0"],
-        ["natmu", "lr", "0.001", "15.0"], ["natmu", "lr", "0.010", "5.0"],
+    assert done.stdout.splitlines() == [
+        "method,setting,value,percent",
+        "natmu,delta,-0.2,15", "natmu,delta,0,12", "natmu,lr,0.001,15", "natmu,lr,0.01,5",
     ]  # fmt: skip
     assert "<svg" in (tmp_path / "out.svg").read_text(encoding="utf-8")
 

@@ -197,10 +197,10 @@ class Relearn(Method):
         told = second_answers(answers, request.forget.labels)
         prefix = None if how.augment else frozen_prefix(model, request.train, request.numerics)
         for attempt in range(_ATTEMPTS):
-            run = Run(self, copy.deepcopy(model), request, how, told, attempt, prefix)
+            run = Run(self, copy.deepcopy(model), request, how, attempt, prefix, told=told)
             if run.relearn():
                 if (neighbours := run.look_again()) is not None:
-                    again = Run(self, copy.deepcopy(model), request, how, told, attempt, prefix, neighbours)
+                    again = Run(self, copy.deepcopy(model), request, how, attempt, prefix, neighbours, told)
                     run = _better(run, again, request)
                 return run.finished()
             request.note(

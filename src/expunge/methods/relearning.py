@@ -69,10 +69,10 @@ class Run:
         model: nn.Module,
         request: Request,
         how: Continued,
-        told: Tensor,
         attempt: int = 0,
         prefix: FrozenPrefix | None = None,
         neighbours: Neighbours | None = None,
+        told: Tensor | None = None,
     ) -> None:
         self.method, self.model, self.request, self.how = method, model, request, how
         self.attempt, self.prefix = attempt, prefix
@@ -86,11 +86,13 @@ class Run:
         self.flagged |= self.neighbours.found
         self.position = torch.zeros(len(train.source), dtype=torch.int64, device=place)
         self.position[train.index] = torch.arange(n, device=place)
-        self.told = F.pad(
-            told, (0, 0, 0, 1)
-        )  # a row for each of the known ones, and one of zeros for all others
-        self.row = torch.full((n,), len(told), dtype=torch.int64, device=place)
-        self.row[self.position[request.forget.index]] = torch.arange(len(told), device=place)
+        listed = request.forget.index
+        # A row for each of the known ones, and one for all others; zeros where nothing is told.
+        self.told = torch.zeros(len(listed) + 1, train.n_classes, device=place)
+        if told is not None:
+            self.told[:-1] = told
+        self.row = torch.full((n,), len(listed), dtype=torch.int64, device=place)
+        self.row[self.position[listed]] = torch.arange(len(listed), device=place)
         self.average = torch.zeros(n, train.n_classes, device=place)
         self.latest = torch.zeros(n, train.n_classes, dtype=torch.float16, device=place)
         self.margin = torch.zeros(n, device=place)
@@ -298,10 +300,9 @@ class Run:
             others = logits.scatter(1, y[:, None], float("-inf")).logsumexp(1)
             each = each + method.not_label * flagged * (logits.logsumexp(1) - others)
         if method.own_label and self.number:
-            own, told = target.scatter(1, y[:, None], 0.0).square(), self.told[self.row[i]]
-            own = torch.where(
-                told.any(1, keepdim=True), told, own / own.sum(1, keepdim=True).clamp(min=1e-12)
-            )
+            own = target.scatter(1, y[:, None], 0.0).square()
+            own, told = own / own.sum(1, keepdim=True).clamp(min=1e-12), self.told[self.row[i]]
+            own = torch.where(told.any(1, keepdim=True), told, own)
             each = each - method.own_label * flagged * (own * log_p).sum(1)
         return Loss(each.mean(), len(batch))
 
