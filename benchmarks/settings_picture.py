@@ -51,7 +51,7 @@ def chart(table: pd.DataFrame, title: str) -> alt.Chart:
         alt.Chart(table, width=170, height=130)
         .mark_line(point=True)
         .encode(
-            x=alt.X("value:O", title=None, axis=alt.Axis(format="~g", labelAngle=-40)),
+            x=alt.X("value:O", title=None, axis=alt.Axis(format="~g", labelAngle=-40, labelOverlap="greedy")),
             y=alt.Y("percent:Q", title=title, scale=alt.Scale(zero=True)),
             color=alt.Color("method:N", title=None),
             facet=alt.Facet("setting:N", columns=4, title=None),

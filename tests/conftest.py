@@ -20,6 +20,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("trains")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that processes which share the work end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """A network that a test builds without a seed of its own does not depend on the tests before it."""

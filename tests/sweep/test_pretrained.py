@@ -35,6 +35,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Lines:
     return [json.loads(line) for line in (work / "out.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_each_case_prints_a_line_for_every_model(case: str, lines: Lines) -> None:
     found = {line["model"]: line for line in lines if line["case"] == case}
