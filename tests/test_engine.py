@@ -12,6 +12,7 @@ import pytest
 
 from expunge.engine import LocalEngine, WorkerLost
 from expunge.errors import Diverged
+from worker_processes import is_alive
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends signals")
 
@@ -23,20 +24,11 @@ def engine() -> Iterator[LocalEngine]:
     made.close()
 
 
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
-
-
 def ends(pid: int, seconds: float = 10) -> bool:
     deadline = time.monotonic() + seconds
-    while lives(pid) and time.monotonic() < deadline:
+    while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return not lives(pid)
+    return not is_alive(pid)
 
 
 def diverge(text: str) -> None:

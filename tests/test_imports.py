@@ -14,7 +14,7 @@ import expunge
 
 ROOT = Path(expunge.__file__).parent
 
-CORE = {"errors", "optional", "seeding", "fingerprint", "user_modules", "registry", "settings"}
+CORE = {"errors", "optional", "processes", "seeding", "fingerprint", "user_modules", "registry", "settings"}
 BELOW_METHODS = CORE | {"data", "models", "tasks", "training", "capacity"}
 LIBRARY = BELOW_METHODS | {"choice", "methods", "metrics", "api"}
 
@@ -42,8 +42,9 @@ ALLOWED: dict[str, set[str]] = {
     "testing": BELOW_METHODS | {"methods"},
     "store": {"errors"},
     "evaluation": LIBRARY - {"api"} | {"store", "statistics"},
-    "engine": {"errors", "store"},
+    "engine": {"errors", "processes", "store"},
     "optional": {"errors"},
+    "processes": set(),
     "populations": LIBRARY | {"store", "engine"},
     "sweep": LIBRARY | {"store", "engine", "populations", "evaluation", "grids"},
     "recording": {"errors", "store"},

@@ -1,7 +1,8 @@
-"""The worker processes of a sweep, found through /proc."""
+"""Processes that others started: those of a sweep, and whether one lives."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -14,7 +15,17 @@ def workers_of(coordinator: int) -> list[int]:
 
 def is_alive(process: int) -> bool:
     """Whether a process runs; one that has ended and was not looked at yet does not."""
-    return any(process == found for found, _ in _living())
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return (
+            Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            not in "ZX"
+        )
+    except OSError:  # it has ended meanwhile, or the system has no /proc
+        return not Path("/proc/self/stat").exists()
 
 
 def _living() -> list[tuple[int, int]]:

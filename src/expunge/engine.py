@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -14,6 +13,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, Protocol
 
 from expunge.errors import ExpungeError
+from expunge.processes import start_method, take_over
 from expunge.store.owner import Owner
 
 
@@ -90,7 +90,9 @@ class LocalEngine:
             self._dismiss(worker)
 
     def _hire(self, task: Callable[..., Any]) -> _Worker:
-        worker = _Worker(self._threads, _context(task.__module__))
+        own = [] if task.__module__ == "__main__" else [task.__module__]
+        context = multiprocessing.get_context(start_method("torch", *own))
+        worker = _Worker(self._threads, context)
         self._all.add(worker)
         return worker
 
@@ -115,18 +117,6 @@ class _Worker:
         self._lifeline.close()
 
 
-def _context(module: str) -> BaseContext:
-    """Return how workers are started; on Linux by a server that has imported torch and ``module`` once for all of them.
-
-    It computes nothing and may be forked; elsewhere system libraries forbid that.
-    """
-    if not sys.platform.startswith("linux"):
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", *([module] if module != "__main__" else [])])
-    return context
-
-
 def _start_worker(threads: int, watched: Connection, coordinator: Owner, environment: dict[str, str]) -> None:
     """Limit the worker to its share of the cores and end it with its coordinator, whose environment it gets."""
 
@@ -140,8 +130,7 @@ def _start_worker(threads: int, watched: Connection, coordinator: Owner, environ
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    os.environ.clear()
-    os.environ.update(environment)
+    take_over(environment)
 
     import torch
 

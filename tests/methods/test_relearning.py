@@ -16,8 +16,9 @@ from expunge.errors import Diverged, InvalidInput
 from expunge.methods import relearning
 from expunge.methods.base import Request, Unlearned
 from expunge.methods.feature_neighbours import Neighbours
+from expunge.methods.given_labels import second_answers, wrong_label_probability
 from expunge.methods.relearn import Relearn
-from expunge.methods.relearning import Run, second_answers, wrong_label_probability
+from expunge.methods.relearning import Run
 from expunge.models.head import find_head
 from expunge.seeding import generator, global_generator
 from expunge.tasks.base import Split

@@ -33,6 +33,7 @@ from expunge.training.numerics import Devices, Numerics
 from expunge.training.recipe import Optimiser, Recipe
 from expunge.training.shared_statistics import SharedStatistics
 from expunge.training.team import current_team, part_of
+from worker_processes import is_alive
 
 ONE = Numerics(channels_last=False)
 TWO = replace(ONE, devices=Devices(2))
@@ -197,7 +198,7 @@ def test_a_failing_process_ends_the_others_with_its_error(how: str) -> None:
 
 START = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from test_devices import TWO, launch, say_and_wait
 if __name__ == "__main__":
     launch(TWO, say_and_wait, {told!r})
@@ -209,19 +210,14 @@ def say_and_wait(folder: str) -> None:
     time.sleep(120)
 
 
-def runs(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     told, script = tmp_path / "told", tmp_path / "start.py"
     told.mkdir()
-    script.write_text(START.format(tests=str(Path(__file__).parent), told=str(told)))
+    script.write_text(
+        START.format(folders=[str(folder) for folder in Path(__file__).parents[:2]], told=str(told))
+    )
     starter = subprocess.Popen([sys.executable, script])
     try:
         deadline = time.monotonic() + 120
@@ -229,12 +225,12 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             assert starter.poll() is None
             time.sleep(0.05)
-        assert all(runs(process) for process in started)
+        assert all(is_alive(process) for process in started)
     finally:
         starter.kill()
         starter.wait(60)
     deadline = time.monotonic() + 10
-    while any(runs(process) for process in started):
+    while any(is_alive(process) for process in started):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -11,7 +11,8 @@ from torch import nn
 from expunge.data.examples import batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Method, Needs, Reference, Request, positive, searched
-from expunge.methods.relearning import Run, nothing_to_repair, second_answers
+from expunge.methods.given_labels import second_answers
+from expunge.methods.relearning import Run, nothing_to_repair
 from expunge.training.continued import continued
 from expunge.training.frozen_prefix import frozen_prefix
 from expunge.training.loop import predict
@@ -43,7 +44,7 @@ class Relearn(Method):
                  s_i ~ t_i^2 without the entry of y_i
 
        Where K has examples of two labels that were exchanged, s_i is what the original network gives them when y_i is
-       left out (:func:`expunge.methods.relearning.second_answers`).
+       left out (:func:`expunge.methods.given_labels.second_answers`).
 
        Nothing is learned from the quarantined. After half of the passes they are judged: where the network
        gives another label to clearly more of them than of the control, those are flagged; the others are trusted

@@ -17,6 +17,7 @@ from expunge.data.examples import Batch, Examples, batch_count
 from expunge.errors import Diverged, InvalidInput
 from expunge.methods.base import Found, Request
 from expunge.methods.feature_neighbours import Neighbours, feature_neighbours
+from expunge.methods.given_labels import wrong_label_probability
 from expunge.training.batchnorm import batch_norms, recalibrate
 from expunge.training.class_shares import bring_back_lost_classes
 from expunge.training.continued import Continued
@@ -42,8 +43,6 @@ _CLEARLY = 0.25
 """By how much more of the neighbours than of the control must be given another label."""
 _FEW = 10
 """Known examples below which the share that was learned is not known well enough to act on it."""
-_FEW_EXCHANGED = 5
-"""Known examples of a label below which it is not said to be exchanged with another one."""
 _LEARNED = 0.5
 """Share of the known ones of a label that have it after relearning, from which others taught it again."""
 _MEMORISED = 0.97
@@ -54,8 +53,6 @@ _RATE_UNMEMORISED = 0.25
 _SMALL = 1000
 """Training examples below which a network comes back too little from losing more than the rest of this share."""
 _KEPT_SMALL = 0.7
-_FEWEST_WRONG = 1e-6
-"""Share of wrong labels at least, so that examples keep their order where none seems wrong."""
 _CLAMP = 1e-4
 """Keeps log(1 - <p, t>) finite, as in the published code."""
 
@@ -354,64 +351,6 @@ def nothing_to_repair(method: Relearn, answers: Tensor, request: Request) -> boo
         "label; it was left as it was"
     )
     return True
-
-
-def second_answers(answers: Tensor, labels: Tensor) -> Tensor:
-    """Return what a network says of examples of two exchanged labels when their given label is left out.
-
-    Two labels are exchanged where, of five or more examples of either, more than half are given the other one then.
-
-    Args:
-        answers: float (N, C), logits of the network that learned the labels.
-        labels: int64 (N,), the given labels.
-
-    Returns:
-        float32 (N, C): ~ p^2 without the entry of the given label, with p the softmax of ``answers``; 0 for examples of
-        all other labels.
-    """
-    second = (2 * answers.float()).scatter(1, labels[:, None], float("-inf")).softmax(1)
-    n_classes = answers.shape[1]
-    named = torch.zeros(n_classes, n_classes, device=labels.device)
-    named.index_put_(
-        (labels, second.argmax(1)), torch.ones(len(labels), device=labels.device), accumulate=True
-    )
-    listed = named.sum(1, keepdim=True)
-    mostly = (named > 0.5 * listed) & (listed >= _FEW_EXCHANGED)
-    return second * (mostly & mostly.T).any(1)[labels][:, None]
-
-
-def wrong_label_probability(p: Tensor, labels: Tensor, among: Tensor) -> Tensor:
-    """Return float32 (N,): the probability that an example's given label is wrong.
-
-    rho (1 - q_y) / (C - 1) over itself plus (1 - rho) q_y, with q ~ p^(1 / T): a wrong label is any of those that
-    the example does not have. The temperature T and the share rho of wrong labels are those with the highest likelihood
-    of the given labels.
-
-    Args:
-        p: float32 (N, C), predictions of a network that has not memorised the labels.
-        labels: int64 (N,), the given labels y.
-        among: bool (N,), the examples that T and rho are estimated from.
-    """
-    place = p.device
-    p, labels, among = (
-        p.cpu(),
-        labels.cpu(),
-        among.cpu(),
-    )  # a figure of each step would wait for an accelerator
-    best = (-math.inf, torch.zeros(len(labels)))
-    for temperature in (0.5, 0.7, 1.0, 1.5, 2.0, 3.0):
-        q = (p.clamp(min=1e-6).log() / temperature).softmax(1)
-        right = q.gather(1, labels[:, None]).squeeze(1).clamp(1e-9, 1 - 1e-9)
-        wrong = (1 - right) / (p.shape[1] - 1)
-        share = 0.1
-        for _ in range(50):
-            evidence = share * wrong + (1 - share) * right
-            posterior = share * wrong / evidence
-            share = max(float(posterior[among].mean()), _FEWEST_WRONG)
-        likelihood = float(evidence[among].log().sum())
-        if likelihood > best[0]:
-            best = likelihood, posterior
-    return best[1].to(place)
 
 
 def usual_share(model: nn.Module, optimiser: str = "sgd") -> float:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import pickle
 import random
-import sys
 import tempfile
 import threading
 import traceback
@@ -15,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from expunge.errors import ExpungeError, InvalidInput
+from expunge.processes import start_method, take_over
 from expunge.training.numerics import Devices, Numerics
 from expunge.training.team import Team, member_of
 from expunge.user_modules import load_again, loaded_files
@@ -97,21 +97,11 @@ def _fabric(kind: str, devices: Devices) -> Fabric:
         strategy = ModelParallelStrategy(shard, data_parallel_size=devices.count, tensor_parallel_size=1)
     else:
         # Steps of one method differ in what they reach: a flush leaves the added neurons out.
-        strategy = DDPStrategy(start_method=_start_method(kind), find_unused_parameters=True)
+        # An accelerator is often in use here already, where Fabric refuses a server.
+        method = start_method(*_PRELOADED) if kind == "cpu" else "spawn"
+        strategy = DDPStrategy(start_method=method, find_unused_parameters=True)
     # Named, as Fabric would take a batch system it finds itself in for the one that starts the processes.
     return Fabric(accelerator=kind, devices=devices.count, strategy=strategy, plugins=LightningEnvironment())
-
-
-def _start_method(kind: str) -> Literal["spawn", "forkserver"]:
-    """Return how processes for devices of ``kind`` are started.
-
-    A server that computes nothing may be forked. Elsewhere than on Linux system libraries forbid it, and an accelerator
-    is often in use here already, which Fabric refuses then.
-    """
-    if kind != "cpu" or not sys.platform.startswith("linux"):
-        return "spawn"
-    multiprocessing.set_forkserver_preload(list(_PRELOADED))
-    return "forkserver"
 
 
 @dataclass
@@ -135,8 +125,7 @@ class _Task:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Read it in a new process, before Fabric announces each of them."""
-        os.environ.clear()
-        os.environ.update(state.pop("environment"))
+        take_over(state.pop("environment"))
         of_python, of_numpy, of_torch = state.pop("states")
         random.setstate(of_python)
         np.random.set_state(of_numpy)
